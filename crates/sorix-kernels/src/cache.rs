@@ -1,0 +1,55 @@
+//! The size of the last-level cache, which decides between ordinary and streaming stores.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// What is assumed where the system does not say: the share of one server CPU's cores complex.
+const ASSUMED: usize = 32 << 20;
+
+/// Bytes of the last-level cache, as the system reports it for the first CPU.
+pub(crate) fn last_level_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| read(Path::new("/sys/devices/system/cpu/cpu0/cache")).unwrap_or(ASSUMED))
+}
+
+/// The largest cache in a directory in the form of Linux's `/sys/devices/system/cpu/cpuN/cache`.
+fn read(directory: &Path) -> Option<usize> {
+    let entries = std::fs::read_dir(directory).ok()?;
+    let size = |entry: std::io::Result<std::fs::DirEntry>| {
+        parse(&std::fs::read_to_string(entry.ok()?.path().join("size")).ok()?)
+    };
+    entries.filter_map(size).max()
+}
+
+/// A size as Linux writes it: a number, and perhaps `K`, `M` or `G`.
+fn parse(size: &str) -> Option<usize> {
+    let size = size.trim();
+    let (number, shift) = match size.split_at_checked(size.len().checked_sub(1)?)? {
+        (number, "K") => (number, 10),
+        (number, "M") => (number, 20),
+        (number, "G") => (number, 30),
+        _ => (size, 0),
+    };
+    number
+        .parse::<usize>()
+        .ok()?
+        .checked_mul(1 << shift)
+        .filter(|&bytes| bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_linux_writes_them() {
+        assert_eq!(parse("32768K\n"), Some(32 << 20));
+        assert_eq!(parse("1M"), Some(1 << 20));
+        assert_eq!(parse("512"), Some(512));
+        for bad in ["", "K", "x", "-1K", "0K", "99999999999999999999K"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+        assert_eq!(read(Path::new("/nonexistent")), None);
+        assert!(last_level_bytes() >= 1 << 10);
+    }
+}

@@ -1,0 +1,120 @@
+//! Which backends there are, and which one is used.
+//!
+//! The choice is made once, at first use: the one given to [`set_active`], else the one named by
+//! the environment variable `SORIX_BACKEND`, else the best one this CPU can run. A name that is
+//! unknown or not supported here is an error, never a silent fallback.
+
+use std::sync::{LazyLock, OnceLock};
+
+use crate::backend::Backend;
+use crate::error::BackendError;
+use crate::reference::Reference;
+
+/// Every name a backend of sorix can have, whether or not this CPU has it.
+const NAMES: [&str; 5] = ["avx512", "avx2", "neon", "portable", "reference"];
+
+/// The environment variable that forces a backend by name.
+pub const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
+
+/// The backends this CPU can run, best first; the last two are always `portable` and `reference`.
+///
+/// ```
+/// let names: Vec<_> = sorix_kernels::dispatch::available().iter().map(|b| b.name()).collect();
+/// assert!(names.ends_with(&["portable", "reference"]));
+/// ```
+#[must_use]
+pub fn available() -> &'static [&'static dyn Backend] {
+    static AVAILABLE: LazyLock<Vec<&'static dyn Backend>> = LazyLock::new(|| {
+        let mut backends = crate::simd::backends();
+        backends.push(&Reference);
+        backends
+    });
+    &AVAILABLE
+}
+
+/// The backend of this name.
+///
+/// # Errors
+///
+/// [`BackendError`], with the names that are available, where sorix has no such backend or this
+/// CPU cannot run it.
+///
+/// ```
+/// use sorix_kernels::dispatch;
+/// assert_eq!(dispatch::by_name("portable").unwrap().name(), "portable");
+/// let error = dispatch::by_name("nonsense").unwrap_err();
+/// assert!(error.to_string().starts_with(r#"unknown backend "nonsense"; this machine has: "#));
+/// ```
+pub fn by_name(name: &str) -> Result<&'static dyn Backend, BackendError> {
+    if let Some(&backend) = available().iter().find(|backend| backend.name() == name) {
+        return Ok(backend);
+    }
+    let available = available().iter().map(|backend| backend.name()).collect();
+    let name = name.to_owned();
+    Err(if NAMES.contains(&name.as_str()) {
+        BackendError::Unsupported { name, available }
+    } else {
+        BackendError::Unknown { name, available }
+    })
+}
+
+/// The fastest backend this CPU can run, whatever the environment says.
+#[must_use]
+pub fn best() -> &'static dyn Backend {
+    available()[0]
+}
+
+/// The backend that [`dropout`](crate::dropout) uses.
+///
+/// # Errors
+///
+/// [`BackendError`] where `SORIX_BACKEND` names one that is unknown or not supported here.
+pub fn active() -> Result<&'static dyn Backend, BackendError> {
+    ACTIVE.get_or_init(from_environment).clone()
+}
+
+/// Makes `backend`, which may be one of your own, the one that [`dropout`](crate::dropout) uses in
+/// this process, whatever the environment says.
+///
+/// # Errors
+///
+/// [`BackendError::AlreadyChosen`] where the choice was made before: call this first.
+pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
+    ACTIVE.set(Ok(backend)).map_err(|_| {
+        let chosen = match active() {
+            Ok(backend) => backend.name().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        BackendError::AlreadyChosen { chosen }
+    })
+}
+
+static ACTIVE: OnceLock<Result<&'static dyn Backend, BackendError>> = OnceLock::new();
+
+/// The environment variable that says from how many bytes of output on stores go around the cache.
+pub const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
+
+/// What [`STREAMING_VARIABLE`] says, if anything.
+pub(crate) fn streaming_above() -> Result<Option<usize>, BackendError> {
+    static BYTES: LazyLock<Result<Option<usize>, BackendError>> = LazyLock::new(|| {
+        let Some(value) = std::env::var_os(STREAMING_VARIABLE) else {
+            return Ok(None);
+        };
+        let value = value.to_string_lossy();
+        let parsed = value.parse().map(Some);
+        parsed.map_err(|_| BackendError::Variable {
+            variable: STREAMING_VARIABLE,
+            value: value.into_owned(),
+            expected: "a number of bytes",
+        })
+    });
+    BYTES.clone()
+}
+
+fn from_environment() -> Result<&'static dyn Backend, BackendError> {
+    match std::env::var_os(BACKEND_VARIABLE) {
+        None => Ok(best()),
+        // A name that is not Unicode is not one of ours; it is shown as well as it can be.
+        Some(name) => by_name(&name.to_string_lossy()),
+    }
+}

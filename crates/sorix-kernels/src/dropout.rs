@@ -1,0 +1,241 @@
+//! Inverted dropout over slices: `y = x / (1 - p)` where kept, `+0.0` where dropped.
+//!
+//! Every function runs on the [active](crate::dispatch::active) backend, on as many threads of the
+//! current rayon pool as pay. `at` is a [`MaskKey`](crate::MaskKey), which means the mask from its
+//! first element on, or a [`MaskWindow`] for a shard that holds a part of a larger tensor. Neither
+//! backend nor threads nor where a tensor was cut shows in a result.
+//!
+//! ```
+//! use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+//!
+//! let rate = DropRate::new(0.5)?;
+//! let key = MaskKey { seed: 42, offset: 7 };
+//! let x = [10.0, 20.0, 30.0, 40.0, 50.0];
+//! let (mut y, mut mask) = ([0.0; 5], BitMask::new(5));
+//! dropout::forward(rate, key, &x, &mut y, &mut mask)?;
+//! for ((x, y), keep) in x.iter().zip(y).zip(&mask) {
+//!     assert_eq!(y, if keep { 2.0 * x } else { 0.0 });
+//! }
+//!
+//! let (mut stored, mut replayed) = ([0.0; 5], [0.0; 5]);
+//! dropout::backward(rate, &mask, &[1.0; 5], &mut stored)?;
+//! dropout::replay(rate, key, &[1.0; 5], &mut replayed)?;
+//! assert_eq!(stored, replayed);
+//! # Ok::<(), sorix_kernels::Error>(())
+//! ```
+//!
+//! # Errors
+//!
+//! All functions return [`Error`], and have then written nothing, where lengths differ, where a
+//! window reaches beyond element 2^64 - 1, and where the active backend cannot be had.
+
+use crate::element::Element;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::key::MaskWindow;
+use crate::mask::{BitMask, BitSlice};
+use crate::rate::DropRate;
+
+/// The mask alone: which elements of the window are kept, as many as `mask` has.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+/// let mut mask = BitMask::new(1_000_000);
+/// dropout::fill_mask(DropRate::new(0.1)?, MaskKey::new(3, 0), &mut mask)?;
+/// assert!((mask.count_kept() as f64 / 1e6 - 0.9).abs() < 0.002);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn fill_mask(
+    rate: DropRate,
+    at: impl Into<MaskWindow>,
+    mask: &mut BitMask,
+) -> Result<(), Error> {
+    Engine::active()?.fill_mask(rate, at, mask)
+}
+
+/// `y = x * scale` where the mask keeps, `+0.0` elsewhere; the mask is written too.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+/// let (mut y, mut mask) = ([9.0_f32; 3], BitMask::new(3));
+/// dropout::forward(DropRate::new(0.0)?, MaskKey::new(1, 0), &[1.0, 2.0, 3.0], &mut y, &mut mask)?;
+/// assert_eq!(y, [1.0, 2.0, 3.0]);
+/// assert_eq!(mask.count_kept(), 3);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn forward<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskWindow>,
+    x: &[T],
+    y: &mut [T],
+    mask: &mut BitMask,
+) -> Result<(), Error> {
+    Engine::active()?.forward(rate, at, x, y, mask)
+}
+
+/// [`forward`], over the input itself.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(1, 0));
+/// let (mut x, mut y) = ([1.0_f32; 100], [0.0_f32; 100]);
+/// let mut mask = BitMask::new(100);
+/// dropout::forward(rate, key, &x, &mut y, &mut mask)?;
+/// dropout::forward_in_place(rate, key, &mut x, &mut mask)?;
+/// assert_eq!(x, y);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn forward_in_place<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskWindow>,
+    x: &mut [T],
+    mask: &mut BitMask,
+) -> Result<(), Error> {
+    Engine::active()?.forward_in_place(rate, at, x, mask)
+}
+
+/// The gradient, from the mask that [`forward`] wrote: `dx = dy * scale` where it keeps, `+0.0`
+/// elsewhere.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, dropout};
+/// let mask = BitMask::from_bools(&[true, false]);
+/// let mut dx = [0.0; 2];
+/// dropout::backward(DropRate::new(0.75)?, &mask, &[1.0, f64::NAN], &mut dx)?;
+/// assert_eq!(dx, [4.0, 0.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn backward<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    dy: &[T],
+    dx: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.backward(rate, mask, dy, dx)
+}
+
+/// [`backward`], over the gradient itself.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, dropout};
+/// let mut dy = [3.0_f32, 5.0];
+/// dropout::backward_in_place(DropRate::new(0.5)?, &BitMask::from_bools(&[false, true]), &mut dy)?;
+/// assert_eq!(dy, [0.0, 10.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn backward_in_place<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    dy: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.backward_in_place(rate, mask, dy)
+}
+
+/// The gradient from the key alone: the mask is made again, nothing was stored. Equal to
+/// [`backward`] bit for bit.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{DropRate, MaskKey, dropout};
+/// let mut dx = [7.0_f64; 2];
+/// dropout::replay(DropRate::new(1.0)?, MaskKey::new(1, 0), &[1.0, f64::INFINITY], &mut dx)?;
+/// assert_eq!(dx, [0.0, 0.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn replay<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskWindow>,
+    dy: &[T],
+    dx: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.replay(rate, at, dy, dx)
+}
+
+/// [`replay`], over the gradient itself.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{DropRate, MaskKey, dropout};
+/// let mut dy = [1.0_f32; 1000];
+/// dropout::replay_in_place(DropRate::new(0.5)?, MaskKey::new(1, 0), &mut dy)?;
+/// assert!(dy.iter().all(|&dx| dx == 0.0 || dx == 2.0));
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn replay_in_place<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskWindow>,
+    dy: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.replay_in_place(rate, at, dy)
+}
+
+/// A mask that came from elsewhere: `y = x * scale` where it keeps, `+0.0` elsewhere.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, dropout};
+/// let mask = BitMask::from_bools(&[true, true, false]);
+/// let mut y = [0.0_f32; 2];
+/// // A view of the mask serves a window.
+/// dropout::apply(DropRate::new(0.5)?, mask.slice(1..)?, &[1.0, 2.0], &mut y)?;
+/// assert_eq!(y, [2.0, 0.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn apply<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.apply(rate, mask, x, y)
+}
+
+/// [`apply`], over the input itself.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, dropout};
+/// let mut x = [1.0_f32, 2.0];
+/// dropout::apply_in_place(DropRate::new(0.5)?, &BitMask::from_bools(&[true, false]), &mut x)?;
+/// assert_eq!(x, [2.0, 0.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn apply_in_place<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    x: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.apply_in_place(rate, mask, x)
+}

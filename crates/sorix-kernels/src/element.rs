@@ -1,0 +1,130 @@
+//! The element types: f32, f64, bf16 and f16.
+
+use half::{bf16, f16};
+
+use crate::backend::Backend;
+use crate::job::{Dropout, MaskScale};
+use crate::rate::DropRate;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An element type that the kernels handle: `f32`, `f64`, [`half::bf16`] and [`half::f16`].
+///
+/// Sealed: the trait says what a kept element becomes, which is part of what every backend must
+/// reproduce bit for bit.
+///
+/// ```
+/// use half::bf16;
+/// use sorix_kernels::{DropRate, Element};
+///
+/// let rate = DropRate::new(0.1)?;
+/// let y = bf16::from_f32(3.0).times(bf16::scale(rate));
+/// // One rounding, of the f32 product; the scale itself stays an f32.
+/// assert_eq!(y, bf16::from_f32(3.0 * (1.0 / 0.9)));
+/// # Ok::<(), sorix_kernels::InvalidRate>(())
+/// ```
+pub trait Element:
+    sealed::Sealed
+    + bytemuck::Pod
+    + Default
+    + PartialEq
+    + PartialOrd
+    + core::fmt::Debug
+    + core::fmt::Display
+    + Send
+    + Sync
+{
+    /// The type a kernel computes in: f64 for f64, f32 for the others.
+    type Scale: Copy + PartialEq + core::fmt::Debug + Send + Sync;
+
+    /// NumPy's name of the type: `"float32"`, `"float64"`, `"bfloat16"`, `"float16"`.
+    const NAME: &'static str;
+
+    /// `+0.0`, what a dropped element becomes.
+    const ZERO: Self;
+
+    /// The scale of `rate`, rounded once from f64 to the type the kernel computes in.
+    fn scale(rate: DropRate) -> Self::Scale;
+
+    /// What a kept element becomes: widened, multiplied, and rounded once, to nearest, ties to
+    /// even. A NaN stays a NaN, quiet.
+    #[must_use]
+    fn times(self, scale: Self::Scale) -> Self;
+
+    /// Calls the method of `backend` that handles this type.
+    #[doc(hidden)]
+    fn mask_scale(backend: &dyn Backend, job: MaskScale<'_, Self>);
+
+    /// Calls the method of `backend` that handles this type.
+    #[doc(hidden)]
+    fn dropout(backend: &dyn Backend, job: Dropout<'_, Self>);
+}
+
+macro_rules! element {
+    ($t:ty, $name:literal, $scale:ty, $zero:expr, $mask_scale:ident, $dropout:ident, |$x:ident, $s:ident| $times:expr) => {
+        impl sealed::Sealed for $t {}
+
+        impl Element for $t {
+            type Scale = $scale;
+            const NAME: &'static str = $name;
+            const ZERO: Self = $zero;
+
+            fn scale(rate: DropRate) -> $scale {
+                rate.scale() as $scale
+            }
+
+            #[inline(always)]
+            fn times(self, scale: $scale) -> Self {
+                let ($x, $s) = (self, scale);
+                $times
+            }
+
+            fn mask_scale(backend: &dyn Backend, job: MaskScale<'_, Self>) {
+                backend.$mask_scale(job);
+            }
+
+            fn dropout(backend: &dyn Backend, job: Dropout<'_, Self>) {
+                backend.$dropout(job);
+            }
+        }
+    };
+}
+
+element!(
+    f32,
+    "float32",
+    f32,
+    0.0,
+    mask_scale_f32,
+    dropout_f32,
+    |x, s| x * s
+);
+element!(
+    f64,
+    "float64",
+    f64,
+    0.0,
+    mask_scale_f64,
+    dropout_f64,
+    |x, s| x * s
+);
+element!(
+    bf16,
+    "bfloat16",
+    f32,
+    bf16::ZERO,
+    mask_scale_bf16,
+    dropout_bf16,
+    |x, s| bf16::from_f32(x.to_f32() * s)
+);
+element!(
+    f16,
+    "float16",
+    f32,
+    f16::ZERO,
+    mask_scale_f16,
+    dropout_f16,
+    |x, s| f16::from_f32(x.to_f32() * s)
+);

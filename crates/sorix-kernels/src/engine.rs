@@ -1,0 +1,319 @@
+//! [`Engine`]: a backend and how to run it.
+
+use crate::backend::Backend;
+use crate::buffers::Buffers;
+use crate::cache::last_level_bytes;
+use crate::dispatch;
+use crate::element::Element;
+use crate::error::{BackendError, Error, LengthError};
+use crate::job::{Dropout, FillMask, MaskScale, Split};
+use crate::key::MaskWindow;
+use crate::mask::{BitMask, BitSlice};
+use crate::parallel;
+use crate::rate::{DropRate, KeepThreshold};
+
+/// A backend and how to run it: on the rayon thread pool where that pays, or on this thread alone.
+///
+/// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`]; what they
+/// mean is said there. Make an engine of your own to name the backend or to rule out threads.
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, Engine, MaskKey, dispatch};
+///
+/// let engine = Engine::new(dispatch::by_name("portable")?).sequential();
+/// let mut mask = BitMask::new(4);
+/// let mut y = [0.0_f32; 4];
+/// engine.forward(DropRate::new(1.0)?, MaskKey::new(1, 0), &[1.0; 4], &mut y, &mut mask)?;
+/// assert_eq!(y, [0.0; 4]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Engine<'b> {
+    backend: &'b dyn Backend,
+    sequential: bool,
+    /// Outputs larger than this are written around the cache.
+    streaming_above: usize,
+}
+
+impl Engine<'static> {
+    /// The [active](dispatch::active) backend, with threads where they pay, and streaming stores
+    /// for outputs of more bytes than the environment variable `SORIX_STREAMING_ABOVE` says, by
+    /// default as many as the last-level cache has.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] where `SORIX_BACKEND` names a backend that is unknown or not supported, or
+    /// `SORIX_STREAMING_ABOVE` is not a number.
+    pub fn active() -> Result<Self, BackendError> {
+        let engine = Self::new(dispatch::active()?);
+        Ok(match dispatch::streaming_above()? {
+            Some(bytes) => engine.streaming_above(bytes),
+            None => engine,
+        })
+    }
+}
+
+impl<'b> Engine<'b> {
+    /// Runs `backend`, with threads where they pay.
+    #[must_use]
+    pub fn new(backend: &'b dyn Backend) -> Self {
+        Self {
+            backend,
+            sequential: false,
+            streaming_above: last_level_bytes(),
+        }
+    }
+
+    /// Writes outputs of more than `bytes` bytes with stores that go around the cache, others with
+    /// ordinary ones.
+    ///
+    /// The default is the size of the last-level cache as the system reports it. Around the cache
+    /// saves reading the old content of the output, but leaves nothing there for the next reader.
+    #[must_use]
+    pub fn streaming_above(self, bytes: usize) -> Self {
+        Self {
+            streaming_above: bytes,
+            ..self
+        }
+    }
+
+    /// Runs on the calling thread alone.
+    #[must_use]
+    pub fn sequential(self) -> Self {
+        Self {
+            sequential: true,
+            ..self
+        }
+    }
+
+    /// The backend.
+    #[must_use]
+    pub fn backend(self) -> &'b dyn Backend {
+        self.backend
+    }
+
+    /// See [`dropout::fill_mask`](crate::dropout::fill_mask).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fill_mask(
+        self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        mask: &mut BitMask,
+    ) -> Result<(), Error> {
+        let window = at.into();
+        window.check_len(mask.len())?;
+        match rate.keep_threshold() {
+            KeepThreshold::Nothing => mask.fill(false),
+            KeepThreshold::Everything => mask.fill(true),
+            KeepThreshold::Below(threshold) => {
+                // Words of a mask cost about as much to make as this many times their bytes to
+                // copy, which is what the threshold for threads is measured in.
+                const BYTES_PER_ELEMENT: usize = 2;
+                let bytes = mask.len().saturating_mul(BYTES_PER_ELEMENT);
+                let job = FillMask::new(window, threshold, mask.as_slice_mut())?;
+                self.run(job, bytes, |job| self.backend.fill_mask(job));
+                mask.as_slice_mut().clear_surplus();
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`dropout::forward`](crate::dropout::forward).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn forward<T: Element>(
+        self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        x: &[T],
+        y: &mut [T],
+        mask: &mut BitMask,
+    ) -> Result<(), Error> {
+        self.make_and_apply(rate, at.into(), Buffers::new(x, y)?, Some(mask))
+    }
+
+    /// See [`dropout::forward_in_place`](crate::dropout::forward_in_place).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn forward_in_place<T: Element>(
+        self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        x: &mut [T],
+        mask: &mut BitMask,
+    ) -> Result<(), Error> {
+        self.make_and_apply(rate, at.into(), Buffers::in_place(x), Some(mask))
+    }
+
+    /// See [`dropout::replay`](crate::dropout::replay).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn replay<T: Element>(
+        self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        dy: &[T],
+        dx: &mut [T],
+    ) -> Result<(), Error> {
+        self.make_and_apply(rate, at.into(), Buffers::new(dy, dx)?, None)
+    }
+
+    /// See [`dropout::replay_in_place`](crate::dropout::replay_in_place).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn replay_in_place<T: Element>(
+        self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        dy: &mut [T],
+    ) -> Result<(), Error> {
+        self.make_and_apply(rate, at.into(), Buffers::in_place(dy), None)
+    }
+
+    /// See [`dropout::apply`](crate::dropout::apply).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        self.apply_mask(rate, mask.into(), Buffers::new(x, y)?)
+    }
+
+    /// See [`dropout::apply_in_place`](crate::dropout::apply_in_place).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply_in_place<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        x: &mut [T],
+    ) -> Result<(), Error> {
+        self.apply_mask(rate, mask.into(), Buffers::in_place(x))
+    }
+
+    /// See [`dropout::backward`](crate::dropout::backward).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn backward<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        dy: &[T],
+        dx: &mut [T],
+    ) -> Result<(), Error> {
+        self.apply(rate, mask, dy, dx)
+    }
+
+    /// See [`dropout::backward_in_place`](crate::dropout::backward_in_place).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn backward_in_place<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        dy: &mut [T],
+    ) -> Result<(), Error> {
+        self.apply_in_place(rate, mask, dy)
+    }
+
+    fn make_and_apply<T: Element>(
+        self,
+        rate: DropRate,
+        window: MaskWindow,
+        mut buffers: Buffers<'_, T>,
+        mut mask: Option<&mut BitMask>,
+    ) -> Result<(), Error> {
+        if let Some(mask) = &mask {
+            LengthError::check("mask", buffers.len(), mask.len())?;
+        }
+        window.check_len(buffers.len())?;
+        match rate.keep_threshold() {
+            KeepThreshold::Nothing => {
+                buffers.output().fill(T::ZERO);
+                if let Some(mask) = mask {
+                    mask.fill(false);
+                }
+            }
+            KeepThreshold::Everything => {
+                // The scale of such a p rounds to 1.
+                buffers.copy();
+                if let Some(mask) = mask {
+                    mask.fill(true);
+                }
+            }
+            KeepThreshold::Below(threshold) => {
+                let bytes = bytes_moved(&buffers);
+                let streaming = self.streaming(&mut buffers);
+                let out = mask.as_deref_mut().map(BitMask::as_slice_mut);
+                let job = Dropout::new(window, threshold, T::scale(rate), buffers, out)?;
+                self.run(job.streaming(streaming), bytes, |job| {
+                    T::dropout(self.backend, job)
+                });
+                if let Some(mask) = mask {
+                    mask.as_slice_mut().clear_surplus();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_mask<T: Element>(
+        self,
+        rate: DropRate,
+        mask: BitSlice<'_>,
+        mut buffers: Buffers<'_, T>,
+    ) -> Result<(), Error> {
+        LengthError::check("mask", buffers.len(), mask.len())?;
+        if rate.keep_threshold() == KeepThreshold::Nothing {
+            buffers.output().fill(T::ZERO);
+            return Ok(());
+        }
+        let bytes = bytes_moved(&buffers);
+        let streaming = self.streaming(&mut buffers);
+        let job = MaskScale::new(mask, T::scale(rate), buffers)?;
+        self.run(job.streaming(streaming), bytes, |job| {
+            T::mask_scale(self.backend, job)
+        });
+        Ok(())
+    }
+
+    fn streaming<T: Element>(self, buffers: &mut Buffers<'_, T>) -> bool {
+        size_of_val(buffers.output()) > self.streaming_above
+    }
+
+    fn run<J: Split>(self, job: J, bytes: usize, kernel: impl Fn(J) + Sync) {
+        if self.sequential {
+            kernel(job);
+        } else {
+            parallel::run(job, bytes, &kernel);
+        }
+    }
+}
+
+/// Bytes read and written.
+fn bytes_moved<T: Element>(buffers: &Buffers<'_, T>) -> usize {
+    2 * size_of::<T>() * buffers.len()
+}

@@ -1,0 +1,324 @@
+//! What a backend is asked to do: one type per kernel, whose lengths were checked when it was made.
+//!
+//! A job never has a corner case in it. p = 0 and p = 1 need no random bits and are settled before
+//! a backend is called, so a threshold is a plain integer in (0, 2^64).
+
+use core::num::NonZeroU64;
+
+use crate::buffers::Buffers;
+use crate::element::Element;
+use crate::error::{Error, LengthError, WindowError};
+use crate::key::MaskWindow;
+use crate::mask::{BitSlice, BitSliceMut};
+
+/// Write the bits of a window of a mask.
+#[derive(Debug)]
+pub struct FillMask<'a> {
+    window: MaskWindow,
+    threshold: NonZeroU64,
+    out: BitSliceMut<'a>,
+}
+
+impl<'a> FillMask<'a> {
+    /// The bits of `window`, as many as `out` has elements, where an element is kept if its random
+    /// integer is below `threshold`.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] where the window reaches beyond element 2^64 - 1.
+    pub fn new(
+        window: MaskWindow,
+        threshold: NonZeroU64,
+        out: BitSliceMut<'a>,
+    ) -> Result<Self, WindowError> {
+        window.check_len(out.len())?;
+        Ok(Self {
+            window,
+            threshold,
+            out,
+        })
+    }
+
+    /// Which part of which mask.
+    #[must_use]
+    pub fn window(&self) -> MaskWindow {
+        self.window
+    }
+
+    /// Keep where the random integer is below this.
+    #[must_use]
+    pub fn threshold(&self) -> NonZeroU64 {
+        self.threshold
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Where the bits go: the window's first element is bit 0.
+    #[must_use]
+    pub fn into_out(self) -> BitSliceMut<'a> {
+        self.out
+    }
+}
+
+/// Multiply the elements that a mask keeps and zero the others.
+#[derive(Debug)]
+pub struct MaskScale<'a, T: Element> {
+    mask: BitSlice<'a>,
+    scale: T::Scale,
+    buffers: Buffers<'a, T>,
+    streaming: bool,
+}
+
+impl<'a, T: Element> MaskScale<'a, T> {
+    /// `output = input * scale` where `mask` keeps, `+0.0` elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless the mask has as many elements as the buffers.
+    pub fn new(
+        mask: BitSlice<'a>,
+        scale: T::Scale,
+        buffers: Buffers<'a, T>,
+    ) -> Result<Self, LengthError> {
+        LengthError::check("mask", buffers.len(), mask.len())?;
+        Ok(Self {
+            mask,
+            scale,
+            buffers,
+            streaming: false,
+        })
+    }
+
+    /// Says that the whole output is larger than the last-level cache, so that stores that go
+    /// around the cache pay. A backend may ignore it.
+    #[must_use]
+    pub fn streaming(self, streaming: bool) -> Self {
+        Self { streaming, ..self }
+    }
+
+    /// Whether stores that go around the cache are expected to pay.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
+    /// The mask.
+    #[must_use]
+    pub fn mask(&self) -> BitSlice<'a> {
+        self.mask
+    }
+
+    /// What kept elements are multiplied by.
+    #[must_use]
+    pub fn scale(&self) -> T::Scale {
+        self.scale
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    /// Input and output.
+    #[must_use]
+    pub fn into_buffers(self) -> Buffers<'a, T> {
+        self.buffers
+    }
+}
+
+/// Make the bits of a window of a mask and apply them in the same pass: forward, which also keeps
+/// the bits, and replay, which does not.
+#[derive(Debug)]
+pub struct Dropout<'a, T: Element> {
+    window: MaskWindow,
+    threshold: NonZeroU64,
+    scale: T::Scale,
+    buffers: Buffers<'a, T>,
+    out: Option<BitSliceMut<'a>>,
+    streaming: bool,
+}
+
+impl<'a, T: Element> Dropout<'a, T> {
+    /// `output = input * scale` where the mask of `window` keeps, `+0.0` elsewhere; the bits go to
+    /// `out` where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless `out` has as many elements as the buffers, [`WindowError`] where the
+    /// window reaches beyond element 2^64 - 1.
+    pub fn new(
+        window: MaskWindow,
+        threshold: NonZeroU64,
+        scale: T::Scale,
+        buffers: Buffers<'a, T>,
+        out: Option<BitSliceMut<'a>>,
+    ) -> Result<Self, Error> {
+        if let Some(out) = &out {
+            LengthError::check("mask", buffers.len(), out.len())?;
+        }
+        window.check_len(buffers.len())?;
+        Ok(Self {
+            window,
+            threshold,
+            scale,
+            buffers,
+            out,
+            streaming: false,
+        })
+    }
+
+    /// See [`MaskScale::streaming`].
+    #[must_use]
+    pub fn streaming(self, streaming: bool) -> Self {
+        Self { streaming, ..self }
+    }
+
+    /// Whether stores that go around the cache are expected to pay.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
+    /// Which part of which mask.
+    #[must_use]
+    pub fn window(&self) -> MaskWindow {
+        self.window
+    }
+
+    /// Keep where the random integer is below this.
+    #[must_use]
+    pub fn threshold(&self) -> NonZeroU64 {
+        self.threshold
+    }
+
+    /// What kept elements are multiplied by.
+    #[must_use]
+    pub fn scale(&self) -> T::Scale {
+        self.scale
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    /// Input and output, and where the bits go.
+    #[must_use]
+    pub fn into_parts(self) -> (Buffers<'a, T>, Option<BitSliceMut<'a>>) {
+        (self.buffers, self.out)
+    }
+}
+
+/// A job that can be cut in two, so that two threads can do it.
+pub(crate) trait Split: Sized + Send {
+    /// The number of elements.
+    fn len(&self) -> usize;
+
+    /// Index in its mask of the job's first element, where tiles begin at multiples of the tile
+    /// size; 0 where no mask is made.
+    fn first(&self) -> u64;
+
+    /// The first `mid` elements, a multiple of 64, and the rest.
+    fn split_at(self, mid: usize) -> (Self, Self);
+}
+
+/// The window `by` elements into one that was checked to be longer than that.
+fn inside(window: MaskWindow, by: usize) -> MaskWindow {
+    MaskWindow {
+        first: window.first.wrapping_add(by as u64),
+        ..window
+    }
+}
+
+impl Split for FillMask<'_> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn first(&self) -> u64 {
+        self.window.first
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.out.split_at(mid);
+        let window = inside(self.window, mid);
+        (
+            Self { out: head, ..self },
+            Self {
+                window,
+                threshold: self.threshold,
+                out: tail,
+            },
+        )
+    }
+}
+
+impl<T: Element> Split for MaskScale<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn first(&self) -> u64 {
+        0
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.buffers.split_at(mid);
+        let (head_mask, tail_mask) = self.mask.split_at(mid);
+        let half = |mask, buffers| Self {
+            mask,
+            buffers,
+            ..self
+        };
+        (half(head_mask, head), half(tail_mask, tail))
+    }
+}
+
+impl<T: Element> Split for Dropout<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn first(&self) -> u64 {
+        self.window.first
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.buffers.split_at(mid);
+        let (head_out, tail_out) = self.out.map(|out| out.split_at(mid)).unzip();
+        let half = |window, buffers, out| Self {
+            window,
+            buffers,
+            out,
+            ..self
+        };
+        (
+            half(self.window, head, head_out),
+            half(inside(self.window, mid), tail, tail_out),
+        )
+    }
+}

@@ -1,0 +1,74 @@
+//! Dropout kernels for CPUs: slices in, slices out, one bit per element, and the same mask on every
+//! instruction set, thread count, element type and shard.
+//!
+//! ```
+//! use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+//!
+//! let x = vec![1.0_f32; 100_000];
+//! let (mut y, mut mask) = (vec![0.0; x.len()], BitMask::new(x.len()));
+//! let (rate, key) = (DropRate::new(0.2)?, MaskKey { seed: 42, offset: 7 });
+//!
+//! dropout::forward(rate, key, &x, &mut y, &mut mask)?; // y and the mask
+//! assert!(y.iter().all(|&y| y == 0.0 || y == 1.25));
+//!
+//! let mut dx = vec![0.0; x.len()];
+//! dropout::backward(rate, &mask, &x, &mut dx)?; // from the stored mask
+//! assert_eq!(dx, y);
+//! dropout::replay_in_place(rate, key, &mut dx)?; // from the key: no mask stored at all
+//! assert_eq!(dx.iter().sum::<f32>(), 1.5625 * mask.count_kept() as f32);
+//! # Ok::<(), sorix_kernels::Error>(())
+//! ```
+//!
+//! # Map
+//!
+//! * [`dropout`]: the functions most callers need. [`Engine`]: the same with a chosen backend, or
+//!   without threads.
+//! * [`DropRate`], [`MaskKey`], [`BitMask`]: p, the name of a mask, and a mask.
+//! * [`dispatch`]: the backends of this machine, by name. [`Backend`] and [`job`]: bring your own.
+//! * [`stream`]: mask format v1 in scalar form. [`reference`](mod@reference): the oracle all
+//!   backends are tested against.
+//!
+//! # Guarantees
+//!
+//! * Which elements are kept is a function of seed, offset, element index and p alone, frozen as
+//!   mask format v1 (`docs/mask-format.md` in the repository), exact to 2^-64 in p.
+//! * A kept element is `x * scale`, with `scale = 1/(1-p)` computed in f64 and rounded once to the
+//!   type computed in: f32 for f32, f16 and bf16, f64 for f64. f16 and bf16 are widened, multiplied
+//!   and rounded once. A dropped element is `+0.0`, selected and not multiplied, so NaN and
+//!   infinity do not leak.
+//! * p = 0 copies and p = 1 writes zeros; neither draws a random bit.
+//! * Every backend writes the same bits.
+//!
+//! # Features
+//!
+//! * `parallel` (default): large calls are split over the current rayon thread pool.
+#![deny(missing_docs)]
+
+pub mod backend;
+mod buffers;
+mod cache;
+pub mod dispatch;
+pub mod dropout;
+mod element;
+mod engine;
+mod error;
+pub mod job;
+mod kernel;
+mod key;
+mod mask;
+mod parallel;
+mod rate;
+pub mod reference;
+mod simd;
+pub mod stream;
+
+pub use backend::Backend;
+pub use buffers::Buffers;
+pub use element::Element;
+pub use engine::Engine;
+pub use error::{
+    AllocationError, BackendError, Error, InvalidRate, LengthError, MaskError, WindowError,
+};
+pub use key::{MaskKey, MaskWindow};
+pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};
+pub use rate::{DropRate, KeepThreshold};

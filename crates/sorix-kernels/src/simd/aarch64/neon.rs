@@ -1,0 +1,307 @@
+//! NEON: the eight lanes of a mask are four registers, and keep bits are spread over lanes.
+
+use core::arch::aarch64::*;
+
+use half::{bf16, f16};
+
+use crate::element::Element;
+use crate::simd::{GROUP, Kernel, Lanes, Simd, check_inside, token, value_ops};
+
+token!(
+    /// NEON (Advanced SIMD): every AArch64 CPU.
+    Neon, detected by is_aarch64_feature_detected, "neon"
+);
+
+/// Eight 64-bit lanes.
+type Words = [uint64x2_t; 4];
+
+impl Neon {
+    value_ops! {
+        fn lane_0(self, a: Words) -> u64 { vgetq_lane_u64::<0>(a[0]) }
+        fn rotate_lanes(self, a: Words) -> Words {
+            [
+                vextq_u64::<1>(a[0], a[1]),
+                vextq_u64::<1>(a[1], a[2]),
+                vextq_u64::<1>(a[2], a[3]),
+                vextq_u64::<1>(a[3], a[0]),
+            ]
+        }
+    }
+}
+
+impl Simd for Neon {
+    const NAME: &'static str = "neon";
+    type Words = Words;
+
+    #[inline(always)]
+    fn vectorize(self, kernel: impl Kernel<Self>) {
+        // SAFETY: `self` exists only because `detect` saw the features that `run` enables.
+        unsafe { self.run(kernel) }
+    }
+
+    #[inline(always)]
+    fn load_words(self, words: &[u64; 8]) -> Words {
+        let words = words.as_ptr();
+        // SAFETY: the array is four times two readable words; `detect` saw the feature.
+        unsafe {
+            [
+                vld1q_u64(words),
+                vld1q_u64(words.add(2)),
+                vld1q_u64(words.add(4)),
+                vld1q_u64(words.add(6)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn store_words(self, a: Words, words: &mut [u64; 8]) {
+        let words = words.as_mut_ptr();
+        // SAFETY: the array is four times two writable words; `detect` saw the feature.
+        unsafe {
+            vst1q_u64(words, a[0]);
+            vst1q_u64(words.add(2), a[1]);
+            vst1q_u64(words.add(4), a[2]);
+            vst1q_u64(words.add(6), a[3]);
+        }
+    }
+
+    #[inline(always)]
+    fn pop_word(self, a: &mut Words) -> u64 {
+        let word = self.lane_0(*a);
+        *a = self.rotate_lanes(*a);
+        word
+    }
+
+    #[inline(always)]
+    fn rotate(self, a: Words, n: u32) -> Words {
+        self.or(self.shl(a, n), self.shr(a, 64 - n))
+    }
+
+    value_ops! {
+        fn splat(self, word: u64) -> Words { [vdupq_n_u64(word); 4] }
+        fn add(self, a: Words, b: Words) -> Words { each(a, b, |a, b| vaddq_u64(a, b)) }
+        fn sub(self, a: Words, b: Words) -> Words { each(a, b, |a, b| vsubq_u64(a, b)) }
+        fn and(self, a: Words, b: Words) -> Words { each(a, b, |a, b| vandq_u64(a, b)) }
+        fn and_not(self, a: Words, b: Words) -> Words { each(a, b, |a, b| vbicq_u64(a, b)) }
+        fn or(self, a: Words, b: Words) -> Words { each(a, b, |a, b| vorrq_u64(a, b)) }
+        fn xor(self, a: Words, b: Words) -> Words { each(a, b, |a, b| veorq_u64(a, b)) }
+        fn shl(self, a: Words, n: u32) -> Words {
+            let n = vdupq_n_s64(i64::from(n));
+            a.map(|a| vshlq_u64(a, n))
+        }
+        fn shr(self, a: Words, n: u32) -> Words {
+            // NEON shifts right by shifting left by a negative number.
+            let n = vdupq_n_s64(-i64::from(n));
+            a.map(|a| vshlq_u64(a, n))
+        }
+        fn mul_low_halves(self, a: Words, b: Words) -> Words {
+            each(a, b, |a, b| vmull_u32(vmovn_u64(a), vmovn_u64(b)))
+        }
+        fn where_less(self, a: Words, b: Words, bits: Words) -> Words {
+            self.and(each(a, b, |a, b| vcltq_u64(a, b)), bits)
+        }
+        fn all_zero(self, a: Words) -> bool {
+            let any = vorrq_u64(vorrq_u64(a[0], a[1]), vorrq_u64(a[2], a[3]));
+            vmaxvq_u32(vreinterpretq_u32_u64(any)) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {}
+}
+
+/// `f` in each pair of registers.
+#[inline(always)]
+fn each(a: Words, b: Words, f: impl Fn(uint64x2_t, uint64x2_t) -> uint64x2_t) -> Words {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+/// All ones in the 32-bit lanes whose bit is set in bits `at` to `at + 3` of `bits`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn spread_32(bits: u64, at: usize) -> uint32x4_t {
+    let own = vcombine_u32(vcreate_u32(0x2_0000_0001), vcreate_u32(0x8_0000_0004));
+    vtstq_u32(vdupq_n_u32((bits >> at) as u32), own)
+}
+
+/// All ones in the 64-bit lanes whose bit is set in bits `at` and `at + 1` of `bits`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn spread_64(bits: u64, at: usize) -> uint64x2_t {
+    let own = vcombine_u64(vcreate_u64(1), vcreate_u64(2));
+    vtstq_u64(vdupq_n_u64(bits >> at), own)
+}
+
+/// All ones in the 16-bit lanes whose bit is set in bits `at` to `at + 7` of `bits`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn spread_16(bits: u64, at: usize) -> uint16x8_t {
+    let own = vcombine_u16(
+        vcreate_u16(0x0008_0004_0002_0001),
+        vcreate_u16(0x0080_0040_0020_0010),
+    );
+    vtstq_u16(vdupq_n_u16((bits >> at) as u16), own)
+}
+
+impl Lanes<f32> for Neon {
+    const LANES: usize = 4;
+    type Vector = float32x4_t;
+    type Scale = float32x4_t;
+
+    value_ops! {
+        fn splat_scale(self, scale: f32) -> float32x4_t { vdupq_n_f32(scale) }
+        fn times(self, x: float32x4_t, scale: float32x4_t) -> float32x4_t { vmulq_f32(x, scale) }
+        fn keep(self, x: float32x4_t, bits: u64, at: usize) -> float32x4_t {
+            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), spread_32(bits, at)))
+        }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; GROUP], at: usize) -> float32x4_t {
+        check_inside(at, 4);
+        // SAFETY: 4 elements from `at` are inside the array; `detect` saw the feature.
+        unsafe { vld1q_f32(x.as_ptr().add(at)) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: float32x4_t, y: &mut [f32; GROUP], at: usize) {
+        check_inside(at, 4);
+        // SAFETY: 4 elements from `at` are inside the array; `detect` saw the feature.
+        unsafe { vst1q_f32(y.as_mut_ptr().add(at), x) }
+    }
+
+    #[inline(always)]
+    fn stream(self, x: float32x4_t, y: &mut [f32; GROUP], at: usize) {
+        self.store(x, y, at);
+    }
+}
+
+impl Lanes<f64> for Neon {
+    const LANES: usize = 2;
+    type Vector = float64x2_t;
+    type Scale = float64x2_t;
+
+    value_ops! {
+        fn splat_scale(self, scale: f64) -> float64x2_t { vdupq_n_f64(scale) }
+        fn times(self, x: float64x2_t, scale: float64x2_t) -> float64x2_t { vmulq_f64(x, scale) }
+        fn keep(self, x: float64x2_t, bits: u64, at: usize) -> float64x2_t {
+            vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(x), spread_64(bits, at)))
+        }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f64; GROUP], at: usize) -> float64x2_t {
+        check_inside(at, 2);
+        // SAFETY: 2 elements from `at` are inside the array; `detect` saw the feature.
+        unsafe { vld1q_f64(x.as_ptr().add(at)) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: float64x2_t, y: &mut [f64; GROUP], at: usize) {
+        check_inside(at, 2);
+        // SAFETY: 2 elements from `at` are inside the array; `detect` saw the feature.
+        unsafe { vst1q_f64(y.as_mut_ptr().add(at), x) }
+    }
+
+    #[inline(always)]
+    fn stream(self, x: float64x2_t, y: &mut [f64; GROUP], at: usize) {
+        self.store(x, y, at);
+    }
+}
+
+/// bf16 is the upper half of an f32, so widening is a shift and rounding an addition.
+impl Lanes<bf16> for Neon {
+    const LANES: usize = 8;
+    type Vector = uint16x8_t;
+    type Scale = float32x4_t;
+
+    value_ops! {
+        fn splat_scale(self, scale: f32) -> float32x4_t { vdupq_n_f32(scale) }
+        fn times(self, x: uint16x8_t, scale: float32x4_t) -> uint16x8_t {
+            let low = vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(x)));
+            let high = vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_high_u16(x)));
+            let low = round_to_bf16(vmulq_f32(low, scale));
+            let high = round_to_bf16(vmulq_f32(high, scale));
+            vcombine_u16(vshrn_n_u32::<16>(low), vshrn_n_u32::<16>(high))
+        }
+        fn keep(self, x: uint16x8_t, bits: u64, at: usize) -> uint16x8_t {
+            vandq_u16(x, spread_16(bits, at))
+        }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[bf16; GROUP], at: usize) -> uint16x8_t {
+        check_inside(at, 8);
+        // SAFETY: 8 elements from `at`, each a `u16` in memory, are inside the array; `detect` saw
+        // the feature.
+        unsafe { vld1q_u16(x.as_ptr().add(at).cast()) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: uint16x8_t, y: &mut [bf16; GROUP], at: usize) {
+        check_inside(at, 8);
+        // SAFETY: 8 elements from `at`, each a `u16` in memory, are inside the array; `detect` saw
+        // the feature.
+        unsafe { vst1q_u16(y.as_mut_ptr().add(at).cast(), x) }
+    }
+
+    #[inline(always)]
+    fn stream(self, x: uint16x8_t, y: &mut [bf16; GROUP], at: usize) {
+        self.store(x, y, at);
+    }
+}
+
+/// Rounds to bf16, ties to even, in the upper half of each lane; the lower half is left dirty.
+///
+/// See the AVX-512 one for why this is right for NaN and infinity.
+#[inline]
+#[target_feature(enable = "neon")]
+fn round_to_bf16(x: float32x4_t) -> uint32x4_t {
+    let x = vreinterpretq_u32_f32(x);
+    let odd = vandq_u32(vshrq_n_u32::<16>(x), vdupq_n_u32(1));
+    vaddq_u32(vaddq_u32(x, vdupq_n_u32(0x7FFF)), odd)
+}
+
+/// f16, element by element: Rust's intrinsics for its conversion are not stable at our MSRV, and
+/// `half` knows the instruction.
+impl Lanes<f16> for Neon {
+    const LANES: usize = 4;
+    type Vector = [f16; 4];
+    type Scale = f32;
+
+    #[inline(always)]
+    fn splat_scale(self, scale: f32) -> f32 {
+        scale
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f16; GROUP], at: usize) -> [f16; 4] {
+        core::array::from_fn(|i| x[at + i])
+    }
+
+    #[inline(always)]
+    fn times(self, x: [f16; 4], scale: f32) -> [f16; 4] {
+        x.map(|x| x.times(scale))
+    }
+
+    #[inline(always)]
+    fn keep(self, x: [f16; 4], bits: u64, at: usize) -> [f16; 4] {
+        core::array::from_fn(|i| {
+            if bits >> (at + i) & 1 == 1 {
+                x[i]
+            } else {
+                f16::ZERO
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn store(self, x: [f16; 4], y: &mut [f16; GROUP], at: usize) {
+        y[at..at + 4].copy_from_slice(&x);
+    }
+
+    #[inline(always)]
+    fn stream(self, x: [f16; 4], y: &mut [f16; GROUP], at: usize) {
+        self.store(x, y, at);
+    }
+}

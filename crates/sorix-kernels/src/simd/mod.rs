@@ -1,0 +1,218 @@
+//! The instruction sets: one zero-sized token each, all behind the sealed trait [`Simd`].
+//!
+//! A token is proof that this CPU has the instructions: it can only be made by its `detect`, which
+//! asks the CPU. That check is what makes the calls of intrinsics in the token's methods sound, and
+//! is why the methods themselves are safe. The kernels in [`kernel`](crate::kernel) are written
+//! once, over `S: Simd`, without any `unsafe`; [`Simd::vectorize`] compiles them for the token's
+//! instruction set.
+//!
+//! The vocabulary is small. For masks: [`Simd::Words`], eight 64-bit lanes, which is one 512-bit
+//! register, two of 256 or four of 128. For elements: [`Lanes`], one vector at a time of a group of
+//! [`GROUP`] elements, whose keep bits are one word of the mask.
+//!
+//! This directory is the only place in sorix with `unsafe` code.
+
+mod portable;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use core::fmt::Debug;
+
+use half::{bf16, f16};
+
+use crate::backend::{Backend, SimdBackend};
+use crate::element::Element;
+
+/// Elements in a group: as many as a word of a mask has bits.
+pub(crate) const GROUP: usize = 64;
+
+/// Bytes to which a streaming store must be aligned: a cache line.
+pub(crate) const ALIGN: usize = 64;
+
+/// The backends over the tokens that this CPU has, best first.
+pub(crate) fn backends() -> Vec<&'static dyn Backend> {
+    fn backend<S: Simd>(token: Option<S>) -> Option<&'static dyn Backend> {
+        // One allocation of a byte or none, once per process: a `static` cannot hold what is only
+        // known once the CPU has been asked.
+        token.map(|token| &*Box::leak(Box::new(SimdBackend::new(token))) as &'static dyn Backend)
+    }
+    let mut backends = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        backends.extend(backend(x86_64::Avx512::detect()));
+        backends.extend(backend(x86_64::Avx2::detect()));
+    }
+    #[cfg(target_arch = "aarch64")]
+    backends.extend(backend(aarch64::Neon::detect()));
+    backends.extend(backend(Some(portable::Portable)));
+    backends
+}
+
+mod sealed {
+    pub(crate) trait Sealed {}
+}
+
+/// An instruction set, as a token that proves that the CPU has it.
+pub(crate) trait Simd:
+    sealed::Sealed
+    + Copy
+    + Debug
+    + Send
+    + Sync
+    + 'static
+    + Lanes<f32>
+    + Lanes<f64>
+    + Lanes<bf16>
+    + Lanes<f16>
+{
+    /// The name of the backend over this token.
+    const NAME: &'static str;
+
+    /// Eight 64-bit lanes.
+    type Words: Copy;
+
+    /// Runs `kernel`, compiled for this instruction set.
+    fn vectorize(self, kernel: impl Kernel<Self>);
+
+    /// The same number in every lane.
+    fn splat(self, word: u64) -> Self::Words;
+    /// Lane `i` from `words[i]`.
+    fn load_words(self, words: &[u64; 8]) -> Self::Words;
+    /// Lane `i` to `words[i]`.
+    fn store_words(self, a: Self::Words, words: &mut [u64; 8]);
+    /// Lane 0; the other lanes move down by one, into lane 0 to 6.
+    fn pop_word(self, a: &mut Self::Words) -> u64;
+    /// `a + b`, wrapping.
+    fn add(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a - b`, wrapping.
+    fn sub(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a & b`.
+    fn and(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a & !b`.
+    fn and_not(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a | b`.
+    fn or(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a ^ b`.
+    fn xor(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a << n`, for a constant `n` below 64.
+    fn shl(self, a: Self::Words, n: u32) -> Self::Words;
+    /// `a >> n`, for a constant `n` below 64.
+    fn shr(self, a: Self::Words, n: u32) -> Self::Words;
+    /// `a` rotated left by a constant `n` below 64.
+    fn rotate(self, a: Self::Words, n: u32) -> Self::Words;
+    /// The 64-bit product of the lower halves of the lanes.
+    fn mul_low_halves(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `bits` in the lanes where `a < b`, unsigned; 0 in the others.
+    fn where_less(self, a: Self::Words, b: Self::Words, bits: Self::Words) -> Self::Words;
+    /// Whether every lane is 0.
+    fn all_zero(self, a: Self::Words) -> bool;
+
+    /// Orders streaming stores before whatever follows; must be called after the last one.
+    fn fence(self);
+}
+
+/// Vectors of `T`: the lanes that a kernel handles at a time.
+///
+/// A vector holds elements `at` to `at + LANES - 1` of a group of [`GROUP`], where `at` is a
+/// multiple of `LANES`; bit `at + i` of a word of the mask belongs to lane `i`.
+pub(crate) trait Lanes<T: Element>: Copy {
+    /// Elements in a vector; divides [`GROUP`].
+    const LANES: usize;
+
+    /// Elements, as they are or widened.
+    type Vector: Copy;
+    /// The scale in every lane.
+    type Scale: Copy;
+
+    /// The same scale in every lane.
+    fn splat_scale(self, scale: T::Scale) -> Self::Scale;
+    /// Reads a vector.
+    fn load(self, x: &[T; GROUP], at: usize) -> Self::Vector;
+    /// [`Element::times`] in every lane.
+    fn times(self, x: Self::Vector, scale: Self::Scale) -> Self::Vector;
+    /// The lanes whose bit is set; `+0.0` in the others.
+    fn keep(self, x: Self::Vector, bits: u64, at: usize) -> Self::Vector;
+    /// Writes a vector.
+    fn store(self, x: Self::Vector, y: &mut [T; GROUP], at: usize);
+    /// Writes a vector around the cache, where the instruction set can.
+    ///
+    /// # Panics
+    ///
+    /// Where it can and `y` is not aligned to [`ALIGN`].
+    fn stream(self, x: Self::Vector, y: &mut [T; GROUP], at: usize);
+}
+
+/// Code that is written once for every instruction set.
+///
+/// A trait and not a closure, because `run` has to be inlined into [`Simd::vectorize`] to be
+/// compiled for its instruction set, and a closure cannot be marked so.
+pub(crate) trait Kernel<S: Simd> {
+    /// The code. Mark the implementation `#[inline(always)]`, and everything it calls in a loop.
+    fn run(self, simd: S);
+}
+
+/// Panics unless elements `at` to `at + lanes - 1` are inside a group: what every load and store
+/// of a token checks first. With `at` known to the compiler, nothing of it is left.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+fn check_inside(at: usize, lanes: usize) {
+    assert!(
+        at <= GROUP - lanes,
+        "{lanes} lanes from element {at} of a group of {GROUP}"
+    );
+}
+
+/// Panics unless `y` is aligned for streaming stores. The compiler merges the checks of one group.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn check_aligned<T>(y: &[T; GROUP]) {
+    assert!(
+        y.as_ptr().addr().is_multiple_of(ALIGN),
+        "streaming stores need aligned groups"
+    );
+}
+
+/// Defines a token: its detection and its `vectorize` from one list of CPU features.
+macro_rules! token {
+    ($(#[$doc:meta])* $token:ident, detected by $detected:ident, $($feature:tt),*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $token(());
+
+        impl $token {
+            /// The token, where this CPU has the features.
+            pub(crate) fn detect() -> Option<Self> {
+                (true $(&& std::arch::$detected!($feature))*).then_some(Self(()))
+            }
+
+            #[target_feature($(enable = $feature),*)]
+            fn run(self, kernel: impl $crate::simd::Kernel<Self>) {
+                kernel.run(self);
+            }
+        }
+
+        impl $crate::simd::sealed::Sealed for $token {}
+    };
+}
+
+/// Defines methods of a token whose bodies are calls of intrinsics on values.
+///
+/// The unsafe block is the same for all and is argued once, here: an intrinsic on values is unsafe
+/// only on a CPU without it. Bodies must not touch memory; loads and stores are written out.
+macro_rules! value_ops {
+    ($($(#[$doc:meta])* fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $result:ty $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        fn $name($self $(, $arg: $type)*) -> $result {
+            // SAFETY: `self` exists only because `detect` saw the features that these intrinsics
+            // need.
+            unsafe { $body }
+        }
+    )*};
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use {token, value_ops};
