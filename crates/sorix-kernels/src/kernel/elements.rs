@@ -8,7 +8,6 @@ use core::slice;
 
 use crate::element::Element;
 use crate::simd::{ALIGN, GROUP, Lanes};
-use crate::stream::BLOCK;
 
 /// The input and the output of 64 elements, which may be the same memory.
 pub(super) trait Group<T> {
@@ -18,35 +17,10 @@ pub(super) trait Group<T> {
     fn y(&mut self) -> &mut [T; GROUP];
 }
 
-/// The groups of a block.
-type Groups<T> = [[T; GROUP]; BLOCK / GROUP];
-
-/// The input and the output of 512 elements, which may be the same memory.
-pub(super) trait Block<T> {
-    /// Group `i` of them.
-    fn group(&mut self, i: usize) -> impl Group<T>;
-}
-
-impl<T> Block<T> for (&Groups<T>, &mut Groups<T>) {
-    #[inline(always)]
-    fn group(&mut self, i: usize) -> impl Group<T> {
-        (&self.0[i], &mut self.1[i])
-    }
-}
-
-impl<T> Block<T> for &mut Groups<T> {
-    #[inline(always)]
-    fn group(&mut self, i: usize) -> impl Group<T> {
-        &mut self[i]
-    }
-}
-
 /// What is left of the elements of a call.
 pub(super) trait Elements<T>: Sized {
     /// The groups of 64, in order.
     type Groups: Iterator<Item: Group<T>>;
-    /// The blocks of 512, in order.
-    type Blocks: Iterator<Item: Block<T>>;
 
     /// The output.
     fn y(&self) -> &[T];
@@ -54,10 +28,8 @@ pub(super) trait Elements<T>: Sized {
     fn take(&mut self, n: usize) -> Self;
     /// The whole groups; elements that do not fill one are left out.
     fn groups(self) -> Self::Groups;
-    /// The whole blocks; elements that do not fill one are left out.
-    fn blocks(self) -> Self::Blocks;
-    /// Less elements than a group: `f` sees them padded to one.
-    fn with_padded(self, f: impl FnOnce(&mut [T; GROUP]));
+    /// Replaces each by `f(its index, itself)`.
+    fn update(self, f: impl Fn(usize, T) -> T);
 }
 
 /// Elements that are read from `x` and written to `y`, which is as long.
@@ -97,7 +69,6 @@ impl<T> Group<T> for &mut [T; GROUP] {
 
 impl<'a, T: Element> Elements<T> for OutOfPlace<'a, T> {
     type Groups = Zip<slice::Iter<'a, [T; GROUP]>, slice::IterMut<'a, [T; GROUP]>>;
-    type Blocks = Zip<slice::Iter<'a, Groups<T>>, slice::IterMut<'a, Groups<T>>>;
 
     #[inline(always)]
     fn y(&self) -> &[T] {
@@ -119,23 +90,15 @@ impl<'a, T: Element> Elements<T> for OutOfPlace<'a, T> {
     }
 
     #[inline(always)]
-    fn blocks(self) -> Self::Blocks {
-        let x = self.x.as_chunks().0.as_chunks().0;
-        x.iter().zip(self.y.as_chunks_mut().0.as_chunks_mut().0)
-    }
-
-    #[inline(always)]
-    fn with_padded(self, f: impl FnOnce(&mut [T; GROUP])) {
-        let mut padded = [T::ZERO; GROUP];
-        padded[..self.x.len()].copy_from_slice(self.x);
-        f(&mut padded);
-        self.y.copy_from_slice(&padded[..self.x.len()]);
+    fn update(self, f: impl Fn(usize, T) -> T) {
+        for (i, (y, &x)) in self.y.iter_mut().zip(self.x).enumerate() {
+            *y = f(i, x);
+        }
     }
 }
 
 impl<'a, T: Element> Elements<T> for InPlace<'a, T> {
     type Groups = slice::IterMut<'a, [T; GROUP]>;
-    type Blocks = slice::IterMut<'a, Groups<T>>;
 
     #[inline(always)]
     fn y(&self) -> &[T] {
@@ -156,16 +119,10 @@ impl<'a, T: Element> Elements<T> for InPlace<'a, T> {
     }
 
     #[inline(always)]
-    fn blocks(self) -> Self::Blocks {
-        self.y.as_chunks_mut().0.as_chunks_mut().0.iter_mut()
-    }
-
-    #[inline(always)]
-    fn with_padded(self, f: impl FnOnce(&mut [T; GROUP])) {
-        let mut padded = [T::ZERO; GROUP];
-        padded[..self.y.len()].copy_from_slice(self.y);
-        f(&mut padded);
-        self.y.copy_from_slice(&padded[..self.y.len()]);
+    fn update(self, f: impl Fn(usize, T) -> T) {
+        for (i, y) in self.y.iter_mut().enumerate() {
+            *y = f(i, *y);
+        }
     }
 }
 
@@ -219,15 +176,19 @@ pub(super) fn apply_word<const STREAM: bool, T: Element, S: Lanes<T>>(
     }
 }
 
-/// Applies one word of a mask to less than a group.
+/// Applies one word of a mask to less than a group, element by element: a vector put together from
+/// less would wait for its parts to reach memory.
 #[inline(always)]
-pub(super) fn apply_word_to_part<T: Element, S: Lanes<T>>(
-    simd: S,
-    scale: S::Scale,
+pub(super) fn apply_word_to_part<T: Element>(
+    scale: T::Scale,
     bits: u64,
     elements: impl Elements<T>,
 ) {
-    if !elements.y().is_empty() {
-        elements.with_padded(|padded| apply_word::<false, _, _>(simd, scale, bits, padded));
-    }
+    elements.update(|i, x| {
+        if bits >> i & 1 == 1 {
+            x.times(scale)
+        } else {
+            T::ZERO
+        }
+    });
 }

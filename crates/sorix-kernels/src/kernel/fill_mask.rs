@@ -1,10 +1,12 @@
 //! The bits of a window of a mask.
 
+use core::num::NonZeroU64;
+
 use crate::job::FillMask;
-use crate::kernel::tile::{TileBits, TileWords, parts};
-use crate::mask::{BitSlice, WORD};
+use crate::kernel::tile::{Part, TileBits, TileWords, parts};
+use crate::key::MaskKey;
 use crate::simd::{Kernel, Simd};
-use crate::stream::BLOCK;
+use crate::stream::{BLOCK, LANES, TILE};
 
 impl<S: Simd> Kernel<S> for FillMask<'_> {
     #[inline(always)]
@@ -12,30 +14,46 @@ impl<S: Simd> Kernel<S> for FillMask<'_> {
         let (window, threshold, len) = (self.window(), self.threshold(), self.len());
         let mut out = self.into_out();
         let TileWords(scratch) = &mut TileWords::new();
-        for part in parts(window.first, len) {
-            let mut bits = TileBits::new(simd, window.key, part.tile);
-            // Whole blocks go where they belong, where that is at a word.
-            let direct = if part.at.is_multiple_of(WORD) {
-                part.whole_blocks()
-            } else {
-                0
-            };
-            let words = out
-                .words_mut()
-                .get_mut(part.at / WORD..)
-                .unwrap_or_default();
-            for block in words.as_chunks_mut().0.iter_mut().take(direct) {
-                simd.store_words(bits.block(threshold, &mut ()), block);
-            }
-            let blocks = part.end.div_ceil(BLOCK);
-            if direct < blocks {
-                for block in &mut scratch[direct..blocks] {
-                    simd.store_words(bits.block(threshold, &mut ()), block);
+        for part in parts::<S>(window.first, len) {
+            match part.own_words(&mut out) {
+                Some(words) => fill(simd, window.key, threshold, &part, words),
+                None => {
+                    fill(simd, window.key, threshold, &part, scratch);
+                    out.write(part.at, part.bits(scratch));
                 }
-                let begin = part.begin.max(direct * BLOCK);
-                let rest = BitSlice::of_words(scratch.as_flattened(), begin, part.end - begin);
-                out.write(part.at + begin - part.begin, rest);
             }
+        }
+    }
+}
+
+/// Makes the blocks of a part, from the start of its tile on.
+#[inline(always)]
+pub(super) fn fill<S: Simd>(
+    simd: S,
+    key: MaskKey,
+    threshold: NonZeroU64,
+    part: &Part,
+    words: &mut [[u64; LANES]],
+) {
+    match part.end / TILE {
+        2 => fill_tiles::<S, 2>(simd, key, threshold, part, words),
+        _ => fill_tiles::<S, 1>(simd, key, threshold, part, words),
+    }
+}
+
+/// [`fill`] for a part of `N` tiles, of which only a single one may be partial.
+#[inline(always)]
+fn fill_tiles<S: Simd, const N: usize>(
+    simd: S,
+    key: MaskKey,
+    threshold: NonZeroU64,
+    part: &Part,
+    words: &mut [[u64; LANES]],
+) {
+    let mut bits = TileBits::<S, N>::new(simd, key, part.tile);
+    for block in 0..(part.end / N).div_ceil(BLOCK) {
+        for (n, made) in bits.blocks(threshold).into_iter().enumerate() {
+            simd.store_words(made, &mut words[n * (TILE / BLOCK) + block]);
         }
     }
 }

@@ -14,12 +14,12 @@ use crate::kernel::elements::{
 };
 use crate::mask::{BitSlice, WORD};
 use crate::simd::{Kernel, Lanes, Simd};
+use crate::stream::BLOCK;
 
 impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for MaskScale<'_, T> {
     #[inline(always)]
     fn run(self, simd: S) {
-        let (mask, streaming) = (self.mask(), self.is_streaming());
-        let scale = <S as Lanes<T>>::splat_scale(simd, self.scale());
+        let (mask, scale, streaming) = (self.mask(), self.scale(), self.is_streaming());
         with_elements!(self.into_buffers(), streaming, |const STREAM, elements| {
             mask_scale::<STREAM, T, S>(simd, scale, mask, elements);
         });
@@ -29,35 +29,43 @@ impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for MaskScale<'_, T> {
     }
 }
 
+/// Applies `mask` to `elements`, which are as many; without the fence after streaming stores.
 #[inline(always)]
-pub(super) fn mask_scale<const STREAM: bool, T: Element, S: Lanes<T>>(
+pub(super) fn mask_scale<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
     simd: S,
-    scale: S::Scale,
+    scale: T::Scale,
     mask: BitSlice<'_>,
     mut elements: impl Elements<T>,
 ) {
-    let head = unaligned_head(elements.y());
+    // Not worth it for a few: they are done before alignment would show.
+    let align = STREAM || mask.len() >= BLOCK;
+    let head = if align {
+        unaligned_head(elements.y())
+    } else {
+        0
+    };
     let (head_mask, mask) = mask.split_at(head);
     if head > 0 {
-        apply_word_to_part(simd, scale, head_mask.word(0), elements.take(head));
+        apply_word_to_part(scale, head_mask.word(0), elements.take(head));
     }
 
+    let scales = <S as Lanes<T>>::splat_scale(simd, scale);
     let whole = mask.len() / WORD * WORD;
     let (words, start) = mask.words_and_start();
     let groups = elements.take(whole).groups();
     if start == 0 {
         for (&word, group) in words.iter().zip(groups) {
-            apply_word::<STREAM, _, _>(simd, scale, word, group);
+            apply_word::<STREAM, _, _>(simd, scales, word, group);
         }
     } else {
         let pairs = words.iter().zip(words.get(1..).unwrap_or_default());
         for ((low, high), group) in pairs.zip(groups) {
             let word = low >> start | high << (WORD - start);
-            apply_word::<STREAM, _, _>(simd, scale, word, group);
+            apply_word::<STREAM, _, _>(simd, scales, word, group);
         }
     }
 
     if whole < mask.len() {
-        apply_word_to_part(simd, scale, mask.word(whole / WORD), elements);
+        apply_word_to_part(scale, mask.word(whole / WORD), elements);
     }
 }

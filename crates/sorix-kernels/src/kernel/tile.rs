@@ -16,50 +16,36 @@
 //!   settles the block.
 //!
 //! The number of digits balances the two. Instructions of the AVX-512 form per block, predicted
-//! from the probabilities, with a mispredicted branch put at 30 instructions:
+//! from the probabilities at 12 a digit and 15 a round, with a mispredicted branch put at 30:
 //!
 //! | digits at once, then by lanes | draws | instructions | of it mispredictions |
 //! |---|---|---|---|
 //! | 7, at least two rounds | 9.1 | 119 | 3 |
-//! | **8, at least one round** | 9.2 | 120 | 6 |
-//! | 9, at least one round | 10.1 | 126 | 2 |
-//! | all, checking for the end after 12 | 12.2 | 151 | 4 |
+//! | **8, then as many rounds as it takes** | 9.2 | 120 | 6 |
+//! | 9, as many rounds as it takes | 10.1 | 126 | 2 |
+//! | all, looking for the end after 12 | 12.2 | 151 | 4 |
 
 use core::num::NonZeroU64;
 
 use crate::key::MaskKey;
-use crate::simd::Simd;
+use crate::mask::{BitSlice, BitSliceMut, WORD};
+use crate::simd::{MAX_TILES, Simd};
 use crate::stream::{BLOCK, DIGITS, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TILE};
 
-/// Something to do between the steps of the generator.
-///
-/// Each step waits for the one before it, so a CPU that executes out of order has room for other
-/// work, if it finds it close by in the program.
-pub(super) trait Work<S: Simd> {
-    /// Does part `i` of [`DIGITS`]; each is asked for once, in order.
-    fn step(&mut self, simd: S, i: usize);
-}
-
-/// Nothing to do.
-impl<S: Simd> Work<S> for () {
-    #[inline(always)]
-    fn step(&mut self, _: S, _: usize) {}
-}
-
-/// The words of a tile, aligned so that no vector of them straddles two cache lines.
+/// The words of as many tiles as are made at a time, aligned so that no vector of them straddles two cache lines.
 #[repr(align(64))]
-pub(super) struct TileWords(pub(super) [[u64; LANES]; TILE / BLOCK]);
+pub(super) struct TileWords(pub(super) [[u64; LANES]; MAX_TILES * TILE / BLOCK]);
 
 impl TileWords {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Self([[0; LANES]; TILE / BLOCK])
+        Self([[0; LANES]; MAX_TILES * TILE / BLOCK])
     }
 }
 
-/// The part of a window that lies in one tile.
+/// The part of a window that is made at a time: what lies in one tile, or two whole ones.
 pub(super) struct Part {
-    /// The number of the tile.
+    /// The number of the tile, or of the first of the two.
     pub(super) tile: u64,
     /// The part's first element, counted from the start of the tile.
     pub(super) begin: usize,
@@ -70,23 +56,49 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// How many blocks at the start of the tile are wanted whole.
+    /// The number of elements.
     #[inline(always)]
-    pub(super) fn whole_blocks(&self) -> usize {
-        if self.begin == 0 { self.end / BLOCK } else { 0 }
+    pub(super) fn len(&self) -> usize {
+        self.end - self.begin
+    }
+
+    /// The words of `out` that are this part's own: where all of its blocks are wanted whole, and
+    /// begin at a word.
+    #[inline(always)]
+    pub(super) fn own_words<'a>(
+        &self,
+        out: &'a mut BitSliceMut<'_>,
+    ) -> Option<&'a mut [[u64; LANES]]> {
+        let whole = self.begin == 0 && self.end.is_multiple_of(BLOCK);
+        (whole && self.at.is_multiple_of(WORD)).then(|| {
+            let words = &mut out.words_mut()[self.at / WORD..][..self.end / WORD];
+            words.as_chunks_mut().0
+        })
+    }
+
+    /// The part's bits, given the blocks from the start of its tile on.
+    #[inline(always)]
+    pub(super) fn bits<'a>(&self, blocks: &'a [[u64; LANES]]) -> BitSlice<'a> {
+        BitSlice::of_words(blocks.as_flattened(), self.begin, self.len())
     }
 }
 
-/// The tiles of a window of `len` elements from element `first` on.
+/// The parts of a window of `len` elements from element `first` on.
 #[inline(always)]
-pub(super) fn parts(first: u64, len: usize) -> impl Iterator<Item = Part> {
+pub(super) fn parts<S: Simd>(first: u64, len: usize) -> impl Iterator<Item = Part> {
     let mut at = 0;
     core::iter::from_fn(move || {
         // The caller checked that no index of the window exceeds 64 bits; only the index after the
         // last one may, and it is not used.
         let next = first.wrapping_add(at as u64);
         let begin = (next % TILE as u64) as usize;
-        let part_len = (TILE - begin).min(len - at);
+        let several = begin == 0 && len - at >= S::TILES * TILE;
+        let most = if several {
+            S::TILES * TILE
+        } else {
+            TILE - begin
+        };
+        let part_len = most.min(len - at);
         let part = Part {
             tile: next / TILE as u64,
             begin,
@@ -98,73 +110,77 @@ pub(super) fn parts(first: u64, len: usize) -> impl Iterator<Item = Part> {
     })
 }
 
-/// The generator of one tile: eight lanes of xoshiro256++.
-pub(super) struct TileBits<S: Simd> {
+/// The generators of `N` consecutive tiles, eight lanes of xoshiro256++ each.
+///
+/// Every step of a generator waits for the one before it. Two side by side fill each other's gaps,
+/// where the instruction set has the registers for it: [`Simd::TILES`].
+pub(super) struct TileBits<S: Simd, const N: usize> {
     simd: S,
-    state: [S::Words; 4],
+    states: [[S::Words; 4]; N],
 }
 
-impl<S: Simd> TileBits<S> {
-    /// As [`TileStream::new`](crate::stream::TileStream::new).
+impl<S: Simd, const N: usize> TileBits<S, N> {
+    /// As [`TileStream::new`](crate::stream::TileStream::new), for tiles `tile` to `tile + N - 1`.
     #[inline(always)]
     pub(super) fn new(simd: S, key: MaskKey, tile: u64) -> Self {
-        let w = simd.load_words(&[1, 3, 5, 7, 9, 11, 13, 15]);
-        let w = simd.add(simd.splat(16 * tile), w);
-        let [[s0, s1], [s3, _]] = philox4x32(simd, key, [w, simd.sub(w, simd.splat(1))]);
-        Self {
-            simd,
-            state: [s0, s1, w, s3],
+        let odd = simd.load_words(&[1, 3, 5, 7, 9, 11, 13, 15]);
+        let mut states = [[odd; 4]; N];
+        for (n, state) in states.iter_mut().enumerate() {
+            let w = simd.add(simd.splat(16 * (tile + n as u64)), odd);
+            let [[s0, s1], [s3, _]] = philox4x32(simd, key, [w, simd.sub(w, simd.splat(1))]);
+            *state = [s0, s1, w, s3];
         }
+        Self { simd, states }
     }
 
-    /// One output of every lane.
+    /// One output of every lane of tile `n`.
     #[inline(always)]
-    fn draw(&mut self) -> S::Words {
+    fn draw(&mut self, n: usize) -> S::Words {
         let simd = self.simd;
-        let [s0, s1, s2, s3] = self.state;
+        let [s0, s1, s2, s3] = self.states[n];
         let output = simd.add(simd.rotate(simd.add(s0, s3), 23), s0);
-        let t = simd.shl(s1, 17);
-        let s2 = simd.xor(s2, s0);
-        let s3 = simd.xor(s3, s1);
-        let s1 = simd.xor(s1, s2);
-        let s0 = simd.xor(s0, s3);
-        let s2 = simd.xor(s2, t);
-        let s3 = simd.rotate(s3, 45);
-        self.state = [s0, s1, s2, s3];
+        // The authors' sequence of updates, each written in terms of the old state.
+        self.states[n] = [
+            simd.xor3(s0, s1, s3),
+            simd.xor3(s0, s1, s2),
+            simd.xor3(s0, s2, simd.shl(s1, 17)),
+            simd.rotate(simd.xor(s1, s3), 45),
+        ];
         output
     }
 
-    /// As [`TileStream::block`](crate::stream::TileStream::block).
+    /// The next block of each tile, as [`TileStream::block`](crate::stream::TileStream::block).
     #[inline(always)]
-    pub(super) fn block(&mut self, threshold: NonZeroU64, work: &mut impl Work<S>) -> S::Words {
+    pub(super) fn blocks(&mut self, threshold: NonZeroU64) -> [S::Words; N] {
         let simd = self.simd;
         let mut rest = threshold.get();
-        let mut below = simd.splat(0);
-        let mut equal = simd.splat(u64::MAX);
-        for i in 0..DIGITS {
+        let mut below = [simd.splat(0); N];
+        let mut equal = [simd.splat(u64::MAX); N];
+        for _ in 0..DIGITS {
+            for n in 0..N {
+                let u = self.draw(n);
+                if rest >> 63 == 1 {
+                    below[n] = simd.or_and_not(below[n], equal[n], u);
+                    equal[n] = simd.and(equal[n], u);
+                } else {
+                    equal[n] = simd.and_not(equal[n], u);
+                }
+            }
+            rest <<= 1;
             // The digits that remain when none is 1 decide nothing: what is equal so far is not
             // below.
-            if rest != 0 {
-                let u = self.draw();
-                if rest >> 63 == 1 {
-                    below = simd.or(below, simd.and_not(equal, u));
-                    equal = simd.and(equal, u);
-                } else {
-                    equal = simd.and_not(equal, u);
-                }
-                rest <<= 1;
+            if rest == 0 {
+                return below;
             }
-            work.step(simd, i);
         }
-        if rest == 0 {
-            return below;
-        }
-        while !simd.all_zero(equal) {
-            let u = self.draw();
-            let others = simd.and(equal, simd.sub(equal, simd.splat(1)));
-            let lowest = simd.xor(equal, others);
-            below = simd.or(below, simd.where_less(u, simd.splat(rest), lowest));
-            equal = others;
+        for n in 0..N {
+            while !simd.all_zero(equal[n]) {
+                let u = self.draw(n);
+                let others = simd.and(equal[n], simd.sub(equal[n], simd.splat(1)));
+                let lowest = simd.xor(equal[n], others);
+                below[n] = simd.or(below[n], simd.where_less(u, simd.splat(rest), lowest));
+                equal[n] = others;
+            }
         }
         below
     }

@@ -51,6 +51,9 @@ pub(crate) fn backends() -> Vec<&'static dyn Backend> {
     backends
 }
 
+/// The most tiles that any instruction set makes side by side.
+pub(crate) const MAX_TILES: usize = 2;
+
 mod sealed {
     pub(crate) trait Sealed {}
 }
@@ -71,6 +74,10 @@ pub(crate) trait Simd:
     /// The name of the backend over this token.
     const NAME: &'static str;
 
+    /// How many tiles to make side by side, at most [`MAX_TILES`]: as many as there are registers
+    /// for.
+    const TILES: usize;
+
     /// Eight 64-bit lanes.
     type Words: Copy;
 
@@ -83,8 +90,6 @@ pub(crate) trait Simd:
     fn load_words(self, words: &[u64; 8]) -> Self::Words;
     /// Lane `i` to `words[i]`.
     fn store_words(self, a: Self::Words, words: &mut [u64; 8]);
-    /// Lane 0; the other lanes move down by one, into lane 0 to 6.
-    fn pop_word(self, a: &mut Self::Words) -> u64;
     /// `a + b`, wrapping.
     fn add(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// `a - b`, wrapping.
@@ -97,6 +102,16 @@ pub(crate) trait Simd:
     fn or(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// `a ^ b`.
     fn xor(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `a ^ b ^ c`.
+    #[inline(always)]
+    fn xor3(self, a: Self::Words, b: Self::Words, c: Self::Words) -> Self::Words {
+        self.xor(self.xor(a, b), c)
+    }
+    /// `a | (b & !c)`.
+    #[inline(always)]
+    fn or_and_not(self, a: Self::Words, b: Self::Words, c: Self::Words) -> Self::Words {
+        self.or(a, self.and_not(b, c))
+    }
     /// `a << n`, for a constant `n` below 64.
     fn shl(self, a: Self::Words, n: u32) -> Self::Words;
     /// `a >> n`, for a constant `n` below 64.

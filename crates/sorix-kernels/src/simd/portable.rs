@@ -14,6 +14,7 @@ impl sealed::Sealed for Portable {}
 
 impl Simd for Portable {
     const NAME: &'static str = "portable";
+    const TILES: usize = 1;
     type Words = u64x8;
 
     #[inline(always)]
@@ -34,15 +35,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn store_words(self, a: u64x8, words: &mut [u64; 8]) {
         *words = a.to_array();
-    }
-
-    #[inline(always)]
-    fn pop_word(self, a: &mut u64x8) -> u64 {
-        let [word, rest @ ..] = a.to_array();
-        let mut words = [0; 8];
-        words[..7].copy_from_slice(&rest);
-        *a = u64x8::new(words);
-        word
     }
 
     #[inline(always)]

@@ -15,22 +15,9 @@ token!(
 /// Eight 64-bit lanes.
 type Words = [uint64x2_t; 4];
 
-impl Neon {
-    value_ops! {
-        fn lane_0(self, a: Words) -> u64 { vgetq_lane_u64::<0>(a[0]) }
-        fn rotate_lanes(self, a: Words) -> Words {
-            [
-                vextq_u64::<1>(a[0], a[1]),
-                vextq_u64::<1>(a[1], a[2]),
-                vextq_u64::<1>(a[2], a[3]),
-                vextq_u64::<1>(a[3], a[0]),
-            ]
-        }
-    }
-}
-
 impl Simd for Neon {
     const NAME: &'static str = "neon";
+    const TILES: usize = 1;
     type Words = Words;
 
     #[inline(always)]
@@ -63,13 +50,6 @@ impl Simd for Neon {
             vst1q_u64(words.add(4), a[2]);
             vst1q_u64(words.add(6), a[3]);
         }
-    }
-
-    #[inline(always)]
-    fn pop_word(self, a: &mut Words) -> u64 {
-        let word = self.lane_0(*a);
-        *a = self.rotate_lanes(*a);
-        word
     }
 
     #[inline(always)]

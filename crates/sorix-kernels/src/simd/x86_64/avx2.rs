@@ -11,24 +11,9 @@ token!(
     Avx2, detected by is_x86_feature_detected, "avx2", "f16c"
 );
 
-impl Avx2 {
-    value_ops! {
-        fn lane_0(self, a: [__m256i; 2]) -> u64 {
-            _mm_cvtsi128_si64(_mm256_castsi256_si128(a[0])).cast_unsigned()
-        }
-        fn rotate_lanes(self, a: [__m256i; 2]) -> [__m256i; 2] {
-            let low = _mm256_permute4x64_epi64::<0b00_11_10_01>(a[0]);
-            let high = _mm256_permute4x64_epi64::<0b00_11_10_01>(a[1]);
-            [
-                _mm256_blend_epi32::<0b1100_0000>(low, high),
-                _mm256_blend_epi32::<0b1100_0000>(high, low),
-            ]
-        }
-    }
-}
-
 impl Simd for Avx2 {
     const NAME: &'static str = "avx2";
+    const TILES: usize = 1;
     type Words = [__m256i; 2];
 
     #[inline(always)]
@@ -54,13 +39,6 @@ impl Simd for Avx2 {
             _mm256_storeu_si256(words, a);
             _mm256_storeu_si256(words.add(1), b);
         }
-    }
-
-    #[inline(always)]
-    fn pop_word(self, a: &mut [__m256i; 2]) -> u64 {
-        let word = self.lane_0(*a);
-        *a = self.rotate_lanes(*a);
-        word
     }
 
     #[inline(always)]

@@ -12,17 +12,9 @@ token!(
     Avx512, detected by is_x86_feature_detected, "avx512f", "avx512bw", "avx512dq", "avx512vl"
 );
 
-impl Avx512 {
-    value_ops! {
-        fn lane_0(self, a: __m512i) -> u64 {
-            _mm_cvtsi128_si64(_mm512_castsi512_si128(a)).cast_unsigned()
-        }
-        fn rotate_lanes(self, a: __m512i) -> __m512i { _mm512_alignr_epi64::<1>(a, a) }
-    }
-}
-
 impl Simd for Avx512 {
     const NAME: &'static str = "avx512";
+    const TILES: usize = 2;
     type Words = __m512i;
 
     #[inline(always)]
@@ -45,13 +37,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), a) }
     }
 
-    #[inline(always)]
-    fn pop_word(self, a: &mut __m512i) -> u64 {
-        let word = self.lane_0(*a);
-        *a = self.rotate_lanes(*a);
-        word
-    }
-
     value_ops! {
         fn splat(self, word: u64) -> __m512i { _mm512_set1_epi64(word.cast_signed()) }
         fn add(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi64(a, b) }
@@ -60,6 +45,13 @@ impl Simd for Avx512 {
         fn and_not(self, a: __m512i, b: __m512i) -> __m512i { _mm512_andnot_si512(b, a) }
         fn or(self, a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn xor(self, a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
+        fn xor3(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+            _mm512_ternarylogic_epi64::<0b1001_0110>(a, b, c)
+        }
+        fn or_and_not(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+            // Bit `4 a + 2 b + c` of the constant is the result for these inputs.
+            _mm512_ternarylogic_epi64::<0b1111_0100>(a, b, c)
+        }
         fn shl(self, a: __m512i, n: u32) -> __m512i {
             _mm512_sll_epi64(a, _mm_cvtsi32_si128(n.cast_signed()))
         }
