@@ -13,7 +13,7 @@ use crate::simd::Simd;
 /// The built-in ones are listed by [`available`](crate::dispatch::available). A backend of your own
 /// needs nothing but this trait, in safe code: jobs hand out slices whose lengths were checked, and
 /// no memory safety depends on what is written into them. What is written does matter: it must be
-/// bit for bit what the [reference](crate::reference) writes. Methods that are left out *are* the
+/// bit for bit what the [reference](mod@crate::reference) writes. Methods that are left out *are* the
 /// reference, so a backend can begin with the one that matters and grow.
 ///
 /// ```

@@ -3,11 +3,17 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// What is assumed where the system does not say: the share of one server CPU's cores complex.
+/// What is assumed where the system does not say: what a group of server cores shares today.
 const ASSUMED: usize = 32 << 20;
 
-/// Bytes of the last-level cache, as the system reports it for the first CPU.
-pub(crate) fn last_level_bytes() -> usize {
+/// Bytes of the last-level cache, as Linux reports it for the first CPU; 32 MiB where the system
+/// does not say.
+///
+/// ```
+/// assert!(sorix_kernels::cache::last_level_bytes() > 0);
+/// ```
+#[must_use]
+pub fn last_level_bytes() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| read(Path::new("/sys/devices/system/cpu/cpu0/cache")).unwrap_or(ASSUMED))
 }

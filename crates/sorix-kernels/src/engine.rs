@@ -6,10 +6,10 @@ use crate::cache::last_level_bytes;
 use crate::dispatch;
 use crate::element::Element;
 use crate::error::{BackendError, Error, LengthError};
-use crate::job::{Dropout, FillMask, MaskScale, Split};
+use crate::job::{Dropout, FillMask, MaskScale};
 use crate::key::MaskWindow;
 use crate::mask::{BitMask, BitSlice};
-use crate::parallel;
+use crate::parallel::{self, Split};
 use crate::rate::{DropRate, KeepThreshold};
 
 /// A backend and how to run it: on the rayon thread pool where that pays, or on this thread alone.

@@ -46,7 +46,7 @@
 
 pub mod backend;
 mod buffers;
-mod cache;
+pub mod cache;
 pub mod dispatch;
 pub mod dropout;
 mod element;

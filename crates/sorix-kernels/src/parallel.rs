@@ -3,9 +3,17 @@
 //! What is computed does not depend on where the cuts are, so neither the number of threads nor
 //! their schedule shows in a result.
 
-use crate::job::Split;
+#[cfg(feature = "parallel")]
+pub(crate) use crate::job::Split;
 #[cfg(feature = "parallel")]
 use crate::stream::TILE;
+
+/// Without threads nothing is cut, and any job will do.
+#[cfg(not(feature = "parallel"))]
+pub(crate) trait Split {}
+
+#[cfg(not(feature = "parallel"))]
+impl<J> Split for J {}
 
 /// Does `job` by calling `kernel` on it whole or in parts.
 ///

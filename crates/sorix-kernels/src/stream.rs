@@ -1,7 +1,7 @@
 //! Mask format v1, the scalar definition: which elements a key keeps.
 //!
 //! `docs/mask-format.md` is the normative text; this is the same in Rust, with the generator taken
-//! from `rand_xoshiro` and no thought for speed. The [reference](crate::reference) is built on it,
+//! from `rand_xoshiro` and no thought for speed. The [reference](mod@crate::reference) is built on it,
 //! and every backend is tested against the reference.
 
 use core::num::NonZeroU64;

@@ -169,13 +169,13 @@ pub(crate) trait Kernel<S: Simd> {
     fn run(self, simd: S);
 }
 
-/// Panics unless elements `at` to `at + lanes - 1` are inside a group: what every load and store
-/// of a token checks first. With `at` known to the compiler, nothing of it is left.
+/// Panics unless elements `at` to `at + lanes - 1` are inside a group, and `at` counts whole
+/// vectors. With `at` known to the compiler, nothing of it is left.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn check_inside(at: usize, lanes: usize) {
     assert!(
-        at <= GROUP - lanes,
+        at <= GROUP - lanes && at.is_multiple_of(lanes),
         "{lanes} lanes from element {at} of a group of {GROUP}"
     );
 }
@@ -188,6 +188,58 @@ fn check_aligned<T>(y: &[T; GROUP]) {
         y.as_ptr().addr().is_multiple_of(ALIGN),
         "streaming stores need aligned groups"
     );
+}
+
+/// Defines `load` and `store` of [`Lanes`], and `stream` where there is one, from expressions over
+/// a pointer to the vector's first element.
+///
+/// The unsafe blocks are argued once, here. Expressions may touch the vector's elements and nothing
+/// else; those of `load` and `store` must not need alignment, those of `stream` at most that of the
+/// vector.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! memory_ops {
+    (
+        $lanes:literal of $t:ty as $vector:ty;
+        load: |$from:ident| $load:expr;
+        store: |$to:ident, $x:ident| $store:expr;
+        $(stream: |$around:ident, $y:ident| $stream:expr;)?
+    ) => {
+        #[inline(always)]
+        fn load(self, x: &[$t; GROUP], at: usize) -> $vector {
+            $crate::simd::check_inside(at, $lanes);
+            // SAFETY: the check put the vector's elements inside the array, from which they may be
+            // read; `self` exists only because `detect` saw the features.
+            unsafe {
+                let $from = x.as_ptr().add(at);
+                $load
+            }
+        }
+
+        #[inline(always)]
+        fn store(self, $x: $vector, y: &mut [$t; GROUP], at: usize) {
+            $crate::simd::check_inside(at, $lanes);
+            // SAFETY: the check put the vector's elements inside the array, to which they may be
+            // written; `self` exists only because `detect` saw the features.
+            unsafe {
+                let $to = y.as_mut_ptr().add(at);
+                $store
+            }
+        }
+
+        $(
+            #[inline(always)]
+            fn stream(self, $y: $vector, y: &mut [$t; GROUP], at: usize) {
+                $crate::simd::check_inside(at, $lanes);
+                $crate::simd::check_aligned(y);
+                // SAFETY: as for `store`; and the address is aligned to the vector, as the group is
+                // aligned to more and `at` counts whole vectors.
+                unsafe {
+                    let $around = y.as_mut_ptr().add(at);
+                    $stream
+                }
+            }
+        )?
+    };
 }
 
 /// Defines a token: its detection and its `vectorize` from one list of CPU features.
@@ -230,4 +282,4 @@ macro_rules! value_ops {
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) use {token, value_ops};
+pub(crate) use {memory_ops, token, value_ops};

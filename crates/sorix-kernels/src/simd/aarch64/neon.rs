@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 use half::{bf16, f16};
 
 use crate::element::Element;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, check_inside, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
 
 token!(
     /// NEON (Advanced SIMD): every AArch64 CPU.
@@ -136,18 +136,10 @@ impl Lanes<f32> for Neon {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f32; GROUP], at: usize) -> float32x4_t {
-        check_inside(at, 4);
-        // SAFETY: 4 elements from `at` are inside the array; `detect` saw the feature.
-        unsafe { vld1q_f32(x.as_ptr().add(at)) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: float32x4_t, y: &mut [f32; GROUP], at: usize) {
-        check_inside(at, 4);
-        // SAFETY: 4 elements from `at` are inside the array; `detect` saw the feature.
-        unsafe { vst1q_f32(y.as_mut_ptr().add(at), x) }
+    memory_ops! {
+        4 of f32 as float32x4_t;
+        load: |from| vld1q_f32(from);
+        store: |to, x| vst1q_f32(to, x);
     }
 
     #[inline(always)]
@@ -169,18 +161,10 @@ impl Lanes<f64> for Neon {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f64; GROUP], at: usize) -> float64x2_t {
-        check_inside(at, 2);
-        // SAFETY: 2 elements from `at` are inside the array; `detect` saw the feature.
-        unsafe { vld1q_f64(x.as_ptr().add(at)) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: float64x2_t, y: &mut [f64; GROUP], at: usize) {
-        check_inside(at, 2);
-        // SAFETY: 2 elements from `at` are inside the array; `detect` saw the feature.
-        unsafe { vst1q_f64(y.as_mut_ptr().add(at), x) }
+    memory_ops! {
+        2 of f64 as float64x2_t;
+        load: |from| vld1q_f64(from);
+        store: |to, x| vst1q_f64(to, x);
     }
 
     #[inline(always)]
@@ -209,20 +193,10 @@ impl Lanes<bf16> for Neon {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[bf16; GROUP], at: usize) -> uint16x8_t {
-        check_inside(at, 8);
-        // SAFETY: 8 elements from `at`, each a `u16` in memory, are inside the array; `detect` saw
-        // the feature.
-        unsafe { vld1q_u16(x.as_ptr().add(at).cast()) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: uint16x8_t, y: &mut [bf16; GROUP], at: usize) {
-        check_inside(at, 8);
-        // SAFETY: 8 elements from `at`, each a `u16` in memory, are inside the array; `detect` saw
-        // the feature.
-        unsafe { vst1q_u16(y.as_mut_ptr().add(at).cast(), x) }
+    memory_ops! {
+        8 of bf16 as uint16x8_t;
+        load: |from| vld1q_u16(from.cast());
+        store: |to, x| vst1q_u16(to.cast(), x);
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::{GROUP, Kernel, Lanes, Simd, check_aligned, check_inside, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
 
 token!(
     /// AVX2 with F16C (half precision conversion): every x86-64 CPU since Haswell and Excavator.
@@ -130,23 +130,10 @@ fn spread_64(bits: u64, at: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn spread_16(bits: u64, at: usize) -> __m256i {
+    #[rustfmt::skip]
     let own = _mm256_setr_epi16(
-        1,
-        1 << 1,
-        1 << 2,
-        1 << 3,
-        1 << 4,
-        1 << 5,
-        1 << 6,
-        1 << 7,
-        1 << 8,
-        1 << 9,
-        1 << 10,
-        1 << 11,
-        1 << 12,
-        1 << 13,
-        1 << 14,
-        i16::MIN,
+        1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7,
+        1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, i16::MIN,
     );
     let quarter = _mm256_set1_epi16((bits >> at) as u16 as i16);
     _mm256_cmpeq_epi16(_mm256_and_si256(quarter, own), own)
@@ -165,29 +152,11 @@ impl Lanes<f32> for Avx2 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f32; GROUP], at: usize) -> __m256 {
-        check_inside(at, 8);
-        // SAFETY: 8 elements from `at` are inside the array; no alignment is needed; `detect` saw
-        // the feature.
-        unsafe { _mm256_loadu_ps(x.as_ptr().add(at)) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m256, y: &mut [f32; GROUP], at: usize) {
-        check_inside(at, 8);
-        // SAFETY: as for `load`.
-        unsafe { _mm256_storeu_ps(y.as_mut_ptr().add(at), x) }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m256, y: &mut [f32; GROUP], at: usize) {
-        check_inside(at, 8);
-        check_aligned(y);
-        assert!(at.is_multiple_of(8));
-        // SAFETY: as for `load`, and the address is 32-byte aligned: the group is, and `at` counts
-        // whole vectors.
-        unsafe { _mm256_stream_ps(y.as_mut_ptr().add(at), x) }
+    memory_ops! {
+        8 of f32 as __m256;
+        load: |from| _mm256_loadu_ps(from);
+        store: |to, x| _mm256_storeu_ps(to, x);
+        stream: |to, x| _mm256_stream_ps(to, x);
     }
 }
 
@@ -204,29 +173,11 @@ impl Lanes<f64> for Avx2 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f64; GROUP], at: usize) -> __m256d {
-        check_inside(at, 4);
-        // SAFETY: 4 elements from `at` are inside the array; no alignment is needed; `detect` saw
-        // the feature.
-        unsafe { _mm256_loadu_pd(x.as_ptr().add(at)) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m256d, y: &mut [f64; GROUP], at: usize) {
-        check_inside(at, 4);
-        // SAFETY: as for `load`.
-        unsafe { _mm256_storeu_pd(y.as_mut_ptr().add(at), x) }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m256d, y: &mut [f64; GROUP], at: usize) {
-        check_inside(at, 4);
-        check_aligned(y);
-        assert!(at.is_multiple_of(4));
-        // SAFETY: as for `load`, and the address is 32-byte aligned: the group is, and `at` counts
-        // whole vectors.
-        unsafe { _mm256_stream_pd(y.as_mut_ptr().add(at), x) }
+    memory_ops! {
+        4 of f64 as __m256d;
+        load: |from| _mm256_loadu_pd(from);
+        store: |to, x| _mm256_storeu_pd(to, x);
+        stream: |to, x| _mm256_stream_pd(to, x);
     }
 }
 
@@ -252,29 +203,11 @@ impl Lanes<bf16> for Avx2 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[bf16; GROUP], at: usize) -> __m256i {
-        check_inside(at, 16);
-        // SAFETY: 16 elements from `at` are inside the array; no alignment is needed; `detect` saw
-        // the feature.
-        unsafe { _mm256_loadu_si256(x.as_ptr().add(at).cast()) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m256i, y: &mut [bf16; GROUP], at: usize) {
-        check_inside(at, 16);
-        // SAFETY: as for `load`.
-        unsafe { _mm256_storeu_si256(y.as_mut_ptr().add(at).cast(), x) }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m256i, y: &mut [bf16; GROUP], at: usize) {
-        check_inside(at, 16);
-        check_aligned(y);
-        assert!(at.is_multiple_of(16));
-        // SAFETY: as for `load`, and the address is 32-byte aligned: the group is, and `at` counts
-        // whole vectors.
-        unsafe { _mm256_stream_si256(y.as_mut_ptr().add(at).cast(), x) }
+    memory_ops! {
+        16 of bf16 as __m256i;
+        load: |from| _mm256_loadu_si256(from.cast());
+        store: |to, x| _mm256_storeu_si256(to.cast(), x);
+        stream: |to, x| _mm256_stream_si256(to.cast(), x);
     }
 }
 
@@ -291,6 +224,12 @@ fn round_to_bf16(x: __m256) -> __m256i {
     _mm256_add_epi32(_mm256_add_epi32(x, _mm256_set1_epi32(0x7FFF)), odd)
 }
 
+#[inline]
+#[target_feature(enable = "avx,f16c")]
+fn round_to_f16(x: __m256) -> __m128i {
+    _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)
+}
+
 impl Lanes<f16> for Avx2 {
     const LANES: usize = 8;
     type Vector = __m256;
@@ -304,34 +243,10 @@ impl Lanes<f16> for Avx2 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f16; GROUP], at: usize) -> __m256 {
-        check_inside(at, 8);
-        // SAFETY: 8 elements from `at` are inside the array; no alignment is needed; `detect` saw
-        // the feature.
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(at).cast())) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m256, y: &mut [f16; GROUP], at: usize) {
-        check_inside(at, 8);
-        // SAFETY: as for `load`.
-        unsafe {
-            let x = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x);
-            _mm_storeu_si128(y.as_mut_ptr().add(at).cast(), x);
-        }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m256, y: &mut [f16; GROUP], at: usize) {
-        check_inside(at, 8);
-        check_aligned(y);
-        assert!(at.is_multiple_of(8));
-        // SAFETY: as for `load`, and the address is 16-byte aligned: the group is, and `at` counts
-        // whole vectors.
-        unsafe {
-            let x = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x);
-            _mm_stream_si128(y.as_mut_ptr().add(at).cast(), x);
-        }
+    memory_ops! {
+        8 of f16 as __m256;
+        load: |from| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
+        store: |to, x| _mm_storeu_si128(to.cast(), round_to_f16(x));
+        stream: |to, x| _mm_stream_si128(to.cast(), round_to_f16(x));
     }
 }

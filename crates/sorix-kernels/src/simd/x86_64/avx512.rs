@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::{GROUP, Kernel, Lanes, Simd, check_aligned, check_inside, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
 
 token!(
     /// AVX-512 with the foundation, byte and word, doubleword and quadword, and vector length
@@ -95,6 +95,21 @@ unsafe fn load_ps(x: *const f32) -> __m512 {
     loaded
 }
 
+/// Stores 64 bytes around the cache, as two halves.
+///
+/// # Safety
+///
+/// `to` must point to 64 writable bytes, aligned to 32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+unsafe fn stream_ps(to: *mut f32, x: __m512) {
+    // SAFETY: the caller vouches for the bytes and their alignment.
+    unsafe {
+        _mm256_stream_ps(to, _mm512_castps512_ps256(x));
+        _mm256_stream_ps(to.add(8), _mm512_extractf32x8_ps::<1>(x));
+    }
+}
+
 impl Lanes<f32> for Avx512 {
     const LANES: usize = 16;
     type Vector = __m512;
@@ -108,32 +123,11 @@ impl Lanes<f32> for Avx512 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f32; GROUP], at: usize) -> __m512 {
-        check_inside(at, 16);
-        // SAFETY: 16 elements from `at` are inside the array; `detect` saw the feature.
-        unsafe { load_ps(x.as_ptr().add(at)) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m512, y: &mut [f32; GROUP], at: usize) {
-        check_inside(at, 16);
-        // SAFETY: as for `load`.
-        unsafe { _mm512_storeu_ps(y.as_mut_ptr().add(at), x) }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m512, y: &mut [f32; GROUP], at: usize) {
-        check_inside(at, 16);
-        check_aligned(y);
-        assert!(at.is_multiple_of(16));
-        // SAFETY: as for `load`, and both addresses are 32-byte aligned: the group is aligned to a
-        // line, and `at` counts whole vectors.
-        unsafe {
-            let y = y.as_mut_ptr().add(at);
-            _mm256_stream_ps(y, _mm512_castps512_ps256(x));
-            _mm256_stream_ps(y.add(8), _mm512_extractf32x8_ps::<1>(x));
-        }
+    memory_ops! {
+        16 of f32 as __m512;
+        load: |from| load_ps(from);
+        store: |to, x| _mm512_storeu_ps(to, x);
+        stream: |to, x| stream_ps(to, x);
     }
 }
 
@@ -150,32 +144,11 @@ impl Lanes<f64> for Avx512 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f64; GROUP], at: usize) -> __m512d {
-        check_inside(at, 8);
-        // SAFETY: 8 elements from `at` are inside the array; `detect` saw the feature.
-        unsafe { _mm512_castps_pd(load_ps(x.as_ptr().add(at).cast())) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m512d, y: &mut [f64; GROUP], at: usize) {
-        check_inside(at, 8);
-        // SAFETY: as for `load`.
-        unsafe { _mm512_storeu_pd(y.as_mut_ptr().add(at), x) }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m512d, y: &mut [f64; GROUP], at: usize) {
-        check_inside(at, 8);
-        check_aligned(y);
-        assert!(at.is_multiple_of(8));
-        // SAFETY: as for `load`, and both addresses are 32-byte aligned: the group is aligned to a
-        // line, and `at` counts whole vectors.
-        unsafe {
-            let y = y.as_mut_ptr().add(at);
-            _mm256_stream_pd(y, _mm512_castpd512_pd256(x));
-            _mm256_stream_pd(y.add(4), _mm512_extractf64x4_pd::<1>(x));
-        }
+    memory_ops! {
+        8 of f64 as __m512d;
+        load: |from| _mm512_castps_pd(load_ps(from.cast()));
+        store: |to, x| _mm512_storeu_pd(to, x);
+        stream: |to, x| stream_ps(to.cast(), _mm512_castpd_ps(x));
     }
 }
 
@@ -201,33 +174,11 @@ impl Lanes<bf16> for Avx512 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[bf16; GROUP], at: usize) -> __m512i {
-        check_inside(at, 32);
-        // SAFETY: 32 elements from `at` are inside the array; no alignment is needed; `detect` saw
-        // the feature.
-        unsafe { _mm512_loadu_si512(x.as_ptr().add(at).cast()) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m512i, y: &mut [bf16; GROUP], at: usize) {
-        check_inside(at, 32);
-        // SAFETY: as for `load`.
-        unsafe { _mm512_storeu_si512(y.as_mut_ptr().add(at).cast(), x) }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m512i, y: &mut [bf16; GROUP], at: usize) {
-        check_inside(at, 32);
-        check_aligned(y);
-        assert!(at.is_multiple_of(32));
-        // SAFETY: as for `load`, and both addresses are 32-byte aligned: the group is aligned to a
-        // line, and `at` counts whole vectors.
-        unsafe {
-            let y = y.as_mut_ptr().add(at).cast::<__m256i>();
-            _mm256_stream_si256(y, _mm512_castsi512_si256(x));
-            _mm256_stream_si256(y.add(1), _mm512_extracti64x4_epi64::<1>(x));
-        }
+    memory_ops! {
+        32 of bf16 as __m512i;
+        load: |from| _mm512_loadu_si512(from.cast());
+        store: |to, x| _mm512_storeu_si512(to.cast(), x);
+        stream: |to, x| stream_ps(to.cast(), _mm512_castsi512_ps(x));
     }
 }
 
@@ -244,6 +195,12 @@ fn round_to_bf16(x: __m512) -> __m512i {
     _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd)
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn round_to_f16(x: __m512) -> __m256i {
+    _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+}
+
 impl Lanes<f16> for Avx512 {
     const LANES: usize = 16;
     type Vector = __m512;
@@ -257,34 +214,10 @@ impl Lanes<f16> for Avx512 {
         }
     }
 
-    #[inline(always)]
-    fn load(self, x: &[f16; GROUP], at: usize) -> __m512 {
-        check_inside(at, 16);
-        // SAFETY: 16 elements from `at` are inside the array; no alignment is needed; `detect` saw
-        // the feature.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().add(at).cast())) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m512, y: &mut [f16; GROUP], at: usize) {
-        check_inside(at, 16);
-        // SAFETY: as for `load`.
-        unsafe {
-            let x = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-            _mm256_storeu_si256(y.as_mut_ptr().add(at).cast(), x);
-        }
-    }
-
-    #[inline(always)]
-    fn stream(self, x: __m512, y: &mut [f16; GROUP], at: usize) {
-        check_inside(at, 16);
-        check_aligned(y);
-        assert!(at.is_multiple_of(16));
-        // SAFETY: as for `load`, and the address is 32-byte aligned: the group is, and `at` counts
-        // whole vectors.
-        unsafe {
-            let x = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-            _mm256_stream_si256(y.as_mut_ptr().add(at).cast(), x);
-        }
+    memory_ops! {
+        16 of f16 as __m512;
+        load: |from| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+        store: |to, x| _mm256_storeu_si256(to.cast(), round_to_f16(x));
+        stream: |to, x| _mm256_stream_si256(to.cast(), round_to_f16(x));
     }
 }
