@@ -1,0 +1,110 @@
+//! Running the graph.
+//!
+//! Nodes are numbered in the order they were recorded, and a node's inputs were there before it. So
+//! the pending node with the largest number has received everything it will receive: taking that one
+//! each time is a topological order, found while going, with no memory but the pending gradients.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use crate::autograd::no_grad_guard;
+use crate::autograd::node::{Edge, Leaf, Node, edge};
+use crate::error::{Error, Result};
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+/// Whether the graph outlives the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Graph {
+    Free,
+    Retain,
+}
+
+/// Adds to the leaves below `root` the gradient that `grad` (ones, for a tensor of one element)
+/// gives. Either every leaf changes or none.
+pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<()> {
+    let start = edge(root).ok_or(Error::NoGradient)?;
+    let grad = match grad {
+        Some(grad) => grad.detach(),
+        None if root.numel() == 1 => Tensor::ones(root.shape(), root.dtype())?,
+        None => {
+            let (op, shape) = ("backward without a gradient", root.shape().to_vec());
+            return Err(Error::NotOneElement { op, shape });
+        }
+    };
+
+    let _guard = no_grad_guard();
+    let mut pending = Pending::default();
+    pending.add("backward_with", &start, grad)?;
+    while let Some((_, (node, grad))) = pending.nodes.pop_last() {
+        let state = match graph {
+            Graph::Free => node.take_state()?,
+            Graph::Retain => node.state()?,
+        };
+        let function = node.function_name();
+        let gradients = state.function.backward(grad)?;
+        if gradients.len() != state.inputs.len() {
+            let (expected, got) = (state.inputs.len(), gradients.len());
+            return Err(Error::GradientCount {
+                function,
+                expected,
+                got,
+            });
+        }
+        for (input, gradient) in state.inputs.iter().zip(gradients) {
+            if let (Some(input), Some(gradient)) = (input, gradient) {
+                pending.add(function, input, gradient)?;
+            }
+        }
+    }
+
+    // What can fail comes first, so that the leaves change together.
+    let gradients: Vec<(Arc<Leaf>, Tensor)> = pending
+        .leaves
+        .into_values()
+        .map(|(leaf, grad)| Ok((leaf, elementwise::unshared("backward", grad)?)))
+        .collect::<Result<_>>()?;
+    gradients
+        .into_iter()
+        .try_for_each(|(leaf, grad)| leaf.accumulate(grad))
+}
+
+/// The gradients that have not gone further yet, by the number of what they are for.
+#[derive(Default)]
+struct Pending {
+    nodes: BTreeMap<u64, (Arc<Node>, Tensor)>,
+    leaves: BTreeMap<u64, (Arc<Leaf>, Tensor)>,
+}
+
+impl Pending {
+    fn add(&mut self, op: &'static str, edge: &Edge, grad: Tensor) -> Result<()> {
+        match edge {
+            Edge::Node(node) => {
+                node.check_grad(op, &grad)?;
+                accumulate(self.nodes.entry(node.id()), node, grad)
+            }
+            Edge::Leaf(leaf) => {
+                leaf.check_grad(op, &grad)?;
+                accumulate(self.leaves.entry(leaf.id()), leaf, grad)
+            }
+        }
+    }
+}
+
+fn accumulate<T>(
+    entry: Entry<'_, u64, (Arc<T>, Tensor)>,
+    target: &Arc<T>,
+    grad: Tensor,
+) -> Result<()> {
+    match entry {
+        Entry::Vacant(slot) => {
+            slot.insert((Arc::clone(target), grad));
+        }
+        Entry::Occupied(mut slot) => {
+            let (_, sum) = slot.get_mut();
+            *sum = sum.add(&grad)?;
+        }
+    }
+    Ok(())
+}

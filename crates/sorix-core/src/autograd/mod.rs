@@ -1,0 +1,267 @@
+//! Reverse-mode automatic differentiation, defined by running.
+//!
+//! An operation on a tensor that requires a gradient [records](record) a node: a [`Function`] that
+//! turns the gradient of the output into those of the inputs, and an edge to where each input came
+//! from. [`Tensor::backward`] goes through the nodes from the newest to the oldest, adds up what
+//! arrives at each, and leaves the sums at the leaves, where [`Tensor::grad`] finds them.
+//!
+//! * A node refers to nodes, not to tensors: an intermediate result lives only as long as somebody
+//!   holds it or a function saved it.
+//! * `backward` frees the graph as it goes. To go through it twice, use
+//!   [`Tensor::backward_retain_graph`] the first time.
+//! * Nothing here recurses along the graph, neither running it nor dropping it.
+//! * Within [`no_grad`] nothing is recorded.
+//!
+//! # A function of one's own
+//!
+//! ```
+//! use sorix_core::autograd::{Function, Gradients, record};
+//! use sorix_core::{Result, Tensor, tensor};
+//!
+//! /// Passes the value through and turns the gradient around.
+//! fn reverse_gradient(x: &Tensor) -> Result<Tensor> {
+//!     Ok(record(x.detach(), &[x], || ReverseGradientBackward))
+//! }
+//!
+//! #[derive(Debug)]
+//! struct ReverseGradientBackward;
+//!
+//! impl Function for ReverseGradientBackward {
+//!     fn name(&self) -> &'static str {
+//!         "ReverseGradientBackward"
+//!     }
+//!
+//!     fn backward(&self, grad: Tensor) -> Result<Gradients> {
+//!         Ok(vec![Some(grad.neg()?)])
+//!     }
+//! }
+//!
+//! let x = tensor([1.0, 2.0]).requires_grad(true);
+//! reverse_gradient(&x)?.sum()?.backward()?;
+//! assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [-1.0, -1.0]);
+//! # Ok::<(), sorix_core::Error>(())
+//! ```
+
+mod backward;
+mod grad_mode;
+mod node;
+mod saved;
+
+use core::fmt::Debug;
+
+pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
+pub(crate) use node::{Leaf, Node};
+pub use saved::SavedTensor;
+
+use crate::error::Result;
+use crate::tensor::{Origin, Tensor};
+
+/// The gradients of a function's inputs, in the order they were recorded; `None` for one that needs
+/// none.
+pub type Gradients = Vec<Option<Tensor>>;
+
+/// What an operation leaves behind for `backward`: its derivative, and the state that needs.
+///
+/// State is best kept as a [`SavedTensor`], which notices when it was overwritten, and only for the
+/// inputs whose gradient is wanted. For an example see the [module](self).
+pub trait Function: Debug + Send + Sync + 'static {
+    /// The name that errors and `{:?}` show, by custom that of the operation with `Backward`.
+    fn name(&self) -> &'static str;
+
+    /// The gradients of the inputs, each of the shape and dtype of its input, from `grad`, that of
+    /// the output. Gradients are not recorded while this runs.
+    ///
+    /// `grad` comes by value so that its memory may serve again where nothing else holds it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operations it uses return; `backward` then returns the same and leaves the
+    /// gradients at the leaves as they were.
+    fn backward(&self, grad: Tensor) -> Result<Gradients>;
+}
+
+/// `output`, as computed from `inputs` by an operation whose derivative is `function`.
+///
+/// Where no input requires a gradient, or within [`no_grad`], `output` comes back as it is and
+/// `function` is not called. For an example see the [module](self).
+#[must_use]
+pub fn record<F: Function>(
+    output: Tensor,
+    inputs: &[&Tensor],
+    function: impl FnOnce() -> F,
+) -> Tensor {
+    if !is_recorded(inputs) {
+        return output;
+    }
+    let inputs = inputs.iter().map(|input| node::edge(input)).collect();
+    let node = Node::new(&output, Box::new(function()), inputs);
+    output.with_origin(Origin::Computed(node))
+}
+
+/// Whether an operation on these inputs records itself.
+pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
+    is_grad_enabled() && inputs.iter().any(|input| input.needs_grad())
+}
+
+impl Tensor {
+    /// A leaf of the graph with these elements whose gradient [`backward`](Tensor::backward) will
+    /// keep, for `true`; the same as [`detach`](Tensor::detach), for `false`.
+    ///
+    /// A tensor that already requires a gradient, because it is a leaf or because it was computed
+    /// from one, comes back as it is.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]).requires_grad(true);
+    /// assert!(x.needs_grad());
+    /// assert!(x.add_scalar(1.0)?.needs_grad());
+    /// assert!(!x.requires_grad(false).needs_grad());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use = "the tensor itself does not change; the leaf is returned"]
+    pub fn requires_grad(&self, requires_grad: bool) -> Self {
+        match (requires_grad, self.needs_grad()) {
+            (true, true) => self.clone(),
+            (true, false) => self.clone().with_origin(Origin::Leaf(Leaf::new(self))),
+            (false, _) => self.detach(),
+        }
+    }
+
+    /// Whether a gradient flows through this tensor: it is a leaf that
+    /// [requires one](Tensor::requires_grad), or was computed from one.
+    #[must_use]
+    pub fn needs_grad(&self) -> bool {
+        !matches!(self.origin(), Origin::Constant)
+    }
+
+    /// Whether this tensor was not computed by an operation that recorded itself.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0]).requires_grad(true);
+    /// assert!(x.is_leaf());
+    /// assert!(!x.neg()?.is_leaf());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_leaf(&self) -> bool {
+        !matches!(self.origin(), Origin::Computed(_))
+    }
+
+    /// The same elements, in the same memory, apart from the graph.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]).requires_grad(true);
+    /// let y = x.mul(&x.detach())?.sum()?;
+    /// y.backward()?;
+    /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [1.0, 2.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        if self.needs_grad() {
+            self.clone().with_origin(Origin::Constant)
+        } else {
+            self.clone()
+        }
+    }
+
+    /// The sum of the gradients that arrived at this leaf since it was made or
+    /// [`zero_grad`](Tensor::zero_grad) was called; `None` where none did, and for tensors that are
+    /// not leaves. It is contiguous and does not change when more arrives.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]).requires_grad(true);
+    /// assert!(x.grad().is_none());
+    /// x.sum()?.backward()?;
+    /// x.sum()?.backward()?;
+    /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [2.0, 2.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn grad(&self) -> Option<Self> {
+        match self.origin() {
+            Origin::Leaf(leaf) => leaf.grad(),
+            Origin::Constant | Origin::Computed(_) => None,
+        }
+    }
+
+    /// Forgets the gradient, so that [`grad`](Tensor::grad) is `None` again.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]).requires_grad(true);
+    /// x.sum()?.backward()?;
+    /// x.zero_grad();
+    /// assert!(x.grad().is_none());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn zero_grad(&self) {
+        if let Origin::Leaf(leaf) = self.origin() {
+            leaf.zero_grad();
+        }
+    }
+
+    /// Adds to the gradient of every leaf the derivative of this tensor, which has one element, and
+    /// frees the graph.
+    ///
+    /// # Errors
+    ///
+    /// Where it has more or fewer elements; where it does not require a gradient; where the graph
+    /// was freed by an earlier call; where a tensor saved for this was overwritten. No gradient has
+    /// changed then.
+    ///
+    /// ```
+    /// use sorix_core::{Error, tensor};
+    /// let x = tensor([3.0]).requires_grad(true);
+    /// let y = x.mul(&x)?;
+    /// y.backward()?;
+    /// assert_eq!(x.grad().unwrap().item::<f64>()?, 6.0);
+    /// assert_eq!(y.backward(), Err(Error::GraphFreed { function: "MulBackward" }));
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn backward(&self) -> Result<()> {
+        backward::run(self, None, backward::Graph::Free)
+    }
+
+    /// Adds to the gradient of every leaf the product of `grad` and the Jacobian of this tensor
+    /// (the vector-Jacobian product), and frees the graph.
+    ///
+    /// # Errors
+    ///
+    /// Where `grad` has not the shape and the dtype of this tensor, and as
+    /// [`backward`](Tensor::backward).
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]).requires_grad(true);
+    /// x.mul(&x)?.backward_with(&tensor([1.0, 10.0]))?;
+    /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [2.0, 40.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn backward_with(&self, grad: &Self) -> Result<()> {
+        backward::run(self, Some(grad), backward::Graph::Free)
+    }
+
+    /// [`backward`](Tensor::backward), or with a gradient [`backward_with`](Tensor::backward_with),
+    /// that keeps the graph for another one.
+    ///
+    /// # Errors
+    ///
+    /// As those two.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([3.0]).requires_grad(true);
+    /// let y = x.mul(&x)?;
+    /// y.backward_retain_graph(None)?;
+    /// y.backward()?;
+    /// assert_eq!(x.grad().unwrap().item::<f64>()?, 12.0);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn backward_retain_graph(&self, grad: Option<&Self>) -> Result<()> {
+        backward::run(self, grad, backward::Graph::Retain)
+    }
+}

@@ -1,0 +1,192 @@
+//! What the graph consists of: nodes, leaves and the edges between them.
+
+use core::mem;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::autograd::Function;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::ops::elementwise;
+use crate::tensor::{Origin, Tensor};
+
+/// Numbers nodes and leaves in the order they are made, so that one computed from another always
+/// has the larger number.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is replaced whole or not at all.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the gradient of a tensor has to look like.
+#[derive(Debug, PartialEq, Eq)]
+struct Kind {
+    shape: Box<[usize]>,
+    dtype: DType,
+}
+
+impl Kind {
+    fn of(tensor: &Tensor) -> Self {
+        Self {
+            shape: tensor.shape().into(),
+            dtype: tensor.dtype(),
+        }
+    }
+
+    fn check(&self, op: &'static str, grad: &Tensor) -> Result<()> {
+        if *self.shape != *grad.shape() {
+            let (expected, got) = (self.shape.to_vec(), grad.shape().to_vec());
+            return Err(Error::Shape { op, expected, got });
+        }
+        if self.dtype != grad.dtype() {
+            return Err(Error::DType {
+                op,
+                expected: self.dtype,
+                got: grad.dtype(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// An operation that was recorded.
+pub(crate) struct Node {
+    id: u64,
+    output: Kind,
+    function_name: &'static str,
+    // `None` once backward freed it.
+    state: Mutex<Option<Arc<State>>>,
+}
+
+/// What backward needs of a node and frees.
+pub(crate) struct State {
+    pub(crate) function: Box<dyn Function>,
+    /// Where each input came from; `None` where it needs no gradient.
+    pub(crate) inputs: Box<[Option<Edge>]>,
+}
+
+/// The way a gradient goes on.
+pub(crate) enum Edge {
+    Leaf(Arc<Leaf>),
+    Node(Arc<Node>),
+}
+
+/// A tensor whose gradient the user wants, and that gradient.
+pub(crate) struct Leaf {
+    id: u64,
+    kind: Kind,
+    grad: Mutex<Option<Tensor>>,
+}
+
+/// Where the gradient of `tensor` goes.
+pub(crate) fn edge(tensor: &Tensor) -> Option<Edge> {
+    match tensor.origin() {
+        Origin::Constant => None,
+        Origin::Leaf(leaf) => Some(Edge::Leaf(Arc::clone(leaf))),
+        Origin::Computed(node) => Some(Edge::Node(Arc::clone(node))),
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        output: &Tensor,
+        function: Box<dyn Function>,
+        inputs: Box<[Option<Edge>]>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: next_id(),
+            output: Kind::of(output),
+            function_name: function.name(),
+            state: Mutex::new(Some(Arc::new(State { function, inputs }))),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn function_name(&self) -> &'static str {
+        self.function_name
+    }
+
+    pub(crate) fn check_grad(&self, op: &'static str, grad: &Tensor) -> Result<()> {
+        self.output.check(op, grad)
+    }
+
+    /// The state, which stays.
+    pub(crate) fn state(&self) -> Result<Arc<State>> {
+        lock(&self.state).clone().ok_or(Error::GraphFreed {
+            function: self.function_name,
+        })
+    }
+
+    /// The state, which then is gone.
+    pub(crate) fn take_state(&self) -> Result<Arc<State>> {
+        lock(&self.state).take().ok_or(Error::GraphFreed {
+            function: self.function_name,
+        })
+    }
+}
+
+/// Frees whatever part of the graph only this state kept, with a stack of its own: letting edges
+/// drop one inside the other would need a stack as deep as the graph.
+impl Drop for State {
+    fn drop(&mut self) {
+        let mut edges: Vec<Edge> = mem::take(&mut self.inputs).into_iter().flatten().collect();
+        while let Some(edge) = edges.pop() {
+            if let Edge::Node(node) = edge
+                && let Some(node) = Arc::into_inner(node)
+                && let Some(state) = node
+                    .state
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner)
+                && let Some(mut state) = Arc::into_inner(state)
+            {
+                edges.extend(mem::take(&mut state.inputs).into_iter().flatten());
+            }
+        }
+    }
+}
+
+impl Leaf {
+    pub(crate) fn new(tensor: &Tensor) -> Arc<Self> {
+        Arc::new(Self {
+            id: next_id(),
+            kind: Kind::of(tensor),
+            grad: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn check_grad(&self, op: &'static str, grad: &Tensor) -> Result<()> {
+        self.kind.check(op, grad)
+    }
+
+    pub(crate) fn grad(&self) -> Option<Tensor> {
+        lock(&self.grad).clone()
+    }
+
+    pub(crate) fn zero_grad(&self) {
+        // Its memory is returned after the lock.
+        let previous = lock(&self.grad).take();
+        drop(previous);
+    }
+
+    /// Adds `grad`, whose memory nothing else uses. The first one is kept as it is; to later ones
+    /// the sum so far is added in their own memory, so handles to that sum keep their value.
+    pub(crate) fn accumulate(&self, grad: Tensor) -> Result<()> {
+        let mut slot = lock(&self.grad);
+        if let Some(sum) = &*slot {
+            elementwise::add_in_place(&grad, sum)?;
+        }
+        *slot = Some(grad);
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! [`SavedTensor`]: a tensor kept for backward, and the proof that it is still the same.
+
+use crate::autograd::Function;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A tensor that a [`Function`] keeps for its backward.
+///
+/// It is apart from the graph, so that it keeps no other node alive, and it notices when the
+/// elements were overwritten.
+///
+/// ```
+/// use sorix_core::autograd::no_grad;
+/// use sorix_core::tensor;
+///
+/// let x = tensor([2.0]).requires_grad(true);
+/// let y = x.mul(&x)?;
+/// no_grad(|| x.assign(&tensor([5.0])))?;
+/// assert_eq!(
+///     y.backward().unwrap_err().to_string(),
+///     "MulBackward: a tensor it saved for backward was written since (at version 0 then, 1 now)"
+/// );
+/// # Ok::<(), sorix_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SavedTensor {
+    tensor: Tensor,
+    version: u64,
+}
+
+impl SavedTensor {
+    /// Keeps `tensor` as it is now.
+    #[must_use]
+    pub fn new(tensor: &Tensor) -> Self {
+        Self {
+            tensor: tensor.detach(),
+            version: tensor.storage().version(),
+        }
+    }
+
+    /// The tensor, for the backward of `function`.
+    ///
+    /// # Errors
+    ///
+    /// Where it was written since.
+    pub fn get(&self, function: &impl Function) -> Result<&Tensor> {
+        let (saved, current) = (self.version, self.tensor.storage().version());
+        if saved == current {
+            Ok(&self.tensor)
+        } else {
+            Err(Error::SavedTensorWritten {
+                function: function.name(),
+                saved,
+                current,
+            })
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! [`Error`]: what can be wrong with an operation on tensors.
+
+use crate::dtype::DType;
+
+/// What an operation on tensors could not do, and why.
+///
+/// The message names the operation, what it expected and what came. An operation that returns an
+/// error has changed nothing.
+///
+/// ```
+/// use sorix_core::{Error, tensor};
+/// let error = tensor([1.0, 2.0]).add(&tensor([1.0, 2.0, 3.0])).unwrap_err();
+/// assert_eq!(error.to_string(), "add: shapes [2] and [3] do not broadcast");
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two operands of different dtypes; sorix converts only when told to.
+    #[error("{op}: operands must have one dtype, got {left} and {right}")]
+    MixedDTypes {
+        /// The operation.
+        op: &'static str,
+        /// Of the first operand.
+        left: DType,
+        /// Of the second operand.
+        right: DType,
+    },
+    /// A tensor, or a Rust type, of the wrong dtype.
+    #[error("{op}: expected dtype {expected}, got {got}")]
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// The dtype it has to be.
+        expected: DType,
+        /// The dtype that came.
+        got: DType,
+    },
+    /// Two shapes that NumPy's rules of broadcasting do not reconcile.
+    #[error("{op}: shapes {left:?} and {right:?} do not broadcast")]
+    Broadcast {
+        /// The operation.
+        op: &'static str,
+        /// Of the first operand.
+        left: Vec<usize>,
+        /// Of the second operand.
+        right: Vec<usize>,
+    },
+    /// A tensor of the wrong shape.
+    #[error("{op}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The shape it has to be.
+        expected: Vec<usize>,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// A number of elements that does not fill a shape.
+    #[error("{op}: shape {shape:?} has {expected} elements, got {got}")]
+    Length {
+        /// The operation.
+        op: &'static str,
+        /// The shape to fill.
+        shape: Vec<usize>,
+        /// The number of elements of that shape.
+        expected: usize,
+        /// The number of elements that came.
+        got: usize,
+    },
+    /// An axis that the tensor does not have.
+    #[error("{op}: axis {axis} is out of range for shape {shape:?}")]
+    Axis {
+        /// The operation.
+        op: &'static str,
+        /// The axis; a negative one counts from the last.
+        axis: isize,
+        /// The shape of the tensor.
+        shape: Vec<usize>,
+    },
+    /// Axes that repeat, or that are not all of them where all are needed.
+    #[error("{op}: expected {expected} of shape {shape:?}, got {axes:?}")]
+    Axes {
+        /// The operation.
+        op: &'static str,
+        /// What the list has to be.
+        expected: &'static str,
+        /// The axes that came.
+        axes: Vec<isize>,
+        /// The shape of the tensor.
+        shape: Vec<usize>,
+    },
+    /// A shape whose elements or bytes are too many to count in an `isize`.
+    #[error("{op}: a tensor of shape {shape:?} and dtype {dtype} is too large to address")]
+    TooLarge {
+        /// The operation.
+        op: &'static str,
+        /// The shape.
+        shape: Vec<usize>,
+        /// The dtype.
+        dtype: DType,
+    },
+    /// Memory that could not be had.
+    #[error("{op}: cannot allocate {bytes} bytes")]
+    Allocation {
+        /// The operation.
+        op: &'static str,
+        /// The number of bytes asked for.
+        bytes: usize,
+    },
+    /// A tensor that has not exactly one element.
+    #[error("{op}: expected a tensor of one element, got shape {shape:?}")]
+    NotOneElement {
+        /// The operation.
+        op: &'static str,
+        /// The shape of the tensor.
+        shape: Vec<usize>,
+    },
+    /// `backward` on a tensor that no leaf requiring a gradient leads to.
+    #[error("backward: the tensor does not require a gradient")]
+    NoGradient,
+    /// `backward` through a part of the graph that an earlier `backward` freed.
+    #[error(
+        "backward: the graph at {function} was freed by an earlier backward; \
+         use backward_retain_graph for that one to go through it again"
+    )]
+    GraphFreed {
+        /// The function whose saved state is gone.
+        function: &'static str,
+    },
+    /// A [`Function`](crate::autograd::Function) that returned the wrong number of gradients.
+    #[error("{function}: expected a gradient slot for each of {expected} inputs, got {got}")]
+    GradientCount {
+        /// The function.
+        function: &'static str,
+        /// The number of inputs it was recorded with.
+        expected: usize,
+        /// The number of gradients it returned.
+        got: usize,
+    },
+    /// A tensor that was saved for `backward` and has been written since.
+    #[error(
+        "{function}: a tensor it saved for backward was written since \
+         (at version {saved} then, {current} now)"
+    )]
+    SavedTensorWritten {
+        /// The function that saved it.
+        function: &'static str,
+        /// The count of writes when it was saved.
+        saved: u64,
+        /// The count of writes now.
+        current: u64,
+    },
+    /// A write in place that autograd would not see.
+    #[error("{op}: with a tensor that requires a gradient it can be used only within no_grad")]
+    WriteNeedsNoGrad {
+        /// The operation.
+        op: &'static str,
+    },
+    /// A write in place to a view whose elements share memory.
+    #[error("{op}: elements of an expanded tensor (strides {strides:?}) share memory")]
+    WriteToExpanded {
+        /// The operation.
+        op: &'static str,
+        /// The strides of the tensor.
+        strides: Vec<usize>,
+    },
+    /// A dropout kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] sorix_kernels::Error),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;

@@ -1,0 +1,50 @@
+//! A tensor with reverse-mode automatic differentiation, made for dropout on CPUs.
+//!
+//! ```
+//! use sorix_core::{DropRate, MaskKey, SaveMask, tensor};
+//!
+//! let x = tensor([10.0, 20.0, 30.0, 40.0, 50.0]).requires_grad(true);
+//! let y = x.dropout(DropRate::new(0.5)?, MaskKey::new(42, 0), SaveMask::Bits)?;
+//! y.sum()?.backward()?;
+//!
+//! // An entry of y is 0 or 2x, and the gradient says which.
+//! let expected = x.mul(&x.grad().unwrap())?;
+//! assert_eq!(y.to_vec::<f64>()?, expected.to_vec::<f64>()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//!
+//! * [`Tensor`]: a handle to elements of a [`DType`] under a shape, cheap to clone, `Send + Sync`.
+//!   Made by [`tensor()`] from Rust values, by [`Tensor::from_slice`], [`Tensor::from_ndarray`],
+//!   [`Tensor::zeros`] and their like. Every operation is a method and returns a [`Result`].
+//! * [`autograd`]: the graph that operations record and [`Tensor::backward`] runs; `no_grad`; the
+//!   trait for functions of one's own.
+//! * [`pool`]: where tensors take their memory from, and what it holds.
+//! * [`Error`]: what can go wrong.
+//!
+//! # What is a view
+//!
+//! [`Tensor::reshape`], [`permute`](Tensor::permute), [`transpose`](Tensor::transpose),
+//! [`expand`](Tensor::expand) and [`detach`](Tensor::detach) share the memory of the tensor they come
+//! from. The elements of a tensor do not change, except by [`Tensor::assign`], which is there for
+//! optimisers; views see such a write, as in PyTorch.
+#![forbid(unsafe_code)]
+
+pub mod autograd;
+mod data;
+mod display;
+mod dtype;
+mod error;
+mod ops;
+pub mod pool;
+mod shape;
+mod storage;
+mod tensor;
+
+pub use data::{Rectangular, TensorData};
+pub use dtype::{DType, Scalar};
+pub use error::{Error, Result};
+pub use ops::dropout::SaveMask;
+pub use sorix_kernels::{DropRate, InvalidRate, MaskKey, MaskWindow};
+pub use tensor::{Tensor, tensor};

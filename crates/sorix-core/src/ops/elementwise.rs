@@ -1,0 +1,118 @@
+//! Loops over the elements of one or two tensors, by ndarray.
+//!
+//! f16 and bf16 are widened to f32, computed with, and rounded once to the nearest: an operation
+//! gives the closest representable result, as it does for f32 and f64.
+
+use ndarray::Zip;
+
+use crate::autograd::is_grad_enabled;
+use crate::dtype::{Scalar, dispatch};
+use crate::error::{Error, Result};
+use crate::shape::{broadcast, row_major};
+use crate::tensor::Tensor;
+
+/// `f` of each element.
+pub(crate) fn map<T: Scalar>(
+    op: &'static str,
+    x: &Tensor,
+    f: impl Fn(T::Acc) -> T::Acc,
+) -> Result<Tensor> {
+    convert(op, x, |x: T| T::from_acc(f(x.to_acc())))
+}
+
+/// `f` of each element, in another dtype.
+pub(crate) fn convert<T: Scalar, U: Scalar>(
+    op: &'static str,
+    x: &Tensor,
+    f: impl Fn(T) -> U,
+) -> Result<Tensor> {
+    let snapshot = x.read();
+    Tensor::filled(op, x.shape(), |out: &mut [U]| {
+        Zip::from(row_major(out, x.shape()))
+            .and(snapshot.view::<T>())
+            .for_each(|out, &x| *out = f(x));
+    })
+}
+
+/// `f` of each pair of elements of tensors that broadcast to each other.
+pub(crate) fn zip<T: Scalar>(
+    op: &'static str,
+    left: &Tensor,
+    right: &Tensor,
+    f: impl Fn(T::Acc, T::Acc) -> T::Acc,
+) -> Result<Tensor> {
+    let shape = broadcast(op, left.shape(), right.shape())?;
+    let (left, right) = (
+        left.broadcast_to(op, &shape)?,
+        right.broadcast_to(op, &shape)?,
+    );
+    let (left, right) = (left.read(), right.read());
+    Tensor::filled(op, &shape, |out: &mut [T]| {
+        Zip::from(row_major(out, &shape))
+            .and(left.view::<T>())
+            .and(right.view::<T>())
+            .for_each(|out, &left, &right| *out = T::from_acc(f(left.to_acc(), right.to_acc())));
+    })
+}
+
+/// The elements row-major in memory of their own.
+pub(crate) fn copy(op: &'static str, x: &Tensor) -> Result<Tensor> {
+    dispatch!(x.dtype(), T => convert(op, x, |x: T| x))
+}
+
+/// The tensor row-major in memory that nothing else uses: its own where that is so, else a copy.
+pub(crate) fn unshared(op: &'static str, x: Tensor) -> Result<Tensor> {
+    let (shape, dtype) = (x.shape().to_vec(), x.dtype());
+    match x.try_into_buffer() {
+        Ok(buffer) => Ok(Tensor::from_buffer(buffer, &shape, dtype)),
+        Err(shared) => copy(op, &shared),
+    }
+}
+
+/// `target += addend`; same shape and dtype.
+pub(crate) fn add_in_place(target: &Tensor, addend: &Tensor) -> Result<()> {
+    dispatch!(target.dtype(), T => update("add_in_place", target, addend, |target: T, addend: T| {
+        T::from_acc(target.to_acc() + addend.to_acc())
+    }))
+}
+
+/// See [`Tensor::assign`].
+pub(crate) fn assign(target: &Tensor, source: &Tensor) -> Result<()> {
+    let op = "assign";
+    if is_grad_enabled() && (target.needs_grad() || source.needs_grad()) {
+        return Err(Error::WriteNeedsNoGrad { op });
+    }
+    if target.shape() != source.shape() {
+        let (expected, got) = (target.shape().to_vec(), source.shape().to_vec());
+        return Err(Error::Shape { op, expected, got });
+    }
+    if target.dtype() != source.dtype() {
+        return Err(Error::DType {
+            op,
+            expected: target.dtype(),
+            got: source.dtype(),
+        });
+    }
+    dispatch!(target.dtype(), T => update(op, target, source, |_, source: T| source))
+}
+
+/// `target = f(target, source)` in place; same shape and dtype.
+fn update<T: Scalar>(
+    op: &'static str,
+    target: &Tensor,
+    source: &Tensor,
+    f: impl Fn(T, T) -> T,
+) -> Result<()> {
+    if target.layout().is_expanded() {
+        return Err(Error::WriteToExpanded {
+            op,
+            strides: target.strides().to_vec(),
+        });
+    }
+    let source = source.read();
+    target.storage().write(op, |buffer| {
+        Zip::from(target.layout().view_mut(buffer.as_mut_slice()))
+            .and(source.view::<T>())
+            .for_each(|target, &source| *target = f(*target, source));
+    })
+}

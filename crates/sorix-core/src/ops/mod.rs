@@ -1,0 +1,20 @@
+//! The operations on tensors, each with its derivative beside it.
+//!
+//! Each file is one operation: a method of [`Tensor`](crate::Tensor) and the
+//! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
+//! [`elementwise`] and [`reduce`]; those of [`dropout`] are kernels of sorix-kernels.
+
+mod add;
+mod contiguous;
+pub(crate) mod dropout;
+pub(crate) mod elementwise;
+mod expand;
+mod mean;
+mod mul;
+mod neg;
+mod permute;
+mod reduce;
+mod reshape;
+mod sub;
+mod sum;
+mod to_dtype;

@@ -1,0 +1,104 @@
+//! Multiplication.
+
+use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::dtype::{Scalar, dispatch};
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The product with another tensor, elementwise; shapes broadcast as NumPy's.
+    ///
+    /// # Errors
+    ///
+    /// Where dtypes differ, or shapes do not broadcast.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([[1.0], [2.0]]).mul(&tensor([10.0, 20.0]))?;
+    /// assert_eq!(x.to_vec::<f64>()?, [10.0, 20.0, 20.0, 40.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn mul(&self, other: &Self) -> Result<Self> {
+        let op = "mul";
+        let dtype = self.common_dtype(op, other)?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, |x, y| x * y))?;
+        let factor_of = |input: &Self, factor: &Self| {
+            input.shape_if_needed().map(|shape| Factor {
+                shape,
+                factor: SavedTensor::new(factor),
+            })
+        };
+        Ok(record(output, &[self, other], || MulBackward {
+            left: factor_of(self, other),
+            right: factor_of(other, self),
+        }))
+    }
+
+    /// The product with a number, which is rounded to the type the dtype computes in.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([1.0, 2.0]).mul_scalar(0.5)?.to_vec::<f64>()?, [0.5, 1.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn mul_scalar(&self, number: f64) -> Result<Self> {
+        let op = "mul_scalar";
+        let output = dispatch!(self.dtype(), T => {
+            let number = <T as Scalar>::Acc::nearest(number);
+            elementwise::map::<T>(op, self, |x| x * number)
+        })?;
+        Ok(record(output, &[self], || MulScalarBackward { number }))
+    }
+}
+
+#[derive(Debug)]
+struct MulBackward {
+    left: Option<Factor>,
+    right: Option<Factor>,
+}
+
+/// What one input's gradient is made of.
+#[derive(Debug)]
+struct Factor {
+    /// The input's shape.
+    shape: Box<[usize]>,
+    /// The other input.
+    factor: SavedTensor,
+}
+
+impl Function for MulBackward {
+    fn name(&self) -> &'static str {
+        "MulBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let gradient = |input: &Option<Factor>| match input {
+            Some(Factor { shape, factor }) => grad
+                .mul(factor.get(self)?)?
+                .sum_to(self.name(), shape)
+                .map(Some),
+            None => Ok(None),
+        };
+        Ok(vec![gradient(&self.left)?, gradient(&self.right)?])
+    }
+}
+
+#[derive(Debug)]
+struct MulScalarBackward {
+    number: f64,
+}
+
+impl Function for MulScalarBackward {
+    fn name(&self) -> &'static str {
+        "MulScalarBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad.mul_scalar(self.number)?)])
+    }
+}

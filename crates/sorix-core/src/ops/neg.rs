@@ -1,0 +1,38 @@
+//! The opposite sign.
+
+use crate::autograd::{Function, Gradients, record};
+use crate::dtype::dispatch;
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// Each element with the opposite sign.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([1.0, -2.0]).neg()?.to_vec::<f64>()?, [-1.0, 2.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn neg(&self) -> Result<Self> {
+        let output = dispatch!(self.dtype(), T => elementwise::map::<T>("neg", self, |x| -x))?;
+        Ok(record(output, &[self], || NegBackward))
+    }
+}
+
+#[derive(Debug)]
+struct NegBackward;
+
+impl Function for NegBackward {
+    fn name(&self) -> &'static str {
+        "NegBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad.neg()?)])
+    }
+}

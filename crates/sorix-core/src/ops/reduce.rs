@@ -1,0 +1,92 @@
+//! Sums over all elements or over axes, by ndarray.
+//!
+//! A sum of all elements is taken over pieces of 1024 in the arithmetic type and over the pieces in
+//! f64, so the error of a sum of f32 does not grow with the length. A sum over axes is taken in the
+//! arithmetic type. The result is rounded once; it is the same for a view and its contiguous copy
+//! when all elements are summed.
+
+use ndarray::{ArrayView1, Axis, Zip};
+use sorix_kernels::Element;
+
+use crate::dtype::{Scalar, dispatch};
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::shape::row_major;
+use crate::tensor::Tensor;
+
+/// `finish` of the sum over `axes`, which are distinct and in range; they stay with length 1 where
+/// `keepdim` says so.
+pub(crate) fn reduce(
+    op: &'static str,
+    x: &Tensor,
+    axes: &[usize],
+    keepdim: bool,
+    finish: impl Fn(f64) -> f64,
+) -> Result<Tensor> {
+    let (mut kept, mut left) = (x.shape().to_vec(), Vec::new());
+    for (axis, length) in kept.iter_mut().enumerate() {
+        if axes.contains(&axis) {
+            *length = 1;
+        } else {
+            left.push(*length);
+        }
+    }
+    let shape = if keepdim { kept } else { left };
+    dispatch!(x.dtype(), T => {
+        if axes.len() == x.ndim() {
+            let sum = sum_all::<T>(op, x)?;
+            Tensor::filled(op, &shape, |out: &mut [T]| out.fill(T::nearest(finish(sum))))
+        } else {
+            sum_over::<T>(op, x, axes, &shape, finish)
+        }
+    })
+}
+
+fn sum_all<T: Scalar>(op: &'static str, x: &Tensor) -> Result<f64> {
+    const PIECE: usize = 1024;
+    let x = if x.is_contiguous() {
+        x.clone()
+    } else {
+        elementwise::copy(op, x)?
+    };
+    let snapshot = x.read();
+    let mut scratch = [T::Acc::ZERO; PIECE];
+    let pieces = snapshot.contiguous::<T>().chunks(PIECE);
+    Ok(pieces
+        .map(|piece| {
+            ArrayView1::from(T::widen(piece, &mut scratch))
+                .sum()
+                .to_f64()
+        })
+        .sum())
+}
+
+fn sum_over<T: Scalar>(
+    op: &'static str,
+    x: &Tensor,
+    axes: &[usize],
+    shape: &[usize],
+    finish: impl Fn(f64) -> f64,
+) -> Result<Tensor> {
+    let wide = if T::DTYPE == T::Acc::DTYPE {
+        x.clone()
+    } else {
+        elementwise::convert(op, x, T::to_acc)?
+    };
+    let snapshot = wide.read();
+    let mut axes = axes.to_vec();
+    // From the last, so that those before it keep their numbers.
+    axes.sort_unstable_by(|a, b| b.cmp(a));
+    let mut axes = axes.into_iter().map(Axis);
+    let view = snapshot.view::<T::Acc>();
+    let sums = match axes.next() {
+        None => view.to_owned(),
+        Some(first) => axes.fold(view.sum_axis(first), |sums, axis| sums.sum_axis(axis)),
+    };
+    let flat = sums.len();
+    Tensor::filled(op, shape, |out: &mut [T]| {
+        Zip::from(row_major(out, &[flat]))
+            .and(&sums.flatten().into_dyn())
+            .for_each(|out, sum| *out = T::nearest(finish(sum.to_f64())));
+    })
+}

@@ -1,0 +1,59 @@
+//! Another shape for the same elements.
+
+use crate::autograd::{Function, Gradients, record};
+use crate::error::{Error, Result};
+use crate::ops::elementwise;
+use crate::shape::{Layout, checked_numel};
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The same elements in row-major order under another shape: a view where the tensor is
+    /// [contiguous](Tensor::is_contiguous), else a copy.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape has more or fewer elements.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    /// assert_eq!(x.reshape([2, 3])?.sum_axes(&[1])?.to_vec::<f64>()?, [6.0, 15.0]);
+    /// assert!(x.reshape([4, 2]).is_err());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn reshape(&self, shape: impl AsRef<[usize]>) -> Result<Self> {
+        let (op, shape) = ("reshape", shape.as_ref());
+        let (expected, got) = (checked_numel(op, shape, self.dtype())?, self.numel());
+        if expected != got {
+            return Err(Error::Length {
+                op,
+                shape: shape.to_vec(),
+                expected,
+                got,
+            });
+        }
+        let output = if self.is_contiguous() {
+            self.with_layout(Layout::contiguous(shape).at(self.layout().offset()))
+        } else {
+            elementwise::copy(op, self)?.with_layout(Layout::contiguous(shape))
+        };
+        Ok(record(output, &[self], || ReshapeBackward {
+            shape: self.shape().into(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct ReshapeBackward {
+    shape: Box<[usize]>,
+}
+
+impl Function for ReshapeBackward {
+    fn name(&self) -> &'static str {
+        "ReshapeBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad.reshape(&self.shape)?)])
+    }
+}

@@ -1,0 +1,55 @@
+//! Subtraction.
+
+use crate::autograd::{Function, Gradients, record};
+use crate::dtype::dispatch;
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The difference to another tensor, elementwise; shapes broadcast as NumPy's.
+    ///
+    /// # Errors
+    ///
+    /// Where dtypes differ, or shapes do not broadcast.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([5.0, 7.0]).sub(&tensor([1.0, 2.0]))?;
+    /// assert_eq!(x.to_vec::<f64>()?, [4.0, 5.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn sub(&self, other: &Self) -> Result<Self> {
+        let op = "sub";
+        let dtype = self.common_dtype(op, other)?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, |x, y| x - y))?;
+        Ok(record(output, &[self, other], || SubBackward {
+            left: self.shape_if_needed(),
+            right: other.shape_if_needed(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct SubBackward {
+    left: Option<Box<[usize]>>,
+    right: Option<Box<[usize]>>,
+}
+
+impl Function for SubBackward {
+    fn name(&self) -> &'static str {
+        "SubBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let right = match &self.right {
+            Some(shape) => Some(grad.neg()?.sum_to(self.name(), shape)?),
+            None => None,
+        };
+        let left = match &self.left {
+            Some(shape) => Some(grad.sum_to(self.name(), shape)?),
+            None => None,
+        };
+        Ok(vec![left, right])
+    }
+}

@@ -1,0 +1,48 @@
+//! Conversion to another dtype.
+
+use crate::autograd::{Function, Gradients, record};
+use crate::dtype::{DType, Scalar, dispatch};
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The elements rounded to the nearest of another dtype, ties to even; what is too large
+    /// becomes infinite. The tensor itself where it has that dtype.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::{DType, tensor};
+    /// let x = tensor([0.1, 1e6]).to_dtype(DType::F16)?;
+    /// assert_eq!(x.to_dtype(DType::F64)?.to_vec::<f64>()?, [0.0999755859375, f64::INFINITY]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let from = self.dtype();
+        if from == dtype {
+            return Ok(self.clone());
+        }
+        let output = dispatch!(from, T => dispatch!(dtype, U => {
+            elementwise::convert("to_dtype", self, |x: T| U::nearest(x.to_f64()))
+        }))?;
+        Ok(record(output, &[self], || ToDTypeBackward { from }))
+    }
+}
+
+#[derive(Debug)]
+struct ToDTypeBackward {
+    from: DType,
+}
+
+impl Function for ToDTypeBackward {
+    fn name(&self) -> &'static str {
+        "ToDTypeBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad.to_dtype(self.from)?)])
+    }
+}

@@ -1,0 +1,268 @@
+//! Shapes, strides and the rules that turn one into another.
+
+use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn, ShapeBuilder};
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// Where the elements of a tensor lie in its storage: element `index` is `offset + sum(index[k] *
+/// strides[k])` elements from the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    shape: Box<[usize]>,
+    strides: Box<[usize]>,
+    offset: usize,
+}
+
+impl Layout {
+    /// Row-major, from the start of the storage.
+    pub(crate) fn contiguous(shape: &[usize]) -> Self {
+        Self {
+            shape: shape.into(),
+            strides: row_major_strides(shape),
+            offset: 0,
+        }
+    }
+
+    /// The same, from another element of the storage.
+    pub(crate) fn at(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn strides(&self) -> &[usize] {
+        &self.strides
+    }
+
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The number of elements; does not overflow, as every layout was made from a shape that
+    /// [`checked_numel`] accepted.
+    pub(crate) fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the elements lie one after another in row-major order.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        if self.numel() == 0 {
+            return true;
+        }
+        let mut expected = 1;
+        self.shape
+            .iter()
+            .zip(&self.strides)
+            .rev()
+            .all(|(&length, &stride)| {
+                let fits = length == 1 || stride == expected;
+                expected *= length;
+                fits
+            })
+    }
+
+    /// Whether two elements may share memory.
+    pub(crate) fn is_expanded(&self) -> bool {
+        self.shape
+            .iter()
+            .zip(&self.strides)
+            .any(|(&length, &stride)| length > 1 && stride == 0)
+    }
+
+    /// The elements of a storage that this layout selects.
+    pub(crate) fn view<'s, T>(&self, storage: &'s [T]) -> ArrayViewD<'s, T> {
+        let shape = IxDyn(&self.shape);
+        let view = if self.numel() == 0 {
+            ArrayViewD::from_shape(shape, &[])
+        } else {
+            ArrayViewD::from_shape(shape.strides(IxDyn(&self.strides)), &storage[self.offset..])
+        };
+        view.expect(WITHIN)
+    }
+
+    /// The same, to write; not for [expanded](Self::is_expanded) layouts.
+    pub(crate) fn view_mut<'s, T>(&self, storage: &'s mut [T]) -> ArrayViewMutD<'s, T> {
+        let shape = IxDyn(&self.shape);
+        let view = if self.numel() == 0 {
+            ArrayViewMutD::from_shape(shape, &mut [])
+        } else {
+            let shape = shape.strides(IxDyn(&self.strides));
+            ArrayViewMutD::from_shape(shape, &mut storage[self.offset..])
+        };
+        view.expect(WITHIN)
+    }
+
+    /// Axis `k` of the result is axis `axes[k]`; `axes` is a permutation.
+    pub(crate) fn permuted(&self, axes: &[usize]) -> Self {
+        Self {
+            shape: axes.iter().map(|&axis| self.shape[axis]).collect(),
+            strides: axes.iter().map(|&axis| self.strides[axis]).collect(),
+            offset: self.offset,
+        }
+    }
+
+    /// Repeated along new leading axes and along axes of length 1, as in broadcasting; `None` where
+    /// the shape is not one that this one broadcasts to.
+    pub(crate) fn expanded(&self, shape: &[usize]) -> Option<Self> {
+        let leading = shape.len().checked_sub(self.shape.len())?;
+        let mut strides = vec![0; shape.len()].into_boxed_slice();
+        for (k, (&length, &stride)) in self.shape.iter().zip(&self.strides).enumerate() {
+            if length == shape[leading + k] {
+                strides[leading + k] = stride;
+            } else if length != 1 {
+                return None;
+            }
+        }
+        Some(Self {
+            shape: shape.into(),
+            strides,
+            offset: self.offset,
+        })
+    }
+}
+
+/// Layouts come from [`Layout::contiguous`], over a buffer as long as the shape needs, and the other
+/// methods select among its elements.
+const WITHIN: &str = "a layout stays within its storage";
+
+/// The elements of a new tensor as an array to write.
+pub(crate) fn row_major<'e, T>(elements: &'e mut [T], shape: &[usize]) -> ArrayViewMutD<'e, T> {
+    ArrayViewMutD::from_shape(shape, elements).expect(WITHIN)
+}
+
+fn row_major_strides(shape: &[usize]) -> Box<[usize]> {
+    let mut strides = vec![1_usize; shape.len()].into_boxed_slice();
+    for k in (1..shape.len()).rev() {
+        strides[k - 1] = strides[k].saturating_mul(shape[k]);
+    }
+    strides
+}
+
+/// The number of elements of a shape.
+///
+/// The product of the axes that are not 0, and the bytes of so many elements, have to fit an
+/// `isize`: ndarray asks for it, and no allocation can be larger.
+pub(crate) fn checked_numel(op: &'static str, shape: &[usize], dtype: DType) -> Result<usize> {
+    let bytes = shape
+        .iter()
+        .filter(|&&length| length != 0)
+        .try_fold(dtype.size(), |bytes, &length| bytes.checked_mul(length))
+        .filter(|&bytes| isize::try_from(bytes).is_ok());
+    match bytes {
+        None => Err(Error::TooLarge {
+            op,
+            shape: shape.to_vec(),
+            dtype,
+        }),
+        Some(_) if shape.contains(&0) => Ok(0),
+        Some(bytes) => Ok(bytes / dtype.size()),
+    }
+}
+
+/// The shape that both broadcast to by NumPy's rules: aligned at the last axis, lengths equal or 1.
+pub(crate) fn broadcast(op: &'static str, left: &[usize], right: &[usize]) -> Result<Vec<usize>> {
+    let ndim = left.len().max(right.len());
+    let length = |shape: &[usize], k: usize| (k + shape.len()).checked_sub(ndim).map(|k| shape[k]);
+    (0..ndim)
+        .map(
+            |k| match (length(left, k).unwrap_or(1), length(right, k).unwrap_or(1)) {
+                (l, r) if l == r || r == 1 => Ok(l),
+                (1, r) => Ok(r),
+                _ => Err(Error::Broadcast {
+                    op,
+                    left: left.to_vec(),
+                    right: right.to_vec(),
+                }),
+            },
+        )
+        .collect()
+}
+
+/// The axes counted from the first, where a negative one counts from the last; each at most once.
+pub(crate) fn resolve_axes(
+    op: &'static str,
+    axes: &[isize],
+    shape: &[usize],
+) -> Result<Vec<usize>> {
+    let ndim = shape.len();
+    let mut seen = vec![false; ndim];
+    axes.iter()
+        .map(|&axis| {
+            let resolved = if axis < 0 {
+                axis.checked_add_unsigned(ndim)
+            } else {
+                Some(axis)
+            };
+            let resolved = resolved
+                .and_then(|axis| usize::try_from(axis).ok())
+                .filter(|&axis| axis < ndim)
+                .ok_or_else(|| Error::Axis {
+                    op,
+                    axis,
+                    shape: shape.to_vec(),
+                })?;
+            if core::mem::replace(&mut seen[resolved], true) {
+                let expected = "distinct axes";
+                return Err(Error::Axes {
+                    op,
+                    expected,
+                    axes: axes.to_vec(),
+                    shape: shape.to_vec(),
+                });
+            }
+            Ok(resolved)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasting_follows_numpy() {
+        let ok = |left: &[usize], right: &[usize]| broadcast("add", left, right).unwrap();
+        assert_eq!(ok(&[8, 1, 6, 1], &[7, 1, 5]), [8, 7, 6, 5]);
+        assert_eq!(ok(&[], &[3]), [3]);
+        assert_eq!(ok(&[2, 0], &[1]), [2, 0]);
+        assert_eq!(ok(&[1], &[0]), [0]);
+        assert!(broadcast("add", &[2, 1], &[8, 4, 3]).is_err());
+        assert!(broadcast("add", &[0], &[2]).is_err());
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_errors_also_with_an_empty_axis() {
+        let numel = |shape: &[usize]| checked_numel("zeros", shape, DType::F64);
+        assert_eq!(numel(&[]), Ok(1));
+        assert_eq!(numel(&[3, 0, 2]), Ok(0));
+        assert_eq!(numel(&[1 << 59]), Ok(1 << 59));
+        assert!(numel(&[1 << 60]).is_err());
+        assert!(numel(&[usize::MAX, 2]).is_err());
+        assert!(numel(&[usize::MAX, 0]).is_err());
+    }
+
+    #[test]
+    fn axes_count_from_either_end() {
+        let resolve = |axes: &[isize]| resolve_axes("sum", axes, &[2, 3, 4]);
+        assert_eq!(resolve(&[0, -1]).unwrap(), [0, 2]);
+        assert!(matches!(resolve(&[3]), Err(Error::Axis { axis: 3, .. })));
+        assert!(matches!(resolve(&[-4]), Err(Error::Axis { axis: -4, .. })));
+        assert!(matches!(resolve(&[isize::MIN]), Err(Error::Axis { .. })));
+        assert!(matches!(resolve(&[1, -2]), Err(Error::Axes { .. })));
+    }
+
+    #[test]
+    fn axes_of_length_one_do_not_break_contiguity() {
+        let layout = Layout::contiguous(&[3, 1, 4]);
+        assert!(layout.permuted(&[1, 0, 2]).is_contiguous());
+        assert!(!layout.permuted(&[2, 1, 0]).is_contiguous());
+        assert!(
+            Layout::contiguous(&[0, 5])
+                .permuted(&[1, 0])
+                .is_contiguous()
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! [`Storage`]: the memory of a tensor, shared by its views, 64-byte aligned and recycled.
+//!
+//! Reading takes a snapshot, a counted reference to the buffer, and holds no lock while it is used.
+//! Writing in place happens in the buffer itself where no snapshot of it is out, and in a copy that
+//! then replaces it where one is. So no reader ever sees half a write, an operation may have the
+//! same tensor as source and target, and no two locks are ever held together.
+
+use core::mem;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Error, Result};
+use crate::pool::{self, LINE, Line};
+
+/// Memory of a number of 64-byte lines, returned to the [pool] when dropped.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// At least `bytes` bytes, for an operation that will write every element of its output: the
+    /// content is what the last owner left.
+    ///
+    /// Builds with debug assertions fill it with NaNs instead, so that a test of an operation that
+    /// leaves elements out does not depend on luck.
+    pub(crate) fn for_overwrite(op: &'static str, bytes: usize) -> Result<Self> {
+        let (mut buffer, _) = Self::take(op, bytes)?;
+        if cfg!(debug_assertions) {
+            buffer.as_mut_slice::<u8>().fill(0xFF);
+        }
+        Ok(buffer)
+    }
+
+    /// At least `bytes` bytes, all zero.
+    pub(crate) fn zeroed(op: &'static str, bytes: usize) -> Result<Self> {
+        let (mut buffer, recycled) = Self::take(op, bytes)?;
+        if recycled {
+            buffer.lines.fill(Line::zeroed());
+        }
+        Ok(buffer)
+    }
+
+    /// A recycled buffer (and `true`), or a new one, all zero (and `false`).
+    fn take(op: &'static str, bytes: usize) -> Result<(Self, bool)> {
+        let failed = |_| Error::Allocation { op, bytes };
+        let count = pool::size_class(bytes.div_ceil(LINE)).unwrap_or(usize::MAX);
+        if let Some(lines) = pool::take(count) {
+            return Ok((Self { lines }, true));
+        }
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).map_err(failed)?;
+        lines.resize(count, Line::zeroed());
+        Ok((Self { lines }, false))
+    }
+
+    /// A copy in a buffer of its own.
+    fn try_clone(&self, op: &'static str) -> Result<Self> {
+        let (mut copy, _) = Self::take(op, self.lines.len() * LINE)?;
+        copy.lines.copy_from_slice(&self.lines);
+        Ok(copy)
+    }
+
+    /// The whole buffer; a tensor uses the front.
+    pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// The whole buffer; a tensor uses the front.
+    pub(crate) fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.lines)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        pool::give(mem::take(&mut self.lines));
+    }
+}
+
+/// A buffer that can be replaced or written, and the count of times that it was.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    buffer: RwLock<Arc<Buffer>>,
+    version: AtomicU64,
+}
+
+impl Storage {
+    pub(crate) fn new(buffer: Buffer) -> Self {
+        Self {
+            buffer: RwLock::new(Arc::new(buffer)),
+            version: AtomicU64::new(0),
+        }
+    }
+
+    /// The content as it is now; later writes do not reach it.
+    pub(crate) fn snapshot(&self) -> Arc<Buffer> {
+        // A writer that panicked has at worst written part of its elements.
+        Arc::clone(&self.buffer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes in place, and counts it.
+    ///
+    /// `write` runs under the storage's lock: what it reads has to be a snapshot taken before.
+    pub(crate) fn write(&self, op: &'static str, write: impl FnOnce(&mut Buffer)) -> Result<()> {
+        let mut buffer = self.buffer.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unshared) = Arc::get_mut(&mut buffer) {
+            write(unshared);
+        } else {
+            let mut copy = buffer.try_clone(op)?;
+            write(&mut copy);
+            *buffer = Arc::new(copy);
+        }
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// How often it was written.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The buffer itself, where nobody else has it.
+    pub(crate) fn try_into_buffer(self) -> Result<Buffer, Self> {
+        let version = self.version;
+        let buffer = self
+            .buffer
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::try_unwrap(buffer).map_err(|shared| Self {
+            buffer: RwLock::new(shared),
+            version,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_aligned_and_sizes_rounded_up() {
+        for bytes in [0, 1, 64, 65, 5000, 1 << 20] {
+            let buffer = Buffer::zeroed("test", bytes).unwrap();
+            assert!(size_of_val(buffer.as_slice::<u8>()) >= bytes);
+            assert_eq!(buffer.as_slice::<u8>().as_ptr().addr() % 64, 0);
+            assert!(buffer.as_slice::<u8>().iter().all(|&byte| byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_zeroed_buffer_is_zero_also_when_recycled() {
+        // A size of its own, so that no other test takes or returns it.
+        let bytes = (7 << 20) + (7 << 17);
+        let mut buffer = Buffer::zeroed("test", bytes).unwrap();
+        buffer.as_mut_slice::<u8>().fill(7);
+        drop(buffer);
+        let (recycled, was_recycled) = Buffer::take("test", bytes).unwrap();
+        assert!(was_recycled && recycled.as_slice::<u8>()[0] == 7);
+        drop(recycled);
+        assert!(
+            Buffer::zeroed("test", bytes)
+                .unwrap()
+                .as_slice::<u8>()
+                .iter()
+                .all(|&b| b == 0)
+        );
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors() {
+        for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
+            let error = Buffer::zeroed("zeros", bytes).unwrap_err();
+            assert_eq!(error, Error::Allocation { op: "zeros", bytes });
+        }
+    }
+
+    #[test]
+    fn a_write_reaches_later_snapshots_only() {
+        let storage = Storage::new(Buffer::zeroed("test", 64).unwrap());
+        let before = storage.snapshot();
+        storage
+            .write("test", |buffer| buffer.as_mut_slice::<u8>()[3] = 9)
+            .unwrap();
+        assert_eq!(before.as_slice::<u8>()[3], 0);
+        assert_eq!(storage.snapshot().as_slice::<u8>()[3], 9);
+        assert_eq!(storage.version(), 1);
+
+        drop(before);
+        let address = storage.snapshot().as_slice::<u8>().as_ptr();
+        storage
+            .write("test", |buffer| buffer.as_mut_slice::<u8>()[3] = 8)
+            .unwrap();
+        assert_eq!(
+            storage.snapshot().as_slice::<u8>().as_ptr(),
+            address,
+            "written in place"
+        );
+    }
+}

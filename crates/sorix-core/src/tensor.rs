@@ -1,0 +1,516 @@
+//! [`Tensor`]: the handle, how it is made and how its elements are read.
+
+use core::fmt;
+use std::sync::Arc;
+
+use ndarray::{ArrayBase, ArrayD, ArrayViewD, Data, Dimension};
+
+use crate::autograd::{Leaf, Node};
+use crate::data::TensorData;
+use crate::dtype::{DType, Scalar, dispatch};
+use crate::error::{Error, Result};
+use crate::shape::{Layout, checked_numel, row_major};
+use crate::storage::{Buffer, Storage};
+
+/// An array of any number of dimensions that knows how it was computed.
+///
+/// A `Tensor` is a handle: cloning it copies a pointer, and it may be sent to and used by several
+/// threads at once. Its [`dtype`](Tensor::dtype) is known at run time. Operations return new tensors;
+/// where an input [requires a gradient](Tensor::requires_grad) they also record themselves, for
+/// [`backward`](Tensor::backward).
+///
+/// `{}` prints the elements as NumPy does, `{:?}` the shape, the dtype and the place in the graph.
+///
+/// ```
+/// use sorix_core::tensor;
+///
+/// let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
+/// let y = x.mul(&x)?.sum()?;
+/// assert_eq!(y.item::<f64>()?, 30.0);
+/// y.backward()?;
+/// assert_eq!(x.grad().unwrap().to_string(), "\
+/// tensor([[2., 4.],
+///         [6., 8.]], dtype=sorix.float64)");
+/// # Ok::<(), sorix_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Tensor(Arc<Inner>);
+
+struct Inner {
+    storage: Arc<Storage>,
+    layout: Layout,
+    dtype: DType,
+    origin: Origin,
+}
+
+/// Where the elements came from, as far as a gradient is concerned.
+#[derive(Clone)]
+pub(crate) enum Origin {
+    /// From nowhere that wants a gradient.
+    Constant,
+    /// From the user, who wants one.
+    Leaf(Arc<Leaf>),
+    /// From an operation on such.
+    Computed(Arc<Node>),
+}
+
+/// A tensor of one number, a nested array, a slice or a `Vec`; its dtype is that of the numbers.
+///
+/// ```
+/// use sorix_core::{DType, tensor};
+/// let x = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+/// assert_eq!((x.shape(), x.dtype()), (&[2, 3][..], DType::F64));
+/// assert_eq!(tensor(0.5_f32).dtype(), DType::F32);
+/// ```
+///
+/// # Panics
+///
+/// When the memory for the copy cannot be had; [`Tensor::from_slice`] returns an error instead.
+#[must_use]
+pub fn tensor(data: impl TensorData) -> Tensor {
+    Tensor::new(data)
+}
+
+impl Tensor {
+    /// The same as [`tensor()`].
+    ///
+    /// ```
+    /// use sorix_core::Tensor;
+    /// assert_eq!(Tensor::new([1.0, 2.0]).to_string(), "tensor([1., 2.], dtype=sorix.float64)");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When the memory for the copy cannot be had; [`Tensor::from_slice`] returns an error instead.
+    #[must_use]
+    pub fn new(data: impl TensorData) -> Self {
+        match Self::from_slice(data.elements(), data.shape()) {
+            Ok(tensor) => tensor,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A tensor of this shape with the elements in row-major order.
+    ///
+    /// # Errors
+    ///
+    /// Where there are more or fewer elements than the shape has, and where the memory cannot be
+    /// had.
+    ///
+    /// ```
+    /// use sorix_core::Tensor;
+    /// let x = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2])?;
+    /// assert_eq!(x.transpose(0, 1)?.to_vec::<f32>()?, [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+    ///
+    /// let error = Tensor::from_slice(&[1.0], [3, 2]).unwrap_err();
+    /// assert_eq!(error.to_string(), "from_slice: shape [3, 2] has 6 elements, got 1");
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn from_slice<T: Scalar>(elements: &[T], shape: impl AsRef<[usize]>) -> Result<Self> {
+        let (op, shape) = ("from_slice", shape.as_ref());
+        let expected = checked_numel(op, shape, T::DTYPE)?;
+        if elements.len() != expected {
+            let (shape, got) = (shape.to_vec(), elements.len());
+            return Err(Error::Length {
+                op,
+                shape,
+                expected,
+                got,
+            });
+        }
+        Self::filled(op, shape, |out: &mut [T]| out.copy_from_slice(elements))
+    }
+
+    /// A tensor with the elements of an array of the `ndarray` crate, of any dimension and layout,
+    /// owned or a view.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use sorix_core::Tensor;
+    /// let a = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    /// assert_eq!(Tensor::from_ndarray(&a)?.shape(), [2, 3]);
+    /// assert_eq!(Tensor::from_ndarray(&a.t())?.to_vec::<f64>()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn from_ndarray<T, S, D>(array: &ArrayBase<S, D>) -> Result<Self>
+    where
+        T: Scalar,
+        S: Data<Elem = T>,
+        D: Dimension,
+    {
+        Self::filled("from_ndarray", array.shape(), |out: &mut [T]| {
+            row_major(out, array.shape()).assign(&array.view().into_dyn());
+        })
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape is too large for the memory.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// assert_eq!(Tensor::zeros([2, 2], DType::F32)?.to_vec::<f32>()?, [0.0; 4]);
+    /// assert!(Tensor::zeros([1 << 40, 1 << 40], DType::F32).is_err());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn zeros(shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
+        let (op, shape) = ("zeros", shape.as_ref());
+        let bytes = checked_numel(op, shape, dtype)? * dtype.size();
+        // Zero is the one value of every dtype whose bytes are all zero, and new memory is that.
+        Ok(Self::from_buffer(Buffer::zeroed(op, bytes)?, shape, dtype))
+    }
+
+    /// A tensor of ones.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape is too large for the memory.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// assert_eq!(Tensor::ones([3], DType::F64)?.to_vec::<f64>()?, [1.0; 3]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn ones(shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
+        Self::full_of("ones", shape.as_ref(), 1.0, dtype)
+    }
+
+    /// A tensor with every element `value`, rounded to `dtype`.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape is too large for the memory.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// assert_eq!(Tensor::full([2], 0.1, DType::F32)?.to_vec::<f32>()?, [0.1; 2]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Result<Self> {
+        Self::full_of("full", shape.as_ref(), value, dtype)
+    }
+
+    fn full_of(op: &'static str, shape: &[usize], value: f64, dtype: DType) -> Result<Self> {
+        dispatch!(dtype, T => Self::filled(op, shape, |out: &mut [T]| out.fill(T::nearest(value))))
+    }
+
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// The length of each axis; empty for a tensor of one element without axes.
+    ///
+    /// ```
+    /// assert_eq!(sorix_core::tensor([[1.0, 2.0, 3.0]]).shape(), [1, 3]);
+    /// ```
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        self.0.layout.shape()
+    }
+
+    /// How many elements further in memory the next index of each axis is.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    /// assert_eq!(x.strides(), [3, 1]);
+    /// assert_eq!(x.transpose(0, 1)?.strides(), [1, 3]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn strides(&self) -> &[usize] {
+        self.0.layout.strides()
+    }
+
+    /// The number of axes.
+    #[must_use]
+    pub fn ndim(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn numel(&self) -> usize {
+        self.0.layout.numel()
+    }
+
+    /// Whether the elements lie in memory one after another in row-major order.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    /// assert!(x.is_contiguous());
+    /// assert!(!x.transpose(0, 1)?.is_contiguous());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_contiguous(&self) -> bool {
+        self.0.layout.is_contiguous()
+    }
+
+    /// Whether the two share memory: one is the other, or they are views of the same tensor.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([1.0, 2.0]);
+    /// assert!(x.same_storage(&x.reshape([2, 1])?));
+    /// assert!(!x.same_storage(&sorix_core::tensor([1.0, 2.0])));
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn same_storage(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.storage, &other.0.storage)
+    }
+
+    /// The elements in row-major order.
+    ///
+    /// # Errors
+    ///
+    /// Where `T` is not the tensor's dtype; convert with [`Tensor::to_dtype`].
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([1.0, 2.0]);
+    /// assert_eq!(x.to_vec::<f64>()?, [1.0, 2.0]);
+    /// let error = x.to_vec::<f32>().unwrap_err();
+    /// assert_eq!(error.to_string(), "to_vec: expected dtype sorix.float64, got sorix.float32");
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn to_vec<T: Scalar>(&self) -> Result<Vec<T>> {
+        self.check_type::<T>("to_vec")?;
+        let snapshot = self.read();
+        Ok(match snapshot.slice() {
+            Some(elements) => elements.to_vec(),
+            None => snapshot.view().iter().copied().collect(),
+        })
+    }
+
+    /// The only element of a tensor that has one, whatever its number of axes.
+    ///
+    /// # Errors
+    ///
+    /// Where it has more or fewer, or where `T` is not its dtype.
+    ///
+    /// ```
+    /// assert_eq!(sorix_core::tensor([[2.5]]).item::<f64>()?, 2.5);
+    /// assert!(sorix_core::tensor([1.0, 2.0]).item::<f64>().is_err());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn item<T: Scalar>(&self) -> Result<T> {
+        let op = "item";
+        self.check_type::<T>(op)?;
+        match self.read().slice() {
+            Some(&[element]) => Ok(element),
+            _ => Err(Error::NotOneElement {
+                op,
+                shape: self.shape().to_vec(),
+            }),
+        }
+    }
+
+    /// The elements as an array of the `ndarray` crate, in row-major order.
+    ///
+    /// # Errors
+    ///
+    /// Where `T` is not the tensor's dtype.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([[1.0, 2.0], [3.0, 4.0]]);
+    /// assert_eq!(x.to_ndarray::<f64>()?, ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn to_ndarray<T: Scalar>(&self) -> Result<ArrayD<T>> {
+        self.check_type::<T>("to_ndarray")?;
+        Ok(self.read().view::<T>().as_standard_layout().into_owned())
+    }
+
+    /// Overwrites the elements with those of `source`, also for the views of this tensor: what an
+    /// optimiser does to a parameter.
+    ///
+    /// A function that saved the tensor for its backward and finds it written returns an error
+    /// then. Tensors that were computed from it keep their elements.
+    ///
+    /// # Errors
+    ///
+    /// Where shapes or dtypes differ; where one of the two requires a gradient and
+    /// [operations are recorded](crate::autograd::is_grad_enabled), as this one would not be; where
+    /// this tensor is expanded, so that one element in memory stands for several.
+    ///
+    /// ```
+    /// use sorix_core::autograd::no_grad;
+    /// use sorix_core::tensor;
+    ///
+    /// let w = tensor([1.0, 2.0]).requires_grad(true);
+    /// no_grad(|| w.assign(&tensor([3.0, 4.0])))?;
+    /// assert_eq!(w.to_vec::<f64>()?, [3.0, 4.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn assign(&self, source: &Self) -> Result<()> {
+        crate::ops::elementwise::assign(self, source)
+    }
+
+    fn check_type<T: Scalar>(&self, op: &'static str) -> Result<()> {
+        if T::DTYPE == self.dtype() {
+            Ok(())
+        } else {
+            Err(Error::DType {
+                op,
+                expected: self.dtype(),
+                got: T::DTYPE,
+            })
+        }
+    }
+}
+
+/// What the operations of this crate are made of.
+impl Tensor {
+    /// A new tensor that `fill` writes; `fill` has to write every element.
+    pub(crate) fn filled<T: Scalar>(
+        op: &'static str,
+        shape: &[usize],
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<Self> {
+        Self::try_filled(op, shape, |out| {
+            fill(out);
+            Ok::<(), Error>(())
+        })
+    }
+
+    /// A new tensor that `fill` writes; `fill` has to write every element or return an error.
+    pub(crate) fn try_filled<T: Scalar, E>(
+        op: &'static str,
+        shape: &[usize],
+        fill: impl FnOnce(&mut [T]) -> Result<(), E>,
+    ) -> Result<Self>
+    where
+        Error: From<E>,
+    {
+        let numel = checked_numel(op, shape, T::DTYPE)?;
+        let mut buffer = Buffer::for_overwrite(op, numel * size_of::<T>())?;
+        fill(&mut buffer.as_mut_slice()[..numel])?;
+        Ok(Self::from_buffer(buffer, shape, T::DTYPE))
+    }
+
+    /// A new tensor over the front of `buffer`, which is as long as the shape needs.
+    pub(crate) fn from_buffer(buffer: Buffer, shape: &[usize], dtype: DType) -> Self {
+        let storage = Arc::new(Storage::new(buffer));
+        Self(Arc::new(Inner {
+            storage,
+            layout: Layout::contiguous(shape),
+            dtype,
+            origin: Origin::Constant,
+        }))
+    }
+
+    /// The same storage under another layout, apart from the graph.
+    pub(crate) fn with_layout(&self, layout: Layout) -> Self {
+        Self(Arc::new(Inner {
+            storage: Arc::clone(&self.0.storage),
+            layout,
+            dtype: self.0.dtype,
+            origin: Origin::Constant,
+        }))
+    }
+
+    /// The same elements with another origin.
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.origin = origin;
+            return self;
+        }
+        Self(Arc::new(Inner {
+            storage: Arc::clone(&self.0.storage),
+            layout: self.0.layout.clone(),
+            dtype: self.0.dtype,
+            origin,
+        }))
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    /// The elements as they are now.
+    pub(crate) fn read(&self) -> Snapshot<'_> {
+        Snapshot {
+            buffer: self.0.storage.snapshot(),
+            layout: &self.0.layout,
+        }
+    }
+
+    /// The buffer of a contiguous tensor that nothing else refers to, so that its memory can be
+    /// written again; otherwise the tensor as it was.
+    pub(crate) fn try_into_buffer(self) -> Result<Buffer, Self> {
+        if !self.is_contiguous() || self.layout().offset() != 0 {
+            return Err(self);
+        }
+        let Inner {
+            storage,
+            layout,
+            dtype,
+            origin,
+        } = Arc::try_unwrap(self.0).map_err(Self)?;
+        let storage = match Arc::try_unwrap(storage).map(Storage::try_into_buffer) {
+            Ok(Ok(buffer)) => return Ok(buffer),
+            Ok(Err(storage)) => Arc::new(storage),
+            Err(shared) => shared,
+        };
+        Err(Self(Arc::new(Inner {
+            storage,
+            layout,
+            dtype,
+            origin,
+        })))
+    }
+}
+
+/// The elements of a tensor at one moment.
+pub(crate) struct Snapshot<'t> {
+    buffer: Arc<Buffer>,
+    layout: &'t Layout,
+}
+
+impl Snapshot<'_> {
+    /// The elements in row-major order, where they lie so.
+    pub(crate) fn slice<T: Scalar>(&self) -> Option<&[T]> {
+        let from = self.layout.offset();
+        self.layout
+            .is_contiguous()
+            .then(|| &self.buffer.as_slice()[from..from + self.layout.numel()])
+    }
+
+    /// The elements of a tensor that is known to be contiguous.
+    pub(crate) fn contiguous<T: Scalar>(&self) -> &[T] {
+        self.slice().expect("the caller made the tensor contiguous")
+    }
+
+    pub(crate) fn view<T: Scalar>(&self) -> ArrayViewD<'_, T> {
+        self.layout.view(self.buffer.as_slice())
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Tensor");
+        fields
+            .field("shape", &self.shape())
+            .field("dtype", &format_args!("{}", self.dtype()))
+            .field("requires_grad", &self.needs_grad());
+        if let Origin::Computed(node) = self.origin() {
+            fields.field("function", &node.function_name());
+        }
+        fields.finish()
+    }
+}

@@ -1,0 +1,475 @@
+//! The graph: accumulation, freeing, modes, errors, depth, threads.
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use common::{random, values};
+use sorix_core::autograd::{
+    Function, Gradients, enable_grad, is_grad_enabled, no_grad, no_grad_guard, record,
+};
+use sorix_core::{DType, Error, Result, Tensor, tensor};
+
+fn grad(x: &Tensor) -> Vec<f64> {
+    values(&x.grad().unwrap())
+}
+
+#[test]
+fn gradients_add_up_over_uses_and_over_calls() {
+    let x = tensor([2.0, 3.0]).requires_grad(true);
+    // d(x^2 + 3x)/dx, with x used three times.
+    let y = || {
+        x.mul(&x)
+            .unwrap()
+            .add(&x.mul_scalar(3.0).unwrap())
+            .unwrap()
+            .sum()
+            .unwrap()
+    };
+    y().backward().unwrap();
+    assert_eq!(grad(&x), [7.0, 9.0]);
+    let first = x.grad().unwrap();
+    y().backward().unwrap();
+    assert_eq!(grad(&x), [14.0, 18.0]);
+    assert_eq!(
+        values(&first),
+        [7.0, 9.0],
+        "a gradient handed out does not change"
+    );
+    x.zero_grad();
+    assert!(x.grad().is_none());
+    y().backward().unwrap();
+    assert_eq!(grad(&x), [7.0, 9.0]);
+}
+
+#[test]
+fn a_diamond_is_run_once_per_node() {
+    // Were the shared part run once per path, these 40 levels would need 2^40 steps.
+    let x = tensor([1.0]).requires_grad(true);
+    let mut y = x.clone();
+    for _ in 0..40 {
+        y = y.add(&y).unwrap().mul_scalar(0.5).unwrap();
+    }
+    y.backward().unwrap();
+    assert_eq!(grad(&x), [1.0]);
+}
+
+/// A node that a short and a long path lead to has to wait for both.
+#[test]
+fn a_node_waits_for_all_its_uses() {
+    #[derive(Debug)]
+    struct Counted(Arc<AtomicUsize>);
+    impl Function for Counted {
+        fn name(&self) -> &'static str {
+            "Counted"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![Some(grad)])
+        }
+    }
+    for long_path_first in [true, false] {
+        for retain in [true, false] {
+            let (x, runs) = (
+                tensor([3.0]).requires_grad(true),
+                Arc::new(AtomicUsize::new(0)),
+            );
+            let shared = record(x.detach(), &[&x], || Counted(Arc::clone(&runs)));
+            let mut long = shared.clone();
+            for _ in 0..5 {
+                long = long.mul_scalar(2.0).unwrap();
+            }
+            let y = if long_path_first {
+                long.add(&shared)
+            } else {
+                shared.add(&long)
+            }
+            .unwrap();
+            if retain {
+                y.backward_retain_graph(None)
+            } else {
+                y.backward()
+            }
+            .unwrap();
+            assert_eq!(grad(&x), [33.0]);
+            assert_eq!(runs.load(Ordering::Relaxed), 1);
+        }
+    }
+}
+
+#[test]
+fn several_outputs_share_leaves() {
+    let x = tensor([1.0, 2.0]).requires_grad(true);
+    let (a, b) = (x.mul_scalar(2.0).unwrap(), x.mul_scalar(10.0).unwrap());
+    a.sum().unwrap().backward().unwrap();
+    b.sum().unwrap().backward().unwrap();
+    assert_eq!(grad(&x), [12.0, 12.0]);
+}
+
+#[test]
+fn only_what_requires_a_gradient_gets_one() {
+    let x = tensor([2.0]).requires_grad(true);
+    let c = tensor([5.0]);
+    let y = x.mul(&c).unwrap();
+    assert!(y.needs_grad() && !y.is_leaf());
+    assert!(!c.mul(&c).unwrap().needs_grad());
+    y.backward().unwrap();
+    assert_eq!(grad(&x), [5.0]);
+    assert!(c.grad().is_none() && y.grad().is_none());
+}
+
+#[test]
+fn a_leaf_of_one_element_is_its_own_derivative() {
+    let x = tensor([[4.0]]).requires_grad(true);
+    x.backward().unwrap();
+    x.backward().unwrap();
+    assert_eq!(
+        (grad(&x), x.grad().unwrap().shape()),
+        (vec![2.0], &[1, 1][..])
+    );
+}
+
+#[test]
+fn detach_and_no_grad_cut_the_graph() {
+    let x = tensor([3.0]).requires_grad(true);
+    assert!(x.detach().same_storage(&x) && !x.detach().needs_grad());
+    x.mul(&x.detach()).unwrap().backward().unwrap();
+    assert_eq!(grad(&x), [3.0]);
+
+    let y = no_grad(|| {
+        assert!(!is_grad_enabled());
+        let inner = enable_grad(|| x.neg().unwrap());
+        assert!(inner.needs_grad());
+        x.neg().unwrap()
+    });
+    assert!(!y.needs_grad() && is_grad_enabled());
+    {
+        let _outer = no_grad_guard();
+        drop(no_grad_guard());
+        assert!(
+            !x.neg().unwrap().needs_grad(),
+            "an inner guard does not end the outer one"
+        );
+    }
+    assert!(x.neg().unwrap().needs_grad());
+    // The mode is the thread's own.
+    no_grad(|| {
+        std::thread::scope(|scope| scope.spawn(|| assert!(is_grad_enabled())).join().unwrap())
+    });
+    // And survives a panic.
+    std::panic::catch_unwind(|| no_grad(|| panic!("on purpose"))).unwrap_err();
+    assert!(is_grad_enabled());
+}
+
+#[test]
+fn wrong_calls_are_errors_that_change_nothing() {
+    let x = tensor([1.0, 2.0]).requires_grad(true);
+    let y = x.mul(&x).unwrap();
+    assert_eq!(
+        y.backward().unwrap_err().to_string(),
+        "backward without a gradient: expected a tensor of one element, got shape [2]"
+    );
+    assert_eq!(tensor([1.0]).backward(), Err(Error::NoGradient));
+    let (op, expected) = ("backward_with", vec![2]);
+    assert_eq!(
+        y.backward_with(&tensor([1.0])),
+        Err(Error::Shape {
+            op,
+            expected,
+            got: vec![1]
+        })
+    );
+    assert_eq!(
+        y.backward_with(&tensor([1.0_f32, 1.0])),
+        Err(Error::DType {
+            op,
+            expected: DType::F64,
+            got: DType::F32
+        })
+    );
+    assert!(x.grad().is_none());
+    y.backward_with(&tensor([1.0, 1.0])).unwrap();
+    assert_eq!(grad(&x), [2.0, 4.0]);
+}
+
+#[test]
+fn the_graph_is_freed_unless_retained() {
+    let x = tensor([3.0]).requires_grad(true);
+    let shared = x.mul(&x).unwrap();
+    let (a, b) = (shared.neg().unwrap(), shared.add_scalar(1.0).unwrap());
+    a.backward_retain_graph(None).unwrap();
+    a.backward_retain_graph(Some(&tensor([10.0]))).unwrap();
+    assert_eq!(grad(&x), [-66.0]);
+    a.backward().unwrap();
+    assert_eq!(
+        a.backward(),
+        Err(Error::GraphFreed {
+            function: "NegBackward"
+        })
+    );
+    // The other output leads to the part that is gone; no gradient changes on the way.
+    assert_eq!(
+        b.backward(),
+        Err(Error::GraphFreed {
+            function: "MulBackward"
+        })
+    );
+    assert_eq!(grad(&x), [-72.0]);
+}
+
+#[test]
+fn a_failing_backward_leaves_every_gradient_as_it_was() {
+    type Backward = fn(Tensor) -> Result<Gradients>;
+    #[derive(Debug)]
+    struct Wrong(Backward);
+    impl Function for Wrong {
+        fn name(&self) -> &'static str {
+            "Wrong"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            (self.0)(grad)
+        }
+    }
+    let (x, early) = (
+        tensor([1.0, 2.0]).requires_grad(true),
+        tensor([1.0, 2.0]).requires_grad(true),
+    );
+    let cases: [(Backward, &str); 4] = [
+        (
+            |_| Ok(vec![]),
+            "Wrong: expected a gradient slot for each of 1 inputs, got 0",
+        ),
+        (
+            |grad| Ok(vec![Some(grad.sum()?)]),
+            "Wrong: expected shape [2], got []",
+        ),
+        (
+            |grad| Ok(vec![Some(grad.to_dtype(DType::F32)?)]),
+            "Wrong: expected dtype sorix.float64, got sorix.float32",
+        ),
+        (
+            |grad| grad.reshape([3]).map(|_| vec![]),
+            "reshape: shape [3] has 3 elements, got 2",
+        ),
+    ];
+    for (backward, message) in cases {
+        let y = record(x.detach(), &[&x], || Wrong(backward));
+        // `early` gets its gradient before Wrong is run.
+        let y = y.add(&early).unwrap().sum().unwrap();
+        assert_eq!(y.backward().unwrap_err().to_string(), message);
+        assert!(x.grad().is_none() && early.grad().is_none());
+    }
+}
+
+#[test]
+fn functions_may_leave_inputs_without_a_gradient() {
+    #[derive(Debug)]
+    struct OnlySecond;
+    impl Function for OnlySecond {
+        fn name(&self) -> &'static str {
+            "OnlySecond"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            assert!(!is_grad_enabled());
+            Ok(vec![None, Some(grad)])
+        }
+    }
+    let (a, b) = (
+        tensor([1.0]).requires_grad(true),
+        tensor([1.0]).requires_grad(true),
+    );
+    record(tensor([0.0]), &[&a, &b], || OnlySecond)
+        .backward()
+        .unwrap();
+    assert!(a.grad().is_none());
+    assert_eq!(grad(&b), [1.0]);
+}
+
+#[test]
+fn a_written_tensor_is_noticed_only_where_it_was_saved() {
+    let x = tensor([2.0, 3.0]).requires_grad(true);
+    let w = tensor([5.0, 7.0]).requires_grad(true);
+    let (product, sum) = (x.mul(&w).unwrap(), x.add(&w).unwrap());
+    no_grad(|| w.assign(&tensor([50.0, 70.0]))).unwrap();
+    assert_eq!(
+        values(&product),
+        [10.0, 21.0],
+        "what was computed keeps its elements"
+    );
+    assert_eq!(
+        product.sum().unwrap().backward(),
+        Err(Error::SavedTensorWritten {
+            function: "MulBackward",
+            saved: 0,
+            current: 1
+        })
+    );
+    sum.sum().unwrap().backward().unwrap();
+    assert_eq!((grad(&x), grad(&w)), (vec![1.0; 2], vec![1.0; 2]));
+    x.mul(&w).unwrap().sum().unwrap().backward().unwrap();
+    assert_eq!(grad(&x), [51.0, 71.0]);
+}
+
+#[test]
+fn assigning_reaches_views_and_checks_its_arguments() {
+    let x = tensor([[1.0, 2.0], [3.0, 4.0]]);
+    let t = x.transpose(0, 1).unwrap();
+    t.assign(&tensor([[5.0, 6.0], [7.0, 8.0]])).unwrap();
+    assert_eq!(values(&x), [5.0, 7.0, 6.0, 8.0]);
+    x.assign(&t).unwrap();
+    assert_eq!(
+        values(&x),
+        [5.0, 6.0, 7.0, 8.0],
+        "source and target may be one"
+    );
+
+    let leaf = tensor([1.0]).requires_grad(true);
+    let needs = Err(Error::WriteNeedsNoGrad { op: "assign" });
+    assert_eq!(leaf.assign(&tensor([2.0])), needs);
+    assert_eq!(tensor([2.0]).assign(&leaf), needs);
+    assert!(matches!(x.assign(&tensor([1.0])), Err(Error::Shape { .. })));
+    assert!(matches!(
+        leaf.detach().assign(&tensor([1.0_f32])),
+        Err(Error::DType { .. })
+    ));
+    let expanded = tensor([1.0]).expand([2]).unwrap();
+    let shared = Err(Error::WriteToExpanded {
+        op: "assign",
+        strides: vec![0],
+    });
+    assert_eq!(expanded.assign(&tensor([1.0, 2.0])), shared);
+}
+
+#[test]
+fn the_gradient_at_a_leaf_has_memory_of_its_own() {
+    let (a, b) = (
+        tensor([1.0, 2.0]).requires_grad(true),
+        tensor([1.0, 2.0]).requires_grad(true),
+    );
+    let given = tensor([3.0, 4.0]);
+    a.add(&b).unwrap().backward_with(&given).unwrap();
+    let (da, db) = (a.grad().unwrap(), b.grad().unwrap());
+    assert!(!da.same_storage(&db) && !da.same_storage(&given) && !db.same_storage(&given));
+    da.assign(&tensor([0.0, 0.0])).unwrap();
+    assert_eq!(
+        (values(&db), values(&given)),
+        (vec![3.0, 4.0], vec![3.0, 4.0])
+    );
+    // The gradient of a sum is an expanded view until it gets here.
+    a.zero_grad();
+    a.sum().unwrap().backward().unwrap();
+    assert!(a.grad().unwrap().is_contiguous());
+}
+
+#[test]
+fn a_million_nodes_need_no_stack() {
+    const NODES: usize = 1_000_000;
+    let run = || {
+        let x = tensor([0.0]).requires_grad(true);
+        let chain = || {
+            let mut y = x.clone();
+            for _ in 0..NODES {
+                y = y.add_scalar(1.0).unwrap();
+            }
+            y
+        };
+        let y = chain();
+        assert_eq!(y.item::<f64>().unwrap(), NODES as f64);
+        y.backward_retain_graph(None).unwrap();
+        y.backward().unwrap();
+        assert_eq!(grad(&x), [2.0]);
+        // Dropped whole, never run.
+        drop(chain());
+        // And a chain that saves its inputs.
+        let mut y = x.clone();
+        for _ in 0..NODES / 10 {
+            y = y.mul(&x).unwrap();
+        }
+        drop(y);
+    };
+    std::thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(run)
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+#[test]
+fn intermediate_results_live_only_as_long_as_somebody_needs_them() {
+    #[derive(Debug)]
+    struct Holds(#[expect(dead_code, reason = "only its life matters")] Arc<()>);
+    impl Function for Holds {
+        fn name(&self) -> &'static str {
+            "Holds"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            Ok(vec![Some(grad)])
+        }
+    }
+    let x = tensor([1.0]).requires_grad(true);
+    let node = || -> (Tensor, Weak<()>) {
+        let life = Arc::new(());
+        let weak = Arc::downgrade(&life);
+        (record(x.detach(), &[&x], || Holds(life)), weak)
+    };
+    let (y, life) = node();
+    let z = y.neg().unwrap();
+    drop(y);
+    assert!(life.upgrade().is_some(), "the graph of z needs it");
+    z.backward().unwrap();
+    assert!(
+        life.upgrade().is_none(),
+        "backward freed it, though z is still there"
+    );
+    let (y, life) = node();
+    drop(y);
+    assert!(life.upgrade().is_none());
+}
+
+#[test]
+fn threads_share_parameters() {
+    const THREADS: usize = 4;
+    const STEPS: usize = 200;
+    let w = random(&[64], 1).requires_grad(true);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..STEPS {
+                    w.mul_scalar(2.0)
+                        .unwrap()
+                        .sum()
+                        .unwrap()
+                        .backward()
+                        .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(grad(&w), vec![2.0 * (THREADS * STEPS) as f64; 64]);
+}
+
+#[test]
+fn threads_share_a_graph() {
+    let x = random(&[64], 1).requires_grad(true);
+    let y = x.mul(&x).unwrap().sum().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| y.backward_retain_graph(None).unwrap());
+        }
+    });
+    let expected: Vec<f64> = values(&x).iter().map(|x| 8.0 * x).collect();
+    assert_eq!(grad(&x), expected);
+    // Of several that free it exactly one comes through.
+    let succeeded: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| y.backward().is_ok()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| usize::from(thread.join().unwrap()))
+            .sum()
+    });
+    assert_eq!(succeeded, 1);
+}

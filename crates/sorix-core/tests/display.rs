@@ -1,0 +1,146 @@
+//! What `{}` prints. The expected texts are what NumPy 2.4 prints, with `tensor` for `array` and the
+//! dtype always named.
+
+use sorix_core::{DType, Tensor, tensor};
+
+fn arange(count: usize, shape: &[usize]) -> Tensor {
+    Tensor::from_slice(&(0..count).map(|i| i as f64).collect::<Vec<_>>(), shape).unwrap()
+}
+
+#[track_caller]
+fn check(x: &Tensor, expected: &str) {
+    assert_eq!(x.to_string(), expected);
+}
+
+#[test]
+fn one_dimension() {
+    check(
+        &tensor([0.0, 2.0, 0.0, 2.0, 2.0]),
+        "tensor([0., 2., 0., 2., 2.], dtype=sorix.float64)",
+    );
+    check(
+        &tensor([0.5, 10.0, -2.25]),
+        "tensor([ 0.5 , 10.  , -2.25], dtype=sorix.float64)",
+    );
+    check(
+        &tensor([0.1 + 0.2, 1.0 / 3.0]),
+        "tensor([0.3       , 0.33333333], dtype=sorix.float64)",
+    );
+    check(
+        &tensor([0.1_f32, 0.7]),
+        "tensor([0.1, 0.7], dtype=sorix.float32)",
+    );
+    check(
+        &tensor([0.1, 0.7]).to_dtype(DType::F16).unwrap(),
+        "tensor([0.1, 0.7], dtype=sorix.float16)",
+    );
+    check(
+        &tensor([0.1, 0.7]).to_dtype(DType::BF16).unwrap(),
+        "tensor([0.1, 0.7], dtype=sorix.bfloat16)",
+    );
+}
+
+#[test]
+fn any_number_of_dimensions() {
+    check(&tensor(3.5), "tensor(3.5, dtype=sorix.float64)");
+    check(&tensor([[[1.5]]]), "tensor([[[1.5]]], dtype=sorix.float64)");
+    check(
+        &arange(8, &[2, 2, 2]),
+        "\
+tensor([[[0., 1.],
+         [2., 3.]],
+
+        [[4., 5.],
+         [6., 7.]]], dtype=sorix.float64)",
+    );
+    check(
+        &arange(6, &[2, 3]).transpose(0, 1).unwrap(),
+        "\
+tensor([[0., 3.],
+        [1., 4.],
+        [2., 5.]], dtype=sorix.float64)",
+    );
+}
+
+#[test]
+fn nothing_to_show() {
+    check(
+        &Tensor::zeros([0], DType::F64).unwrap(),
+        "tensor([], dtype=sorix.float64)",
+    );
+    check(
+        &Tensor::zeros([2, 0], DType::F32).unwrap(),
+        "tensor([], shape=[2, 0], dtype=sorix.float32)",
+    );
+}
+
+#[test]
+fn numbers_that_are_not_finite() {
+    check(
+        &tensor([1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+        "tensor([  1.,  nan,  inf, -inf], dtype=sorix.float64)",
+    );
+    check(&tensor([f64::NAN]), "tensor([nan], dtype=sorix.float64)");
+}
+
+#[test]
+fn scientific_notation_for_large_small_and_wide() {
+    check(
+        &tensor([1e8, 1.0]),
+        "tensor([1.e+08, 1.e+00], dtype=sorix.float64)",
+    );
+    check(&tensor([1.5e-5]), "tensor([1.5e-05], dtype=sorix.float64)");
+    check(
+        &tensor([-1e-300, 12.25]),
+        "tensor([-1.000e-300,  1.225e+001], dtype=sorix.float64)",
+    );
+    check(
+        &tensor([1001.0, 1.0]),
+        "tensor([1.001e+03, 1.000e+00], dtype=sorix.float64)",
+    );
+    check(
+        &tensor([1000.0, 1.0]),
+        "tensor([1000.,    1.], dtype=sorix.float64)",
+    );
+    check(&tensor([1e6_f32]), "tensor([1.e+06], dtype=sorix.float32)");
+}
+
+#[test]
+fn long_lines_wrap() {
+    check(
+        &arange(20, &[20]),
+        "\
+tensor([ 0.,  1.,  2.,  3.,  4.,  5.,  6.,  7.,  8.,  9., 10., 11., 12.,
+        13., 14., 15., 16., 17., 18., 19.], dtype=sorix.float64)",
+    );
+    // The dtype goes to a line of its own where it does not fit.
+    check(
+        &arange(11, &[11]),
+        "\
+tensor([ 0.,  1.,  2.,  3.,  4.,  5.,  6.,  7.,  8.,  9., 10.],
+       dtype=sorix.float64)",
+    );
+}
+
+#[test]
+fn more_than_a_thousand_elements_are_summarised() {
+    check(
+        &arange(1001, &[1001]),
+        "\
+tensor([   0.,    1.,    2., ...,  998.,  999., 1000.],
+       dtype=sorix.float64)",
+    );
+    check(
+        &Tensor::ones([40, 40], DType::F32).unwrap(),
+        "\
+tensor([[1., 1., 1., ..., 1., 1., 1.],
+        [1., 1., 1., ..., 1., 1., 1.],
+        [1., 1., 1., ..., 1., 1., 1.],
+        ...,
+        [1., 1., 1., ..., 1., 1., 1.],
+        [1., 1., 1., ..., 1., 1., 1.],
+        [1., 1., 1., ..., 1., 1., 1.]], dtype=sorix.float32)",
+    );
+    let thousand = Tensor::ones([1000], DType::F64).unwrap().to_string();
+    assert!(!thousand.contains("..."));
+}

@@ -1,0 +1,131 @@
+//! Every operation's gradient against finite differences, in f64.
+
+mod common;
+
+use common::{check_gradients, random};
+use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor};
+
+/// Pairs of shapes that broadcast in every way there is.
+const PAIRS: [(&[usize], &[usize]); 8] = [
+    (&[], &[]),
+    (&[3], &[3]),
+    (&[2, 3], &[3]),
+    (&[3], &[2, 3]),
+    (&[2, 1], &[1, 3]),
+    (&[], &[2, 2]),
+    (&[4, 1, 2], &[3, 1]),
+    (&[1], &[1, 1, 1]),
+];
+
+/// Shapes for operations of one operand.
+const SHAPES: [&[usize]; 5] = [&[], &[1], &[5], &[2, 3], &[2, 3, 2]];
+
+fn check_pairs(f: fn(&Tensor, &Tensor) -> sorix_core::Result<Tensor>) {
+    for (left, right) in PAIRS {
+        check_gradients(&[random(left, 1), random(right, 2)], |x| f(&x[0], &x[1]));
+    }
+}
+
+fn check_shapes(f: impl Fn(&Tensor) -> sorix_core::Result<Tensor>) {
+    for shape in SHAPES {
+        check_gradients(&[random(shape, 1)], |x| f(&x[0]));
+    }
+}
+
+#[test]
+fn add() {
+    check_pairs(Tensor::add);
+}
+
+#[test]
+fn sub() {
+    check_pairs(Tensor::sub);
+}
+
+#[test]
+fn mul() {
+    check_pairs(Tensor::mul);
+}
+
+#[test]
+fn operands_that_are_one_tensor() {
+    check_shapes(|x| x.mul(x)?.add(x)?.sub(&x.mul(x)?.mul(x)?));
+}
+
+#[test]
+fn numbers() {
+    check_shapes(|x| x.add_scalar(1.5)?.mul_scalar(-0.75)?.neg());
+}
+
+#[test]
+fn sum_and_mean() {
+    check_shapes(Tensor::sum);
+    check_shapes(Tensor::mean);
+    let axes: [&[isize]; 6] = [&[], &[0], &[-1], &[0, 2], &[1, 0], &[2, 0, 1]];
+    for axes in axes {
+        let x = [random(&[2, 3, 2], 1)];
+        check_gradients(&x, |x| x[0].sum_axes(axes));
+        check_gradients(&x, |x| x[0].mean_axes(axes));
+        check_gradients(&x, |x| x[0].sum_axes_keepdim(axes)?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].mean_axes_keepdim(axes)?.mul(&x[0]));
+    }
+}
+
+#[test]
+fn views() {
+    let x = [random(&[2, 3, 4], 1)];
+    check_gradients(&x, |x| x[0].reshape([4, 6]));
+    check_gradients(&x, |x| x[0].permute(&[2, 0, 1]));
+    check_gradients(&x, |x| x[0].transpose(0, -1)?.reshape([24]));
+    check_gradients(&x, |x| x[0].transpose(1, 2)?.contiguous());
+    let narrow = [random(&[3, 1], 1)];
+    check_gradients(&narrow, |x| x[0].expand([2, 3, 4]));
+    check_gradients(&narrow, |x| {
+        x[0].expand([3, 4])?
+            .transpose(0, 1)?
+            .mul(&x[0].reshape([3])?)
+    });
+}
+
+#[test]
+fn dropout() {
+    let key = MaskKey::new(5, 3);
+    for p in [0.0, 0.25, 0.7, 1.0] {
+        let rate = DropRate::new(p).unwrap();
+        for save in [SaveMask::Bits, SaveMask::Replay] {
+            check_shapes(|x| x.dropout(rate, key, save));
+            check_gradients(&[random(&[3, 4], 1)], |x| {
+                x[0].transpose(0, 1)?
+                    .dropout(rate, key.window(1000), save)?
+                    .transpose(0, 1)?
+                    .mul(&x[0])
+            });
+        }
+    }
+}
+
+#[test]
+fn to_dtype_rounds_the_gradient_to_the_dtype_of_the_input() {
+    let x = random(&[4], 1)
+        .to_dtype(DType::F32)
+        .unwrap()
+        .requires_grad(true);
+    let y = x.to_dtype(DType::F64).unwrap();
+    let gradient = random(&[4], 2);
+    y.backward_with(&gradient).unwrap();
+    let expected = gradient
+        .to_dtype(DType::F32)
+        .unwrap()
+        .to_vec::<f32>()
+        .unwrap();
+    assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), expected);
+}
+
+#[test]
+fn empty_tensors_have_empty_gradients() {
+    let x = Tensor::zeros([0, 3], DType::F64)
+        .unwrap()
+        .requires_grad(true);
+    x.mul(&x).unwrap().sum().unwrap().backward().unwrap();
+    assert_eq!(x.grad().unwrap().shape(), [0, 3]);
+}
