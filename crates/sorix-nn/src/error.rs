@@ -1,0 +1,29 @@
+//! [`Error`]: what can go wrong in a module.
+
+/// What a module could not do, and why.
+///
+/// ```
+/// use sorix_nn::Dropout;
+/// let error = Dropout::new(1.5).unwrap_err();
+/// assert_eq!(error.to_string(), "drop probability must be a number in [0, 1], got p = 1.5");
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operation on tensors failed.
+    #[error(transparent)]
+    Tensor(#[from] sorix_core::Error),
+    /// A drop probability outside [0, 1], or NaN.
+    #[error(transparent)]
+    Rate(#[from] sorix_core::InvalidRate),
+    /// The operating system gave no random seed; one can be set with
+    /// [`manual_seed`](crate::manual_seed).
+    #[error("cannot seed a generator from the operating system: {reason}")]
+    Entropy {
+        /// What the operating system said.
+        reason: String,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;

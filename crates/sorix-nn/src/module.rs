@@ -1,0 +1,165 @@
+//! [`Module`]: what a layer is.
+
+use core::fmt::Debug;
+
+use sorix_core::Tensor;
+
+use crate::error::Result;
+use crate::mode::Mode;
+
+/// A layer, or a network of layers.
+///
+/// [`forward`](Module::forward) takes `&self` and a module is `Send + Sync`, so that one may serve
+/// several threads at once.
+///
+/// A module made of others hands them to both visitors; what concerns the whole tree, such as
+/// [`eval`](Module::eval) and [`parameters`](Module::parameters), then works by itself:
+///
+/// ```
+/// use sorix_core::{Tensor, tensor};
+/// use sorix_nn::{Dropout, Generator, Mode, Module, Result};
+///
+/// /// `dropout(weight * x)`
+/// #[derive(Debug)]
+/// struct Scaled {
+///     weight: Tensor,
+///     dropout: Dropout,
+/// }
+///
+/// impl Module for Scaled {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         self.dropout.forward(&x.mul(&self.weight)?)
+///     }
+///
+///     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+///         visit("weight", &self.weight);
+///     }
+///
+///     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+///         visit("dropout", &self.dropout);
+///     }
+///
+///     fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
+///         visit("dropout", &mut self.dropout);
+///     }
+/// }
+///
+/// let mut scaled = Scaled {
+///     weight: tensor([3.0]).requires_grad(true),
+///     dropout: Dropout::new(0.5)?,
+/// };
+/// assert_eq!(scaled.mode(), Some(Mode::Train));
+/// scaled.eval();
+/// assert_eq!(scaled.dropout.mode(), Some(Mode::Eval));
+/// assert_eq!(scaled.forward(&tensor([1.0, 2.0]))?.to_vec::<f64>()?, [3.0, 6.0]);
+/// assert_eq!(scaled.named_parameters()[0].0, "weight");
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub trait Module: Debug + Send + Sync {
+    /// What the module makes of `x`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operations it consists of.
+    fn forward(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// Calls `visit` with the name of each tensor that the module itself, not one of its children,
+    /// has for an optimiser to change. By default there are none.
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        let _ = visit;
+    }
+
+    /// Calls `visit` with each module this one consists of, under the name it has here. By default
+    /// there are none.
+    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+        let _ = visit;
+    }
+
+    /// The same children as [`visit_children`](Module::visit_children), to be changed.
+    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
+        let _ = visit;
+    }
+
+    /// The mode that [`forward`](Module::forward) runs in; `None` for a module that does the same
+    /// in both. Modules made of others train while one of them does.
+    fn mode(&self) -> Option<Mode> {
+        let mut mode = None;
+        self.visit_children(&mut |_, child| {
+            mode = match (mode, child.mode()) {
+                (Some(Mode::Train), _) | (_, Some(Mode::Train)) => Some(Mode::Train),
+                (mode, child) => mode.or(child),
+            };
+        });
+        mode
+    }
+
+    /// Puts the module and all below it into a mode. A module that does not do the same in both
+    /// overrides this to keep the mode, and passes it on to its children if it has any.
+    fn set_mode(&mut self, mode: Mode) {
+        self.visit_children_mut(&mut |_, child| child.set_mode(mode));
+    }
+
+    /// Puts the module and all below it into training.
+    fn train(&mut self) {
+        self.set_mode(Mode::Train);
+    }
+
+    /// Puts the module and all below it into use.
+    fn eval(&mut self) {
+        self.set_mode(Mode::Eval);
+    }
+
+    /// The tensors, here and in all modules below, for an optimiser to change.
+    fn parameters(&self) -> Vec<Tensor> {
+        self.named_parameters()
+            .into_iter()
+            .map(|(_, parameter)| parameter)
+            .collect()
+    }
+
+    /// The same with their names: the names of the modules on the way and that of the tensor,
+    /// joined by dots.
+    fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        let mut parameters = Vec::new();
+        self.visit_own_parameters(&mut |name, parameter| {
+            parameters.push((name.to_owned(), parameter.clone()));
+        });
+        self.visit_children(&mut |child_name, child| {
+            let below = child.named_parameters().into_iter();
+            parameters
+                .extend(below.map(|(name, parameter)| (format!("{child_name}.{name}"), parameter)));
+        });
+        parameters
+    }
+}
+
+/// A boxed module is that module.
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        (**self).forward(x)
+    }
+
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        (**self).visit_own_parameters(visit);
+    }
+
+    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+        (**self).visit_children(visit);
+    }
+
+    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
+        (**self).visit_children_mut(visit);
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        (**self).mode()
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        (**self).set_mode(mode);
+    }
+
+    fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        (**self).named_parameters()
+    }
+}

@@ -1,0 +1,84 @@
+//! [`Sequential`]: one module after another.
+
+use sorix_core::Tensor;
+
+use crate::error::Result;
+use crate::module::Module;
+
+/// Modules of which each takes what the one before it gives; without any, the identity.
+///
+/// Children are named by their position: `"0"`, `"1"`, and so on.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::{Dropout, Module, Sequential};
+///
+/// let mut net = Sequential::new().with(Dropout::new(0.1)?).with(Dropout::new(0.2)?);
+/// net.eval();
+/// assert_eq!(net.forward(&tensor([1.0, 2.0]))?.to_vec::<f64>()?, [1.0, 2.0]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Sequential {
+    modules: Vec<Box<dyn Module>>,
+}
+
+impl Sequential {
+    /// The identity, to add modules to.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With `module` at the end.
+    #[must_use]
+    pub fn with(mut self, module: impl Module + 'static) -> Self {
+        self.push(module);
+        self
+    }
+
+    /// Adds `module` at the end. It keeps the mode it is in.
+    pub fn push(&mut self, module: impl Module + 'static) {
+        self.modules.push(Box::new(module));
+    }
+
+    /// The number of modules.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.modules.len()
+    }
+
+    /// Whether there are no modules.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.modules.is_empty()
+    }
+}
+
+impl FromIterator<Box<dyn Module>> for Sequential {
+    fn from_iter<I: IntoIterator<Item = Box<dyn Module>>>(modules: I) -> Self {
+        Self {
+            modules: modules.into_iter().collect(),
+        }
+    }
+}
+
+impl Module for Sequential {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.modules
+            .iter()
+            .try_fold(x.clone(), |x, module| module.forward(&x))
+    }
+
+    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+        for (i, module) in self.modules.iter().enumerate() {
+            visit(&i.to_string(), module);
+        }
+    }
+
+    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
+        for (i, module) in self.modules.iter_mut().enumerate() {
+            visit(&i.to_string(), module);
+        }
+    }
+}

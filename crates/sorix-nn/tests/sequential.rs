@@ -1,0 +1,148 @@
+//! Modules in modules: order, modes, names.
+
+use sorix_core::{DType, Tensor, tensor};
+use sorix_nn::{Dropout, Generator, Mode, Module, Result, Sequential};
+
+/// Multiplies by a parameter, in either mode.
+#[derive(Debug)]
+struct Scale(Tensor);
+
+impl Scale {
+    fn new(factor: f64) -> Self {
+        Self(tensor(factor).requires_grad(true))
+    }
+}
+
+impl Module for Scale {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.mul(&self.0)?)
+    }
+
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        visit("factor", &self.0);
+    }
+}
+
+/// Adds a number.
+#[derive(Debug)]
+struct Shift(f64);
+
+impl Module for Shift {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.add_scalar(self.0)?)
+    }
+}
+
+fn dropout(seed: u64) -> Dropout {
+    Dropout::new(0.5).unwrap().generator(Generator::new(seed))
+}
+
+/// A dropout four containers deep, one of them boxed.
+fn nested() -> Sequential {
+    let inner = Sequential::new()
+        .with(Scale::new(2.0))
+        .with(Sequential::new().with(dropout(1)));
+    let boxed: Box<dyn Module> = Box::new(Sequential::new().with(inner));
+    Sequential::new()
+        .with(dropout(2))
+        .with(boxed)
+        .with(Scale::new(3.0))
+}
+
+#[test]
+fn modules_run_in_order() {
+    let net = Sequential::new()
+        .with(Scale::new(2.0))
+        .with(Shift(1.0))
+        .with(Scale::new(10.0));
+    assert_eq!(
+        net.forward(&tensor([1.0, 2.0]))
+            .unwrap()
+            .to_vec::<f64>()
+            .unwrap(),
+        [30.0, 50.0]
+    );
+    assert_eq!((net.len(), net.is_empty()), (3, false));
+    let x = tensor([1.0]);
+    assert!(Sequential::new().forward(&x).unwrap().same_storage(&x));
+}
+
+#[test]
+fn a_mode_reaches_every_depth_and_comes_back() {
+    let mut net = nested();
+    let x = Tensor::ones([1000], DType::F64).unwrap();
+    let run = |net: &Sequential| net.forward(&x).unwrap().to_vec::<f64>().unwrap();
+    assert_eq!(net.mode(), Some(Mode::Train));
+    let training = run(&net);
+    assert!(training.iter().all(|&y| y == 0.0 || y == 24.0));
+    assert!(training.contains(&0.0) && training.contains(&24.0));
+
+    net.eval();
+    assert_eq!(net.mode(), Some(Mode::Eval));
+    assert_eq!(run(&net), [6.0; 1000]);
+
+    net.train();
+    assert_eq!(net.mode(), Some(Mode::Train));
+    assert!(run(&net).contains(&0.0));
+
+    net.eval();
+    net.push(dropout(3));
+    assert_eq!(
+        net.mode(),
+        Some(Mode::Train),
+        "what is pushed keeps its own"
+    );
+}
+
+#[test]
+fn modules_that_do_the_same_in_both_modes_have_none() {
+    let mut net = Sequential::new().with(Scale::new(1.0)).with(Shift(1.0));
+    assert_eq!(net.mode(), None);
+    net.eval();
+    assert_eq!(net.mode(), None);
+    assert_eq!(Sequential::new().mode(), None);
+}
+
+#[test]
+fn parameters_are_named_by_their_path() {
+    let net = nested();
+    let names: Vec<String> = net
+        .named_parameters()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["1.0.0.factor", "2.factor"]);
+}
+
+#[test]
+fn parameters_are_the_leaves_themselves() {
+    let net = nested();
+    let x = Tensor::ones([64], DType::F64).unwrap();
+    net.forward(&x).unwrap().sum().unwrap().backward().unwrap();
+    let parameters = net.parameters();
+    assert_eq!(parameters.len(), 2);
+    assert!(
+        parameters
+            .iter()
+            .all(|parameter| parameter.grad().is_some())
+    );
+}
+
+#[test]
+fn a_list_of_boxed_modules_makes_a_sequence() {
+    let modules: Vec<Box<dyn Module>> = vec![Box::new(Scale::new(4.0)), Box::new(Shift(-1.0))];
+    let net: Sequential = modules.into_iter().collect();
+    assert_eq!(
+        net.forward(&tensor(1.0)).unwrap().item::<f64>().unwrap(),
+        3.0
+    );
+}
+
+#[test]
+fn errors_of_operations_come_through() {
+    let net = Sequential::new().with(Scale::new(1.0));
+    assert_eq!(
+        net.forward(&tensor([1.0_f32])).unwrap_err().to_string(),
+        "mul: operands must have one dtype, got sorix.float32 and sorix.float64"
+    );
+}
