@@ -1,0 +1,40 @@
+//! Inverted dropout for CPUs: SIMD kernels with a bit-packed mask, a tensor with an autograd graph
+//! that uses them, and modules with train and eval modes.
+//!
+//! Which elements are dropped depends on the seed, the number of the call, the index of the element
+//! and p, and on nothing else: the mask is the same on every instruction set, thread count, dtype,
+//! memory layout and shard, today and in ten years. It costs about a memory copy.
+//!
+//! ```
+//! use sorix::nn::{Dropout, Module};
+//!
+//! sorix::manual_seed(42);
+//! let mut dropout = Dropout::new(0.5)?;
+//! let x = sorix::tensor([10.0, 20.0, 30.0, 40.0, 50.0]).requires_grad(true);
+//! let y = dropout.forward(&x)?; // each entry is 0 or 2x
+//! y.sum()?.backward()?; // the gradient is 0 or 2 by the same mask
+//! assert_eq!(x.grad().unwrap().mul(&x)?.to_vec::<f64>()?, y.to_vec::<f64>()?);
+//!
+//! dropout.eval();
+//! assert!(dropout.forward(&x)?.same_storage(&x)); // no copy, no draw
+//! # Ok::<(), sorix::nn::Error>(())
+//! ```
+//!
+//! # Map
+//!
+//! * Here: [`Tensor`], [`tensor()`], [`DType`], [`autograd`], [`pool`], from `sorix-core`; and the
+//!   [generators](Generator) of masks.
+//! * [`nn`]: modules, from `sorix-nn`.
+//! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
+//!   `sorix-kernels`.
+//!
+//! # Features
+//!
+//! * `parallel` (default): large calls run on the current rayon thread pool.
+//! * `serde`: [`GeneratorState`] can be serialised.
+#![forbid(unsafe_code)]
+
+pub use sorix_core::*;
+pub use sorix_kernels as kernels;
+pub use sorix_nn as nn;
+pub use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
