@@ -1,0 +1,166 @@
+//! The calls that are measured, and the check that comes before.
+
+use anyhow::{Context, Result, ensure};
+use rayon::ThreadPool;
+use sorix_kernels::{Backend, BitMask, DropRate, Engine, Error, MaskKey, dispatch};
+
+use crate::case::{Case, Op};
+use crate::tensors::{Operands, Tensors, Value};
+use crate::with_dtype;
+
+/// The seed of every mask measured.
+const SEED: u64 = 42;
+
+/// Elements of the tensor that [`check`] compares: several tiles, and a tail that fills neither a
+/// block nor a word of the mask.
+const CHECKED: usize = 5 * 8192 + 77;
+
+/// Calls `op` once.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn call<T: Value>(
+    op: Op,
+    engine: Engine<'_>,
+    rate: DropRate,
+    operands: &mut Operands<'_, T>,
+) -> Result<(), Error> {
+    operands.calls += 1;
+    let key = MaskKey {
+        seed: SEED,
+        offset: operands.calls,
+    };
+    let Operands {
+        input,
+        output,
+        mask,
+        ..
+    } = operands;
+    match op {
+        Op::FillMask => engine.fill_mask(rate, key, mask),
+        Op::Forward => engine.forward(rate, key, input, output, mask),
+        Op::Backward => engine.backward(rate, &**mask, input, output),
+        Op::Replay => engine.replay(rate, key, input, output),
+    }
+}
+
+/// The engine a case runs on: one thread does not touch rayon.
+#[must_use]
+pub fn engine(backend: &dyn Backend, threads: usize) -> Engine<'_> {
+    let engine = Engine::new(backend);
+    if threads == 1 {
+        engine.sequential()
+    } else {
+        engine
+    }
+}
+
+/// Makes sure that the case's kernel gives what the reference gives, bit for bit, so that a wrong
+/// kernel is never timed.
+///
+/// # Errors
+///
+/// If it gives something else.
+pub fn check<T: Value>(case: &Case, pool: &ThreadPool) -> Result<()> {
+    let rate = DropRate::new(case.p)?;
+    let outcome = |backend: &dyn Backend| -> Result<(Vec<u8>, BitMask)> {
+        let mut tensors = Tensors::new(CHECKED * size_of::<T>());
+        let (input, output) = tensors.of::<T>(CHECKED);
+        let mut mask = BitMask::new(CHECKED);
+        let engine = engine(backend, case.threads);
+        let mut operands = Operands {
+            input,
+            output,
+            mask: &mut mask,
+            calls: 0,
+        };
+        pool.install(|| -> Result<(), Error> {
+            if case.op == Op::Backward {
+                call(Op::FillMask, engine, rate, &mut operands)?;
+            }
+            call(case.op, engine, rate, &mut operands)
+        })?;
+        Ok((bytemuck::cast_slice(output).to_vec(), mask))
+    };
+    let reference = dispatch::by_name("reference")?;
+    let (got, expected) = (outcome(case.backend)?, outcome(reference)?);
+    ensure!(
+        got.1 == expected.1,
+        "the mask is not the one of the reference"
+    );
+    ensure!(
+        got.0 == expected.0,
+        "the output is not the one of the reference"
+    );
+    Ok(())
+}
+
+/// [`check`], naming the case in the error.
+///
+/// # Errors
+///
+/// If the case's kernel gives something else than the reference.
+pub fn check_case(case: &Case, pool: &ThreadPool) -> Result<()> {
+    with_dtype!(case.dtype, T => check::<T>(case, pool))
+        .with_context(|| format!("{} at p = {} is wrong: not measured", case.id(), case.p))
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::ThreadPoolBuilder;
+    use sorix_kernels::job::{FillMask, MaskScale};
+
+    use super::*;
+    use crate::case::{Dtype, Shape};
+
+    /// Forgets to write masks and outputs.
+    #[derive(Debug)]
+    struct Idle;
+
+    impl Backend for Idle {
+        fn name(&self) -> &'static str {
+            "idle"
+        }
+
+        fn fill_mask(&self, _job: FillMask<'_>) {}
+
+        fn mask_scale_f32(&self, _job: MaskScale<'_, f32>) {}
+    }
+
+    fn checked(op: Op, backend: &'static dyn Backend) -> Result<()> {
+        let pool = ThreadPoolBuilder::new().num_threads(2).build()?;
+        let (dtype, shape) = (Dtype::F32, Shape(&[64, 1024]));
+        check_case(
+            &Case {
+                op,
+                dtype,
+                shape,
+                backend,
+                threads: 2,
+                p: 0.1,
+            },
+            &pool,
+        )
+    }
+
+    #[test]
+    fn a_wrong_kernel_is_not_timed() {
+        let error = checked(Op::FillMask, &Idle).unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "fill_mask/f32/idle/64Ki at p = 0.1 is wrong: not measured: \
+             the mask is not the one of the reference"
+        );
+        assert!(checked(Op::Backward, &Idle).is_err());
+    }
+
+    #[test]
+    fn every_kernel_of_every_backend_passes() {
+        for &backend in dispatch::available() {
+            for op in Op::ALL {
+                checked(op, backend).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Measures sorix's kernels against the roof they can reach, a memory copy.
+//!
+//! The tables of `cargo xtask bench` (the binary `sorix-bench`) and the criterion benches of
+//! `cargo bench` measure the same [cases](case) by the same [calls](kernel). Every figure of the
+//! tables is a ratio to a copy of the same bytes by the same threads, sampled in turn with it, so
+//! that a busy machine slows both: see [`sample`].
+
+#![forbid(unsafe_code)]
+
+pub mod case;
+pub mod html;
+pub mod kernel;
+pub mod machine;
+pub mod peers;
+pub mod report;
+pub mod runner;
+pub mod sample;
+pub mod tensors;

@@ -1,0 +1,121 @@
+//! The machine a run was measured on.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+/// What to know about the machine to read the figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's brand.
+    pub cpu: String,
+    /// The number of threads that run at once.
+    pub cores: usize,
+    /// The size of the last-level cache in bytes, where the system tells.
+    pub llc_bytes: Option<u64>,
+    /// The size of the memory in bytes.
+    pub memory_bytes: u64,
+    /// The operating system.
+    pub os: String,
+    /// The instruction set.
+    pub arch: String,
+    /// The compiler that built the kernels.
+    pub rustc: String,
+    /// The version of sorix.
+    pub sorix: String,
+    /// When the run began, in seconds since 1970-01-01 UTC.
+    pub unix_time: u64,
+    /// Whether it was a quick run, of fewer samples.
+    pub quick: bool,
+}
+
+impl Machine {
+    /// Describes this machine.
+    #[must_use]
+    pub fn here(quick: bool) -> Self {
+        let system = system();
+        Self {
+            cpu: system
+                .cpus()
+                .first()
+                .map_or_else(String::new, |cpu| cpu.brand().trim().into()),
+            cores: cores(),
+            llc_bytes: last_level_cache(),
+            memory_bytes: system.total_memory(),
+            os: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into()),
+            arch: std::env::consts::ARCH.into(),
+            rustc: env!("SORIX_BENCH_RUSTC").into(),
+            sorix: env!("CARGO_PKG_VERSION").into(),
+            unix_time: std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |since| since.as_secs()),
+            quick,
+        }
+    }
+}
+
+/// The number of threads that run at once.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// The memory that tensors may take: half of what is free.
+#[must_use]
+pub fn memory_budget() -> u64 {
+    let system = system();
+    let free = system
+        .cgroup_limits()
+        .map_or(u64::MAX, |limits| limits.free_memory);
+    system.available_memory().min(free) / 2
+}
+
+fn system() -> System {
+    System::new_with_specifics(
+        RefreshKind::nothing()
+            .with_cpu(CpuRefreshKind::nothing())
+            .with_memory(MemoryRefreshKind::nothing().with_ram()),
+    )
+}
+
+/// The size of the cache shared by most cores, from what Linux tells of the first one.
+fn last_level_cache() -> Option<u64> {
+    let caches = Path::new("/sys/devices/system/cpu/cpu0/cache");
+    let read = |index: &Path, file: &str| fs::read_to_string(index.join(file)).ok();
+    fs::read_dir(caches)
+        .ok()?
+        .filter_map(|entry| {
+            let index = entry.ok()?.path();
+            let level: u32 = read(&index, "level")?.trim().parse().ok()?;
+            Some((level, cache_size(&read(&index, "size")?)?))
+        })
+        .max()
+        .map(|(_, size)| size)
+}
+
+/// Reads a size as Linux writes it: `32768K`.
+fn cache_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, unit) = match text.char_indices().last()? {
+        (end, 'K') => (&text[..end], 1 << 10),
+        (end, 'M') => (&text[..end], 1 << 20),
+        _ => (text, 1),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_sizes_are_read_with_their_unit() {
+        assert_eq!(cache_size("32768K\n"), Some(32 << 20));
+        assert_eq!(cache_size("4M"), Some(4 << 20));
+        assert_eq!(cache_size("512"), Some(512));
+        assert_eq!(cache_size("many"), None);
+        assert_eq!(cache_size(""), None);
+    }
+}

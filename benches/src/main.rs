@@ -1,0 +1,209 @@
+//! `sorix-bench`, the program behind `cargo xtask bench`.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+use clap::{Parser, value_parser};
+use sorix_benches::case::{Case, Dtype, Op, Shape, selected};
+use sorix_benches::html;
+use sorix_benches::machine::{Machine, cores, memory_budget};
+use sorix_benches::peers::{self, Peer};
+use sorix_benches::report::{Report, check_writable, write};
+use sorix_benches::runner::{PeerCase, Plan};
+use sorix_benches::sample::Sampling;
+use sorix_kernels::{Backend, dispatch};
+
+/// Measures the kernels on activation tensors, as ratios to a memory copy sampled in turn.
+///
+/// A ratio of 1.00 means: as fast as copying the tensor with the same threads. Every kernel is
+/// compared with the reference, bit for bit, before it is timed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask bench",
+    bin_name = "cargo xtask bench",
+    disable_version_flag = true
+)]
+struct Args {
+    /// Take fewer samples: all rows but those of peers in less than a minute.
+    #[arg(long)]
+    quick: bool,
+
+    /// Measure this backend alone; may be given several times [default: all this CPU has, but not
+    /// `reference`].
+    #[arg(long, value_name = "NAME")]
+    backend: Vec<String>,
+
+    /// Measure on this many threads alone; may be given several times [default: 1 and all].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    threads: Vec<u16>,
+
+    /// Measure only the rows whose id `op/dtype/backend/size` contains this, for instance
+    /// `forward/f32`, `avx2/1Mi` or `8x128x768`.
+    #[arg(long, value_name = "SUBSTRING")]
+    filter: Option<String>,
+
+    /// Measure the dropout of other libraries as well (compiles candle and burn).
+    #[arg(long)]
+    peers: bool,
+
+    /// Write the rows as JSON.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+
+    /// Write a page with plots, readable in a browser without network.
+    #[arg(long, value_name = "PATH")]
+    html: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let start = Instant::now();
+    if args.peers && cfg!(not(feature = "peers")) {
+        bail!("built without the feature `peers`; run `cargo xtask bench --peers`");
+    }
+    let backends = backends(&args.backend)?;
+    for path in [&args.json, &args.html].into_iter().flatten() {
+        check_writable(path)?;
+    }
+    ensure!(
+        args.json.is_none() || args.json != args.html,
+        "--json and --html name the same file"
+    );
+
+    let threads = threads(&args.threads);
+    let filter = args.filter.as_deref();
+    let (peers, mut left_out) = if args.peers {
+        peers::available()
+    } else {
+        Default::default()
+    };
+    let mut plan = Plan {
+        cases: Case::all(&backends, &threads, filter),
+        peers: peer_cases(&peers, &threads, filter),
+        sampling: if args.quick {
+            Sampling::QUICK
+        } else {
+            Sampling::FULL
+        },
+        memory: memory_budget(),
+    };
+    if let (Some(filter), 0) = (filter, plan.cases.len() + plan.peers.len()) {
+        let example = Case::all(&backends, &threads, None);
+        let example = example.first().map_or_else(String::new, Case::id);
+        bail!("no row has {filter:?} in its id; an id is like {example:?}");
+    }
+    left_out.extend(plan.fit_memory().into_iter().map(|line| {
+        format!(
+            "left out: {line}, more than the {} MiB to spare",
+            plan.memory >> 20
+        )
+    }));
+    for line in &left_out {
+        eprintln!("{line}");
+    }
+
+    let machine = Machine::here(args.quick);
+    eprintln!(
+        "{} rows on {} with {} threads at once: {}",
+        plan.cases.len() + plan.peers.len(),
+        machine.cpu,
+        machine.cores,
+        backends
+            .iter()
+            .map(|backend| backend.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
+    let report = Report {
+        machine,
+        rows: plan.run()?,
+    };
+
+    println!("{}", report.table());
+    println!(
+        "Ratio to a copy of the same bytes by the same threads: 1.00 is a copy, less is faster."
+    );
+    if let Some(path) = &args.json {
+        write(path, &report.json()?)?;
+        println!("wrote {}", path.display());
+    }
+    if let Some(path) = &args.html {
+        write(path, &html::page(&report))?;
+        println!("wrote {}", path.display());
+    }
+    println!(
+        "{} rows in {:.1} s",
+        report.rows.len(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// The backends named, or all but the reference, which is for comparing and not for speed.
+fn backends(names: &[String]) -> Result<Vec<&'static dyn Backend>> {
+    if names.is_empty() {
+        let all = dispatch::available().iter().copied();
+        return Ok(all
+            .filter(|backend| backend.name() != "reference")
+            .collect());
+    }
+    let mut backends: Vec<&dyn Backend> = Vec::new();
+    for name in names {
+        let backend = dispatch::by_name(name)?;
+        if backends.iter().all(|other| other.name() != backend.name()) {
+            backends.push(backend);
+        }
+    }
+    Ok(backends)
+}
+
+/// The numbers of threads asked for, or one and all.
+fn threads(asked: &[u16]) -> Vec<usize> {
+    let mut threads: Vec<usize> = asked.iter().copied().map(Into::into).collect();
+    if threads.is_empty() {
+        threads = vec![1, cores()];
+    }
+    threads.sort_unstable();
+    threads.dedup();
+    threads
+}
+
+fn peer_cases<'p>(
+    peers: &'p [Box<dyn Peer>],
+    threads: &[usize],
+    filter: Option<&str>,
+) -> Vec<PeerCase<'p>> {
+    let mut cases = Vec::new();
+    for shape in Shape::ALL {
+        for peer in peers {
+            let backend = format!("peer:{}", peer.name());
+            if !selected(filter, Op::Forward, Dtype::F32, &backend, shape) {
+                continue;
+            }
+            for &p in Op::Forward.rates() {
+                for &threads in threads.iter().filter(|&&n| n == 1 || peer.threaded()) {
+                    cases.push(PeerCase {
+                        peer: peer.as_ref(),
+                        shape,
+                        threads,
+                        p,
+                    });
+                }
+            }
+        }
+    }
+    cases
+}

@@ -1,0 +1,269 @@
+//! A run: the cases one after another, with a progress bar.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use anyhow::{Context, Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use sorix_kernels::{BitMask, DropRate};
+
+use crate::case::{Case, Dtype, Op, Shape};
+use crate::kernel::{call, check_case, engine};
+use crate::peers::{Peer, Setting};
+use crate::report::Row;
+use crate::sample::{Measured, Sampling, in_turn};
+use crate::tensors::{Operands, Tensors, Value, copy};
+use crate::with_dtype;
+
+/// A forward pass of another library, f32.
+#[derive(Debug)]
+pub struct PeerCase<'p> {
+    /// The library.
+    pub peer: &'p dyn Peer,
+    /// The tensor's shape.
+    pub shape: Shape,
+    /// The number of threads.
+    pub threads: usize,
+    /// The drop probability.
+    pub p: f64,
+}
+
+/// What a run measures, and how.
+#[derive(Debug)]
+pub struct Plan<'p> {
+    /// The rows of sorix.
+    pub cases: Vec<Case>,
+    /// The rows of other libraries.
+    pub peers: Vec<PeerCase<'p>>,
+    /// How long each row is sampled.
+    pub sampling: Sampling,
+    /// The bytes that tensors may take together; rows that need more are left out.
+    pub memory: u64,
+}
+
+impl Plan<'_> {
+    /// Leaves out what does not fit in memory, and says in a line each what that is.
+    pub fn fit_memory(&mut self) -> Vec<String> {
+        let memory = self.memory;
+        let mut left_out: Vec<String> = Vec::new();
+        let mut keep = |bytes: u64, what: String| {
+            let fits = bytes <= memory;
+            if !fits {
+                let line = format!("{what} needs {} MiB", bytes >> 20);
+                if !left_out.contains(&line) {
+                    left_out.push(line);
+                }
+            }
+            fits
+        };
+        let tensor = |dtype: Dtype, shape: Shape| (shape.elements() * dtype.size()) as u64;
+        self.cases.retain(|case| {
+            let bytes = tensor(case.dtype, case.shape) * 2 + case.shape.elements() as u64 / 8;
+            keep(
+                bytes,
+                format!("{} elements of {}", case.shape.size(), case.dtype.name()),
+            )
+        });
+        self.peers.retain(|case| {
+            let bytes = tensor(Dtype::F32, case.shape) * (2 + case.peer.temporaries());
+            keep(
+                bytes,
+                format!(
+                    "{} elements of f32 in {}",
+                    case.shape.size(),
+                    case.peer.name()
+                ),
+            )
+        });
+        left_out
+    }
+
+    /// Measures all rows.
+    ///
+    /// # Errors
+    ///
+    /// If a kernel or a peer gives a wrong result, or a thread pool cannot be made.
+    pub fn run(&self) -> Result<Vec<Row>> {
+        let largest = self
+            .cases
+            .iter()
+            .map(|case| case.shape.elements() * case.dtype.size())
+            .chain(
+                self.peers
+                    .iter()
+                    .map(|case| case.shape.elements() * Dtype::F32.size()),
+            )
+            .max();
+        let mut bench = Bench {
+            sampling: self.sampling,
+            tensors: Tensors::new(largest.unwrap_or(0)),
+            mask: BitMask::new(0),
+            pools: HashMap::new(),
+            checked: Vec::new(),
+        };
+        let progress = progress_bar(self.cases.len() + self.peers.len())?;
+        let mut rows = Vec::with_capacity(self.cases.len() + self.peers.len());
+        for case in &self.cases {
+            progress.set_message(format!("{} p={} x{}", case.id(), case.p, case.threads));
+            rows.push(bench.measure(case)?);
+            progress.inc(1);
+        }
+        for case in &self.peers {
+            let name = case.peer.name();
+            progress.set_message(format!(
+                "{name} {} p={} x{}",
+                case.shape, case.p, case.threads
+            ));
+            let row = bench.measure_peer(case);
+            rows.push(row.with_context(|| format!("{name} could not be measured"))?);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok(rows)
+    }
+}
+
+/// A bar on standard error, which shows nothing where that is no terminal.
+fn progress_bar(rows: usize) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template(
+        "{elapsed_precise} [{bar:30}] {pos}/{len} rows, {eta} left  {wide_msg}",
+    )?;
+    Ok(ProgressBar::new(rows as u64).with_style(style.progress_chars("=> ")))
+}
+
+/// What the rows of a run share.
+struct Bench {
+    sampling: Sampling,
+    tensors: Tensors,
+    mask: BitMask,
+    pools: HashMap<usize, ThreadPool>,
+    checked: Vec<(Op, Dtype, &'static str, usize, u64)>,
+}
+
+impl Bench {
+    fn measure(&mut self, case: &Case) -> Result<Row> {
+        with_dtype!(case.dtype, T => self.measure_typed::<T>(case))
+    }
+
+    fn measure_typed<T: Value>(&mut self, case: &Case) -> Result<Row> {
+        let pool = pool(&mut self.pools, case.threads)?;
+        let kernel = (
+            case.op,
+            case.dtype,
+            case.backend.name(),
+            case.threads,
+            case.p.to_bits(),
+        );
+        if !self.checked.contains(&kernel) {
+            check_case(case, pool)?;
+            self.checked.push(kernel);
+        }
+
+        let elements = case.shape.elements();
+        let rate = DropRate::new(case.p)?;
+        let engine = engine(case.backend, case.threads);
+        if self.mask.len() != elements {
+            self.mask = BitMask::new(elements);
+        }
+        let (input, output) = self.tensors.of::<T>(elements);
+        let mut operands = Operands {
+            input,
+            output,
+            mask: &mut self.mask,
+            calls: 0,
+        };
+        let sampling = self.sampling;
+        let measured = pool.install(|| -> Result<Measured> {
+            // Touches the mask's pages, and makes the mask that backward reads.
+            call(Op::FillMask, engine, rate, &mut operands)?;
+            let mut failed = None;
+            let measured = in_turn(
+                sampling,
+                &mut operands,
+                |operands| {
+                    failed = call(case.op, engine, rate, operands)
+                        .err()
+                        .or(failed.take())
+                },
+                |operands| copy(operands.input, operands.output, case.threads),
+            );
+            failed.map_or(Ok(measured), |error| Err(error.into()))
+        })?;
+        Ok(row(
+            case.op,
+            case.dtype,
+            case.backend.name(),
+            case.threads,
+            elements,
+            case.p,
+            measured,
+        ))
+    }
+
+    fn measure_peer(&mut self, case: &PeerCase<'_>) -> Result<Row> {
+        let pool = pool(&mut self.pools, case.threads)?;
+        let elements = case.shape.elements();
+        let (input, output) = self.tensors.of::<f32>(elements);
+        let &PeerCase {
+            peer,
+            shape,
+            threads,
+            p,
+        } = case;
+        let setting = Setting {
+            input,
+            output,
+            shape,
+            p,
+            threads,
+            sampling: self.sampling,
+        };
+        let measured = pool.install(|| peer.measure(setting))?;
+        let backend = format!("peer:{}", peer.name());
+        Ok(row(
+            Op::Forward,
+            Dtype::F32,
+            &backend,
+            threads,
+            elements,
+            p,
+            measured,
+        ))
+    }
+}
+
+fn pool(pools: &mut HashMap<usize, ThreadPool>, threads: usize) -> Result<&ThreadPool> {
+    Ok(match pools.entry(threads) {
+        Entry::Occupied(pool) => pool.into_mut(),
+        Entry::Vacant(vacant) => vacant.insert(
+            ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .map_err(|error| anyhow!("cannot start {threads} threads: {error}"))?,
+        ),
+    })
+}
+
+fn row(
+    op: Op,
+    dtype: Dtype,
+    backend: &str,
+    threads: usize,
+    elements: usize,
+    p: f64,
+    measured: Measured,
+) -> Row {
+    let per_element = 1e9 / elements as f64;
+    Row {
+        op: op.name().into(),
+        dtype: dtype.name().into(),
+        backend: backend.into(),
+        threads,
+        elements,
+        p,
+        ns_per_element: measured.subject * per_element,
+        copy_ns_per_element: measured.copy * per_element,
+        ratio: measured.ratio,
+    }
+}
