@@ -1,0 +1,47 @@
+//! `cargo xtask bench`: builds the measuring program of `benches/` and runs it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{cargo, root, succeed};
+
+/// Measure the kernels as ratios to a memory copy (`cargo xtask bench --help` tells more).
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    /// Handed to the measuring program, which knows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Runs the command and returns the exit code of the measuring program, which has said what failed.
+///
+/// # Errors
+///
+/// If the program cannot be built or started.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut package = vec!["--release", "--package=sorix-benches", "--bin=sorix-bench"];
+    // What is compiled in must be known before the program can read its own arguments.
+    if args.args.iter().any(|arg| arg == "--peers") {
+        package.push("--features=peers");
+    }
+    succeed(cargo().arg("build").args(&package))?;
+    let mut program = cargo();
+    // Paths among the arguments are meant from where the user stands.
+    program.current_dir(".");
+    program
+        .args(["run", "--quiet"])
+        .args(package)
+        .arg("--manifest-path");
+    program
+        .arg(root().join("Cargo.toml"))
+        .arg("--")
+        .args(&args.args);
+    let status = program
+        .status()
+        .context("cannot run the measuring program")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}

@@ -1,0 +1,126 @@
+//! Calls of cargo, and what cargo knows of the workspace.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this crate lies in the workspace")
+}
+
+/// The cargo that runs this program, to be called on the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command to its end; it shares our terminal.
+///
+/// # Errors
+///
+/// If it cannot be started or fails.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {}", line(command)))?;
+    ensure!(status.success(), "{} failed: {status}", line(command));
+    Ok(())
+}
+
+/// A command as one would type it.
+pub(crate) fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program())
+        .file_stem()
+        .unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// What `cargo metadata` says of the workspace.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// The members that are published: those users depend on.
+    pub(crate) published: Vec<String>,
+    /// The members that are not.
+    pub(crate) unpublished: Vec<String>,
+    /// Where cargo builds.
+    pub(crate) target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo.
+    ///
+    /// # Errors
+    ///
+    /// If cargo cannot read a manifest.
+    pub(crate) fn read() -> Result<Self> {
+        let mut command = cargo();
+        command.args(["metadata", "--no-deps", "--format-version=1"]);
+        let output = command.output().context("cannot run cargo metadata")?;
+        ensure!(
+            output.status.success(),
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Self::parse(&serde_json::from_slice(&output.stdout)?)
+    }
+
+    fn parse(metadata: &Value) -> Result<Self> {
+        let target = metadata["target_directory"]
+            .as_str()
+            .context("no target directory")?;
+        let packages = metadata["packages"].as_array().context("no packages")?;
+        let (published, unpublished): (Vec<&Value>, Vec<&Value>) = packages
+            .iter()
+            .partition(|package| package["publish"] != serde_json::json!([]));
+        let names = |packages: Vec<&Value>| {
+            let name = |package: &Value| package["name"].as_str().map(str::to_owned);
+            packages
+                .into_iter()
+                .map(name)
+                .collect::<Option<Vec<_>>>()
+                .context("a nameless package")
+        };
+        Ok(Self {
+            published: names(published)?,
+            unpublished: names(unpublished)?,
+            target: target.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_told_apart_by_whether_they_are_published() {
+        let workspace = Workspace::parse(&serde_json::json!({
+            "target_directory": "/somewhere/target",
+            "packages": [
+                { "name": "sorix", "publish": null },
+                { "name": "xtask", "publish": [] },
+            ],
+        }))
+        .unwrap();
+        assert_eq!(workspace.published, ["sorix"]);
+        assert_eq!(workspace.unpublished, ["xtask"]);
+        assert_eq!(workspace.target, Path::new("/somewhere/target"));
+    }
+
+    #[test]
+    fn commands_read_as_one_would_type_them() {
+        let mut command = Command::new("/some/where/cargo");
+        command.args(["test", "--workspace"]);
+        assert_eq!(line(&command), "cargo test --workspace");
+    }
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask`: the commands a person types in this repository.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cargo;
+mod test;
+mod test_neon;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The commands a person types in this repository.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Command {
+    Test(test::Args),
+    TestNeon(test_neon::Args),
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Command::parse() {
+        Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::TestNeon(args) => test_neon::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

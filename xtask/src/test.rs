@@ -1,0 +1,310 @@
+//! `cargo xtask test`: everything a contributor must pass, cheapest first.
+
+use std::env;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::cargo::{Workspace, cargo, root, succeed};
+
+/// Everything a contributor must pass, cheapest first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run these steps alone [default: all].
+    #[arg(value_name = "STEP")]
+    steps: Vec<String>,
+
+    /// Go on after a step that failed.
+    #[arg(long)]
+    keep_going: bool,
+
+    /// Lint the comparison with other libraries as well, which compiles candle and burn.
+    #[arg(long)]
+    peers: bool,
+
+    /// List the steps and do nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+struct Step {
+    name: String,
+    what: &'static str,
+    action: Action,
+}
+
+enum Action {
+    /// Commands that must all succeed.
+    Run(Vec<Command>),
+    /// Something that needs a tool which may be missing.
+    Try(fn() -> Result<Outcome>),
+}
+
+enum Outcome {
+    Passed,
+    /// A tool is missing; the text says which.
+    Skipped(String),
+}
+
+impl Step {
+    fn new(name: impl Into<String>, what: &'static str, action: Action) -> Self {
+        Self {
+            name: name.into(),
+            what,
+            action,
+        }
+    }
+
+    fn run(self) -> Result<Outcome> {
+        match self.action {
+            Action::Run(commands) => {
+                for mut command in commands {
+                    succeed(&mut command)?;
+                }
+                Ok(Outcome::Passed)
+            }
+            Action::Try(action) => action(),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If a step fails, or one is named that there is not.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut steps = steps(&Workspace::read()?, args.peers);
+    if let Some(name) = args
+        .steps
+        .iter()
+        .find(|name| steps.iter().all(|s| s.name != **name))
+    {
+        let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+        bail!("no step is called {name:?}; there are {}", names.join(", "));
+    }
+    if !args.steps.is_empty() {
+        steps.retain(|step| args.steps.contains(&step.name));
+    }
+    if args.list {
+        for step in &steps {
+            println!("{:20} {}", step.name, step.what);
+        }
+        return Ok(());
+    }
+
+    let start = Instant::now();
+    let (mut passed, mut skipped, mut failed) = (0, Vec::new(), Vec::new());
+    let mut left = steps.len();
+    for step in steps {
+        let name = step.name.clone();
+        println!("==> {name}: {}", step.what);
+        let begun = Instant::now();
+        let outcome = step.run();
+        let seconds = begun.elapsed().as_secs_f64();
+        left -= 1;
+        match outcome {
+            Ok(Outcome::Passed) => {
+                println!("    {name} ok, {seconds:.1} s");
+                passed += 1;
+            }
+            Ok(Outcome::Skipped(why)) => {
+                println!("    {name} SKIPPED: {why}");
+                skipped.push(name);
+            }
+            Err(error) => {
+                println!("    {name} FAILED, {seconds:.1} s: {error:#}");
+                failed.push(name);
+                if !args.keep_going {
+                    break;
+                }
+            }
+        }
+    }
+
+    let mut summary = format!("{passed} steps passed");
+    for (count, what) in [
+        (skipped.len(), format!("skipped ({})", skipped.join(", "))),
+        (failed.len(), format!("failed ({})", failed.join(", "))),
+        (left, "not run".into()),
+    ] {
+        if count > 0 {
+            summary += &format!(", {count} {what}");
+        }
+    }
+    println!(
+        "cargo xtask test: {summary}, {:.0} s",
+        start.elapsed().as_secs_f64()
+    );
+    ensure!(failed.is_empty(), "{} failed", failed.join(", "));
+    Ok(())
+}
+
+/// The steps. Published members are built with all their features; the features of the others pull
+/// in other frameworks, and `peers` asks for those.
+fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
+    let published = packages(&workspace.published);
+    let unpublished = packages(&workspace.unpublished);
+    let all = |words: &str| call(words, &published, &["--all-features"]);
+    let deny_warnings = ["--", "-D", "warnings"];
+
+    let mut lint = all("clippy --all-targets");
+    lint.args(deny_warnings);
+    let mut lint_own = call("clippy --all-targets", &unpublished, &[]);
+    lint_own
+        .args(peers.then_some("--features=sorix-benches/peers"))
+        .args(deny_warnings);
+
+    let bare = workspace.published.iter().flat_map(|package| {
+        let package = packages(std::slice::from_ref(package));
+        [
+            call("clippy --no-default-features", &package, &deny_warnings),
+            call("build --no-default-features", &package, &[]),
+        ]
+    });
+
+    let mut doc = [
+        all("doc --no-deps"),
+        call("doc --no-deps", &unpublished, &[]),
+    ];
+    for command in &mut doc {
+        command.env("RUSTDOCFLAGS", "-D warnings");
+    }
+
+    // Some tests run an example.
+    let tests = || [all("build --examples"), all("test --lib --tests")];
+
+    let run = Action::Run;
+    let mut steps = vec![
+        Step::new(
+            "fmt",
+            "the code is formatted",
+            run(vec![call("fmt --all --check", &[], &[])]),
+        ),
+        Step::new(
+            "mask-format",
+            "the Python page reproduces the test vectors",
+            Action::Try(mask_format),
+        ),
+        Step::new(
+            "deny",
+            "licences and sources of dependencies",
+            Action::Try(deny),
+        ),
+        Step::new(
+            "clippy",
+            "no warnings, in all targets",
+            run(vec![lint, lint_own]),
+        ),
+        Step::new(
+            "no-default-features",
+            "each published crate builds without its features",
+            run(bare.collect()),
+        ),
+        Step::new(
+            "docs",
+            "the documentation builds without warnings",
+            run(doc.into()),
+        ),
+        Step::new(
+            "tests",
+            "all tests, with debug assertions",
+            run(tests()
+                .into_iter()
+                .chain([call("test --lib --bins", &unpublished, &[])])
+                .collect()),
+        ),
+        Step::new(
+            "doctests",
+            "the examples in the documentation",
+            run(vec![
+                all("test --doc"),
+                call("test --doc --package=sorix-benches", &[], &[]),
+            ]),
+        ),
+        Step::new(
+            "kernels-release",
+            "the kernels as they are shipped, optimised",
+            run(vec![call(
+                "test --release --lib --tests --all-features --package=sorix-kernels",
+                &[],
+                &[],
+            )]),
+        ),
+    ];
+    for backend in sorix_kernels::dispatch::available() {
+        let mut commands = tests();
+        for command in &mut commands {
+            command.env("SORIX_BACKEND", backend.name());
+        }
+        steps.push(Step::new(
+            format!("backend-{}", backend.name()),
+            "all tests with this backend in charge",
+            run(commands.into()),
+        ));
+    }
+    steps.push(Step::new(
+        "examples",
+        "the examples build as users run them, and the first one runs",
+        run(vec![
+            call("build --release --examples", &published, &[]),
+            call(
+                "run --release --package=sorix --example=dropout -- 42",
+                &[],
+                &[],
+            ),
+        ]),
+    ));
+    steps
+}
+
+/// A call of cargo: words, packages, and what comes last.
+fn call(words: &str, packages: &[String], last: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(words.split(' ')).args(packages).args(last);
+    command
+}
+
+fn packages(names: &[String]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| format!("--package={name}"))
+        .collect()
+}
+
+/// Whether a command runs and succeeds.
+fn works(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn mask_format() -> Result<Outcome> {
+    let is_python3 = "import sys; sys.exit(sys.version_info < (3, 8))";
+    let python = ["python3", "python"]
+        .into_iter()
+        .find(|python| works(Command::new(python).args(["-c", is_python3])));
+    let Some(python) = python else {
+        let why = "there is no python3 on PATH";
+        ensure!(env::var_os("CI").is_none(), "{why}");
+        return Ok(Outcome::Skipped(why.into()));
+    };
+    succeed(
+        Command::new(python)
+            .current_dir(root())
+            .arg("docs/mask_format.py"),
+    )?;
+    Ok(Outcome::Passed)
+}
+
+fn deny() -> Result<Outcome> {
+    if !works(&mut call("deny --version", &[], &[])) {
+        return Ok(Outcome::Skipped("cargo-deny is not installed".into()));
+    }
+    // Not advisories: they change without any change of ours.
+    succeed(&mut call("deny check bans licenses sources", &[], &[]))?;
+    Ok(Outcome::Passed)
+}
