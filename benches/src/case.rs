@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sorix_kernels::Backend;
+use sorix_kernels::{Backend, dispatch};
 
 /// A kernel, under the name its rows carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +15,23 @@ pub enum Op {
     Backward,
     /// Makes the mask again from its key and applies it to a gradient.
     Replay,
+    /// Forward and then backward, by the kernels alone.
+    ForwardBackward,
+    /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
+    /// what that costs is the distance to [`Op::ForwardBackward`]. On the active backend, f32.
+    TensorForwardBackward,
 }
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 4] = [Self::FillMask, Self::Forward, Self::Backward, Self::Replay];
+    pub const ALL: [Self; 6] = [
+        Self::FillMask,
+        Self::Forward,
+        Self::Backward,
+        Self::Replay,
+        Self::ForwardBackward,
+        Self::TensorForwardBackward,
+    ];
 
     /// The name in ids, tables and JSON.
     #[must_use]
@@ -29,15 +41,18 @@ impl Op {
             Self::Forward => "forward",
             Self::Backward => "backward",
             Self::Replay => "replay",
+            Self::ForwardBackward => "forward_backward",
+            Self::TensorForwardBackward => "tensor_forward_backward",
         }
     }
 
     /// The drop probabilities worth a row. A general one needs a dozen random bits per element, one
-    /// half needs a single bit. Backward draws nothing, so one probability stands for all.
+    /// half needs a single bit. Backward draws nothing, so one probability stands for all; for the
+    /// pairs one is enough to compare them.
     #[must_use]
     pub fn rates(self) -> &'static [f64] {
         match self {
-            Self::Backward => &[0.1],
+            Self::Backward | Self::ForwardBackward | Self::TensorForwardBackward => &[0.1],
             _ => &[0.1, 0.5],
         }
     }
@@ -52,6 +67,7 @@ impl Op {
             Self::FillMask => mask,
             Self::Forward | Self::Backward => 2 * tensor + mask,
             Self::Replay => 2 * tensor,
+            Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
         }
     }
 }
@@ -208,6 +224,12 @@ impl Case {
         id(self.op, self.dtype, self.backend.name(), self.shape)
     }
 
+    /// Whether the kernel exists for this dtype on this backend.
+    fn exists(op: Op, dtype: Dtype, backend: &dyn Backend) -> bool {
+        let active = || dispatch::active().is_ok_and(|active| active.name() == backend.name());
+        op != Op::TensorForwardBackward || (dtype == Dtype::F32 && active())
+    }
+
     /// Every combination of the given backends and thread counts with all kernels, dtypes, shapes
     /// and probabilities that the filter selects, ordered so that neighbours share their tensors.
     #[must_use]
@@ -221,7 +243,9 @@ impl Case {
             for shape in Shape::ALL {
                 for &backend in backends {
                     for op in Op::ALL {
-                        if !selected(filter, op, dtype, backend.name(), shape) {
+                        if !Self::exists(op, dtype, backend)
+                            || !selected(filter, op, dtype, backend.name(), shape)
+                        {
                             continue;
                         }
                         for &p in op.rates() {

@@ -59,10 +59,7 @@ fn machine(report: &Report) -> String {
     let facts = [
         ("processor", machine.cpu.clone()),
         ("threads at once", machine.cores.to_string()),
-        (
-            "last-level cache",
-            machine.llc_bytes.map_or_else(|| "unknown".into(), mib),
-        ),
+        ("last-level cache", mib(machine.llc_bytes)),
         ("memory", mib(machine.memory_bytes)),
         ("system", format!("{}, {}", machine.os, machine.arch)),
         ("compiler", machine.rustc.clone()),

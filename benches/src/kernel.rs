@@ -15,7 +15,7 @@ const SEED: u64 = 42;
 /// block nor a word of the mask.
 const CHECKED: usize = 5 * 8192 + 77;
 
-/// Calls `op` once.
+/// Calls `op` once; of the tensor's forward and backward, the kernels that it calls.
 ///
 /// # Errors
 ///
@@ -42,6 +42,10 @@ pub fn call<T: Value>(
         Op::Forward => engine.forward(rate, key, input, output, mask),
         Op::Backward => engine.backward(rate, &**mask, input, output),
         Op::Replay => engine.replay(rate, key, input, output),
+        Op::ForwardBackward | Op::TensorForwardBackward => {
+            engine.forward(rate, key, input, output, mask)?;
+            engine.backward(rate, &**mask, input, output)
+        }
     }
 }
 

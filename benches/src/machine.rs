@@ -1,8 +1,5 @@
 //! The machine a run was measured on.
 
-use std::fs;
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
@@ -13,8 +10,8 @@ pub struct Machine {
     pub cpu: String,
     /// The number of threads that run at once.
     pub cores: usize,
-    /// The size of the last-level cache in bytes, where the system tells.
-    pub llc_bytes: Option<u64>,
+    /// The size of the last-level cache in bytes, as the kernels take it.
+    pub llc_bytes: u64,
     /// The size of the memory in bytes.
     pub memory_bytes: u64,
     /// The operating system.
@@ -42,7 +39,7 @@ impl Machine {
                 .first()
                 .map_or_else(String::new, |cpu| cpu.brand().trim().into()),
             cores: cores(),
-            llc_bytes: last_level_cache(),
+            llc_bytes: sorix_kernels::cache::last_level_bytes() as u64,
             memory_bytes: system.total_memory(),
             os: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into()),
             arch: std::env::consts::ARCH.into(),
@@ -78,44 +75,4 @@ fn system() -> System {
             .with_cpu(CpuRefreshKind::nothing())
             .with_memory(MemoryRefreshKind::nothing().with_ram()),
     )
-}
-
-/// The size of the cache shared by most cores, from what Linux tells of the first one.
-fn last_level_cache() -> Option<u64> {
-    let caches = Path::new("/sys/devices/system/cpu/cpu0/cache");
-    let read = |index: &Path, file: &str| fs::read_to_string(index.join(file)).ok();
-    fs::read_dir(caches)
-        .ok()?
-        .filter_map(|entry| {
-            let index = entry.ok()?.path();
-            let level: u32 = read(&index, "level")?.trim().parse().ok()?;
-            Some((level, cache_size(&read(&index, "size")?)?))
-        })
-        .max()
-        .map(|(_, size)| size)
-}
-
-/// Reads a size as Linux writes it: `32768K`.
-fn cache_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (digits, unit) = match text.char_indices().last()? {
-        (end, 'K') => (&text[..end], 1 << 10),
-        (end, 'M') => (&text[..end], 1 << 20),
-        _ => (text, 1),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cache_sizes_are_read_with_their_unit() {
-        assert_eq!(cache_size("32768K\n"), Some(32 << 20));
-        assert_eq!(cache_size("4M"), Some(4 << 20));
-        assert_eq!(cache_size("512"), Some(512));
-        assert_eq!(cache_size("many"), None);
-        assert_eq!(cache_size(""), None);
-    }
 }

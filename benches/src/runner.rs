@@ -6,6 +6,8 @@ use std::collections::hash_map::Entry;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use sorix::nn::{Dropout, Module};
+use sorix::{Generator, Tensor};
 use sorix_kernels::{BitMask, DropRate};
 
 use crate::case::{Case, Dtype, Op, Shape};
@@ -59,7 +61,12 @@ impl Plan<'_> {
         };
         let tensor = |dtype: Dtype, shape: Shape| (shape.elements() * dtype.size()) as u64;
         self.cases.retain(|case| {
-            let bytes = tensor(case.dtype, case.shape) * 2 + case.shape.elements() as u64 / 8;
+            let tensors = if case.op == Op::TensorForwardBackward {
+                6
+            } else {
+                2
+            };
+            let bytes = tensor(case.dtype, case.shape) * tensors + case.shape.elements() as u64 / 8;
             keep(
                 bytes,
                 format!("{} elements of {}", case.shape.size(), case.dtype.name()),
@@ -143,6 +150,9 @@ struct Bench {
 
 impl Bench {
     fn measure(&mut self, case: &Case) -> Result<Row> {
+        if case.op == Op::TensorForwardBackward {
+            return self.measure_tensor(case);
+        }
         with_dtype!(case.dtype, T => self.measure_typed::<T>(case))
     }
 
@@ -189,6 +199,42 @@ impl Bench {
                 |operands| copy(operands.input, operands.output, case.threads),
             );
             failed.map_or(Ok(measured), |error| Err(error.into()))
+        })?;
+        Ok(row(
+            case.op,
+            case.dtype,
+            case.backend.name(),
+            case.threads,
+            elements,
+            case.p,
+            measured,
+        ))
+    }
+
+    /// The `Dropout` module on a tensor, forward and backward.
+    fn measure_tensor(&mut self, case: &Case) -> Result<Row> {
+        let pool = pool(&mut self.pools, case.threads)?;
+        let elements = case.shape.elements();
+        let (input, output) = self.tensors.of::<f32>(elements);
+        let dropout = Dropout::new(case.p)?.generator(Generator::new(42));
+        let gradient = Tensor::from_slice(input, case.shape.0)?;
+        let x = Tensor::from_slice(input, case.shape.0)?.requires_grad(true);
+        let step = || -> Result<()> {
+            x.zero_grad();
+            Ok(dropout.forward(&x)?.backward_with(&gradient)?)
+        };
+        let measured = pool.install(|| -> Result<Measured> {
+            // The first step takes new memory from the system, which would use up the time to
+            // sample; later ones recycle it.
+            step()?;
+            let mut failed = None;
+            let measured = in_turn(
+                self.sampling,
+                output,
+                |_| failed = step().err().or(failed.take()),
+                |output| copy(input, output, case.threads),
+            );
+            failed.map_or(Ok(measured), Err)
         })?;
         Ok(row(
             case.op,

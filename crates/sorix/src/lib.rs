@@ -38,3 +38,8 @@ pub use sorix_core::*;
 pub use sorix_kernels as kernels;
 pub use sorix_nn as nn;
 pub use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

@@ -12,6 +12,7 @@
 //!
 //! This directory is the only place in sorix with `unsafe` code.
 
+mod half_lanes;
 mod portable;
 
 #[cfg(target_arch = "aarch64")]

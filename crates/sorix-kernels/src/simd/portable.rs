@@ -1,9 +1,10 @@
 //! Portable vectors, from the `wide` crate: whatever the build's target has for certain.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use wide::{f32x8, f64x4, u32x8, u64x4, u64x8};
 
-use crate::element::Element;
+use crate::simd::half_lanes::{half_lanes, round_to_bf16};
 use crate::simd::{GROUP, Kernel, Lanes, Simd, sealed};
 
 /// The token that needs no check.
@@ -188,52 +189,20 @@ impl Lanes<f64> for Portable {
     }
 }
 
-/// The two 16-bit types, element by element: `half` knows how.
-macro_rules! half_lanes {
-    ($t:ty) => {
-        impl Lanes<$t> for Portable {
-            const LANES: usize = 8;
-            type Vector = [$t; 8];
-            type Scale = f32;
+half_lanes!(
+    Portable,
+    bf16,
+    load: |from, wide| for (wide, x) in wide.iter_mut().zip(from) {
+        *wide = f32::from_bits(u32::from(x.to_bits()) << 16);
+    },
+    store: |x, to| for (to, x) in to.iter_mut().zip(x) {
+        *to = bf16::from_bits(round_to_bf16(x));
+    }
+);
 
-            #[inline(always)]
-            fn splat_scale(self, scale: f32) -> f32 {
-                scale
-            }
-
-            #[inline(always)]
-            fn load(self, x: &[$t; GROUP], at: usize) -> [$t; 8] {
-                part(x, at)
-            }
-
-            #[inline(always)]
-            fn times(self, x: [$t; 8], scale: f32) -> [$t; 8] {
-                x.map(|x| x.times(scale))
-            }
-
-            #[inline(always)]
-            fn keep(self, x: [$t; 8], bits: u64, at: usize) -> [$t; 8] {
-                core::array::from_fn(|i| {
-                    if bits >> (at + i) & 1 == 1 {
-                        x[i]
-                    } else {
-                        <$t as Element>::ZERO
-                    }
-                })
-            }
-
-            #[inline(always)]
-            fn store(self, x: [$t; 8], y: &mut [$t; GROUP], at: usize) {
-                y[at..at + 8].copy_from_slice(&x);
-            }
-
-            #[inline(always)]
-            fn stream(self, x: [$t; 8], y: &mut [$t; GROUP], at: usize) {
-                self.store(x, y, at);
-            }
-        }
-    };
-}
-
-half_lanes!(bf16);
-half_lanes!(f16);
+half_lanes!(
+    Portable,
+    f16,
+    load: |from, wide| from.convert_to_f32_slice(&mut wide),
+    store: |x, to| to.convert_from_f32_slice(&x)
+);

@@ -2,9 +2,10 @@
 
 use core::arch::aarch64::*;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::element::Element;
+use crate::simd::half_lanes::half_lanes;
 use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
 
 token!(
@@ -216,46 +217,10 @@ fn round_to_bf16(x: float32x4_t) -> uint32x4_t {
     vaddq_u32(vaddq_u32(x, vdupq_n_u32(0x7FFF)), odd)
 }
 
-/// f16, element by element: Rust's intrinsics for its conversion are not stable at our MSRV, and
-/// `half` knows the instruction.
-impl Lanes<f16> for Neon {
-    const LANES: usize = 4;
-    type Vector = [f16; 4];
-    type Scale = f32;
-
-    #[inline(always)]
-    fn splat_scale(self, scale: f32) -> f32 {
-        scale
-    }
-
-    #[inline(always)]
-    fn load(self, x: &[f16; GROUP], at: usize) -> [f16; 4] {
-        core::array::from_fn(|i| x[at + i])
-    }
-
-    #[inline(always)]
-    fn times(self, x: [f16; 4], scale: f32) -> [f16; 4] {
-        x.map(|x| x.times(scale))
-    }
-
-    #[inline(always)]
-    fn keep(self, x: [f16; 4], bits: u64, at: usize) -> [f16; 4] {
-        core::array::from_fn(|i| {
-            if bits >> (at + i) & 1 == 1 {
-                x[i]
-            } else {
-                f16::ZERO
-            }
-        })
-    }
-
-    #[inline(always)]
-    fn store(self, x: [f16; 4], y: &mut [f16; GROUP], at: usize) {
-        y[at..at + 4].copy_from_slice(&x);
-    }
-
-    #[inline(always)]
-    fn stream(self, x: [f16; 4], y: &mut [f16; GROUP], at: usize) {
-        self.store(x, y, at);
-    }
-}
+// Rust's intrinsics for the conversion of f16 are not stable at our MSRV.
+half_lanes!(
+    Neon,
+    f16,
+    load: |from, wide| from.convert_to_f32_slice(&mut wide),
+    store: |x, to| to.convert_from_f32_slice(&x)
+);
