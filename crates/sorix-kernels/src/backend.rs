@@ -13,8 +13,9 @@ use crate::simd::Simd;
 /// The built-in ones are listed by [`available`](crate::dispatch::available). A backend of your own
 /// needs nothing but this trait, in safe code: jobs hand out slices whose lengths were checked, and
 /// no memory safety depends on what is written into them. What is written does matter: it must be
-/// bit for bit what the [reference](mod@crate::reference) writes. Methods that are left out *are* the
-/// reference, so a backend can begin with the one that matters and grow.
+/// bit for bit what the [reference](mod@crate::reference) writes. A kernel that is left out *is* the
+/// reference's, so a backend can begin with the one that matters and grow; making a mask and applying
+/// it in one call is, unless brought, [composed](Dropout::compose) of the two.
 ///
 /// ```
 /// use sorix_kernels::job::FillMask;
@@ -71,24 +72,36 @@ pub trait Backend: Debug + Send + Sync {
         reference::mask_scale(job);
     }
 
-    /// Makes a mask and applies it to f32 in one pass.
+    /// Makes a mask and applies it to f32.
     fn dropout_f32(&self, job: Dropout<'_, f32>) {
-        reference::dropout(job);
+        job.compose(
+            |fill| self.fill_mask(fill),
+            |scale| self.mask_scale_f32(scale),
+        );
     }
 
-    /// Makes a mask and applies it to f64 in one pass.
+    /// Makes a mask and applies it to f64.
     fn dropout_f64(&self, job: Dropout<'_, f64>) {
-        reference::dropout(job);
+        job.compose(
+            |fill| self.fill_mask(fill),
+            |scale| self.mask_scale_f64(scale),
+        );
     }
 
-    /// Makes a mask and applies it to bf16 in one pass.
+    /// Makes a mask and applies it to bf16.
     fn dropout_bf16(&self, job: Dropout<'_, bf16>) {
-        reference::dropout(job);
+        job.compose(
+            |fill| self.fill_mask(fill),
+            |scale| self.mask_scale_bf16(scale),
+        );
     }
 
-    /// Makes a mask and applies it to f16 in one pass.
+    /// Makes a mask and applies it to f16.
     fn dropout_f16(&self, job: Dropout<'_, f16>) {
-        reference::dropout(job);
+        job.compose(
+            |fill| self.fill_mask(fill),
+            |scale| self.mask_scale_f16(scale),
+        );
     }
 }
 
@@ -124,22 +137,6 @@ impl<S: Simd> Backend for SimdBackend<S> {
     }
 
     fn mask_scale_f16(&self, job: MaskScale<'_, f16>) {
-        self.0.vectorize(job);
-    }
-
-    fn dropout_f32(&self, job: Dropout<'_, f32>) {
-        self.0.vectorize(job);
-    }
-
-    fn dropout_f64(&self, job: Dropout<'_, f64>) {
-        self.0.vectorize(job);
-    }
-
-    fn dropout_bf16(&self, job: Dropout<'_, bf16>) {
-        self.0.vectorize(job);
-    }
-
-    fn dropout_f16(&self, job: Dropout<'_, f16>) {
         self.0.vectorize(job);
     }
 }

@@ -3,6 +3,7 @@
 //! A job never has a corner case in it. p = 0 and p = 1 need no random bits and are settled before
 //! a backend is called, so a threshold is a plain integer in (0, 2^64).
 
+mod compose;
 #[cfg(feature = "parallel")]
 mod split;
 
@@ -236,5 +237,13 @@ impl<'a, T: Element> Dropout<'a, T> {
     #[must_use]
     pub fn into_parts(self) -> (Buffers<'a, T>, Option<BitSliceMut<'a>>) {
         (self.buffers, self.out)
+    }
+}
+
+/// The window `by` elements into one that was checked to be at least that long.
+fn inside(window: MaskWindow, by: usize) -> MaskWindow {
+    MaskWindow {
+        first: window.first.wrapping_add(by as u64),
+        ..window
     }
 }

@@ -503,6 +503,18 @@ impl<'a> BitSliceMut<'a> {
         Ok(Self { words, len })
     }
 
+    /// A mask of `len` elements over the first of `words`.
+    ///
+    /// # Panics
+    ///
+    /// When there are too few words.
+    pub(crate) fn of_words(words: &'a mut [u64], len: usize) -> Self {
+        Self {
+            words: &mut words[..len.div_ceil(WORD)],
+            len,
+        }
+    }
+
     /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -5,6 +5,8 @@
 
 use core::num::NonZeroU64;
 
+use half::{bf16, f16};
+
 use crate::backend::Backend;
 use crate::element::Element;
 use crate::job::{Dropout, FillMask, MaskScale};
@@ -23,6 +25,22 @@ pub struct Reference;
 impl Backend for Reference {
     fn name(&self) -> &'static str {
         "reference"
+    }
+
+    fn dropout_f32(&self, job: Dropout<'_, f32>) {
+        dropout(job);
+    }
+
+    fn dropout_f64(&self, job: Dropout<'_, f64>) {
+        dropout(job);
+    }
+
+    fn dropout_bf16(&self, job: Dropout<'_, bf16>) {
+        dropout(job);
+    }
+
+    fn dropout_f16(&self, job: Dropout<'_, f16>) {
+        dropout(job);
     }
 }
 

@@ -1,8 +1,7 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Dropout, FillMask, MaskScale};
+use super::{Dropout, FillMask, MaskScale, inside};
 use crate::element::Element;
-use crate::key::MaskWindow;
 
 /// A job that can be cut in two, so that two threads can do it.
 pub(crate) trait Split: Sized + Send {
@@ -15,14 +14,6 @@ pub(crate) trait Split: Sized + Send {
 
     /// The first `mid` elements, a multiple of 64, and the rest.
     fn split_at(self, mid: usize) -> (Self, Self);
-}
-
-/// The window `by` elements into one that was checked to be longer than that.
-fn inside(window: MaskWindow, by: usize) -> MaskWindow {
-    MaskWindow {
-        first: window.first.wrapping_add(by as u64),
-        ..window
-    }
 }
 
 impl Split for FillMask<'_> {

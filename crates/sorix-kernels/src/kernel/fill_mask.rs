@@ -28,7 +28,7 @@ impl<S: Simd> Kernel<S> for FillMask<'_> {
 
 /// Makes the blocks of a part, from the start of its tile on.
 #[inline(always)]
-pub(super) fn fill<S: Simd>(
+fn fill<S: Simd>(
     simd: S,
     key: MaskKey,
     threshold: NonZeroU64,

@@ -31,7 +31,7 @@ impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for MaskScale<'_, T> {
 
 /// Applies `mask` to `elements`, which are as many; without the fence after streaming stores.
 #[inline(always)]
-pub(super) fn mask_scale<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
+fn mask_scale<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
     simd: S,
     scale: T::Scale,
     mask: BitSlice<'_>,

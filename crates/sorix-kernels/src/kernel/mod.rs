@@ -1,10 +1,9 @@
 //! The kernels, each written once over `S: Simd`.
 //!
-//! [`tile`] makes random bits, in blocks of 512; [`fill_mask`] stores them, [`mask_scale`] applies
-//! stored ones, [`dropout`] makes and applies them in one pass. [`elements`] is what the latter two
-//! share.
+//! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`mask_scale`]
+//! applies bits to [`elements`]. Forward and replay are the two of them in turn, see
+//! [`Dropout::compose`](crate::job::Dropout::compose).
 
-mod dropout;
 mod elements;
 mod fill_mask;
 mod mask_scale;
