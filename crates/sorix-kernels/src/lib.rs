@@ -41,7 +41,9 @@
 //!
 //! # Features
 //!
-//! * `parallel` (default): large calls are split over the current rayon thread pool.
+//! * `parallel` (default): large calls are split over the current rayon thread pool: from 2 MiB read
+//!   and written on when called from a thread of the pool (as in `ThreadPool::install`), from 32 MiB
+//!   on when called from outside, where its threads have to be woken first.
 #![deny(missing_docs)]
 
 pub mod backend;
