@@ -42,11 +42,14 @@
 //! # Features
 //!
 //! * `parallel` (default): large calls are split over the current rayon thread pool.
+//! * `conformance`: `conformance::check_backend`, for authors of backends.
 #![deny(missing_docs)]
 
 pub mod backend;
 mod buffers;
 pub mod cache;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod dispatch;
 pub mod dropout;
 mod element;
