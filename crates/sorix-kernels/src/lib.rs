@@ -44,11 +44,14 @@
 //! * `parallel` (default): large calls are split over the current rayon thread pool: from 2 MiB read
 //!   and written on when called from a thread of the pool (as in `ThreadPool::install`), from 32 MiB
 //!   on when called from outside, where its threads have to be woken first.
+//! * `conformance`: `conformance::check_backend`, for authors of backends.
 #![deny(missing_docs)]
 
 pub mod backend;
 mod buffers;
 pub mod cache;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod dispatch;
 pub mod dropout;
 mod element;
