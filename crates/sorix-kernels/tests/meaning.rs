@@ -311,6 +311,32 @@ fn one_two_and_seven_threads_agree() {
     });
 }
 
+/// Long calls make and apply the mask a part at a time.
+#[test]
+fn the_parts_of_a_long_call_do_not_show() {
+    let len = 140_000;
+    let x: Vec<f32> = (0..len).map(|i| i as f32).collect();
+    let run = |engine: Engine<'_>, first| {
+        let (mut y, mut mask) = (vec![0.0; len], BitMask::new(len));
+        let at = KEY.window(first);
+        engine
+            .forward(rate(0.1), at, &x, &mut y, &mut mask)
+            .unwrap();
+        let mut replayed = x.clone();
+        engine
+            .replay_in_place(rate(0.1), at, &mut replayed)
+            .unwrap();
+        assert_eq!(replayed, y);
+        (y, mask)
+    };
+    for first in [0, 100, 8192 - 64, 8000] {
+        let want = run(Engine::new(&Reference), first);
+        for_each_backend(|engine| {
+            assert!(run(engine.sequential(), first) == want, "from {first}");
+        });
+    }
+}
+
 #[test]
 fn shards_joined_are_the_whole() {
     for_each_backend(|engine| {
