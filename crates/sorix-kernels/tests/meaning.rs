@@ -1,6 +1,7 @@
 //! What dropout means in every corner case, for every backend by name, the oracle included.
 
 use half::{bf16, f16};
+use sorix_kernels::reference::Reference;
 use sorix_kernels::{
     Backend, BitMask, DropRate, Element, Engine, Error, LengthError, MaskKey, WindowError,
     dispatch, dropout,
