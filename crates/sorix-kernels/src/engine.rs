@@ -287,9 +287,29 @@ impl<'b> Engine<'b> {
         mut buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
         LengthError::check("mask", buffers.len(), mask.len())?;
-        if rate.keep_threshold() == KeepThreshold::Nothing {
-            buffers.output().fill(T::ZERO);
-            return Ok(());
+        match rate.keep_threshold() {
+            KeepThreshold::Nothing => {
+                buffers.output().fill(T::ZERO);
+                return Ok(());
+            }
+            // The scale is 1, and kept means unchanged, down to the bits of a signalling NaN, which
+            // a multiplication would change.
+            KeepThreshold::Everything if mask.count_kept() == mask.len() => {
+                buffers.copy();
+                return Ok(());
+            }
+            KeepThreshold::Everything => {
+                let mut keep = mask.iter();
+                buffers.update(|_, x| {
+                    if keep.next() == Some(true) {
+                        x
+                    } else {
+                        T::ZERO
+                    }
+                });
+                return Ok(());
+            }
+            KeepThreshold::Below(_) => {}
         }
         let bytes = bytes_moved(&buffers);
         let streaming = self.streaming(&mut buffers);

@@ -3,8 +3,7 @@
 use half::{bf16, f16};
 use sorix_kernels::reference::Reference;
 use sorix_kernels::{
-    Backend, BitMask, DropRate, Element, Engine, Error, LengthError, MaskKey, WindowError,
-    dispatch, dropout,
+    Backend, BitMask, DropRate, Element, Engine, Error, LengthError, MaskKey, WindowError, dispatch,
 };
 
 const KEY: MaskKey = MaskKey { seed: 5, offset: 6 };
@@ -147,9 +146,22 @@ fn p_0_keeps_and_p_1_drops_everything() {
 #[test]
 fn p_0_keeps_even_signalling_nans_as_they_are() {
     let signalling = f32::from_bits(0x7F80_0001);
-    let (mut y, mut mask) = ([0.0], BitMask::new(1));
-    dropout::forward(rate(0.0), KEY, &[signalling], &mut y, &mut mask).unwrap();
-    assert_eq!(y[0].to_bits(), 0x7F80_0001);
+    let x = [signalling, signalling];
+    for_each_backend(|engine| {
+        let (mut y, mut mask) = ([0.0; 2], BitMask::new(2));
+        let bits = |y: [f32; 2]| y.map(f32::to_bits);
+        engine
+            .forward(rate(0.0), KEY, &x, &mut y, &mut mask)
+            .unwrap();
+        assert_eq!(bits(y), [0x7F80_0001; 2]);
+        engine.backward(rate(0.0), &mask, &x, &mut y).unwrap();
+        assert_eq!(bits(y), [0x7F80_0001; 2]);
+        // A mask from elsewhere may drop at p = 0.
+        engine
+            .apply(rate(0.0), &BitMask::from_bools(&[false, true]), &x, &mut y)
+            .unwrap();
+        assert_eq!(bits(y), [0, 0x7F80_0001]);
+    });
 }
 
 #[test]
