@@ -11,7 +11,7 @@ from fractions import Fraction
 
 VECTORS = pathlib.Path(__file__).parent.parent / "crates/sorix-kernels/tests/data/mask-format-v1.csv"
 M32, M64 = 2**32 - 1, 2**64 - 1
-TILE, BLOCK, LANES, DIGITS = 8192, 512, 8, 8
+TILE, BLOCK, LANES, DIGITS, ROUNDS = 8192, 512, 8, 9, 1
 
 
 def philox4x32(counter, key):
@@ -63,7 +63,9 @@ def block_words(lanes, threshold):
             else:
                 equal[l] &= ~u
         rest = rest << 1 & M64
-    while rest and any(equal):
+    rounds = 0
+    while rest and (rounds < ROUNDS or any(equal)):
+        rounds += 1
         draw = [xoshiro256pp(lane) for lane in lanes]
         for l, u in enumerate(draw):
             lowest = equal[l] & -equal[l]

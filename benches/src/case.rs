@@ -46,7 +46,7 @@ impl Op {
         }
     }
 
-    /// The drop probabilities worth a row. A general one needs a dozen random bits per element, one
+    /// The drop probabilities worth a row. A general one needs ten random bits per element, one
     /// half needs a single bit. Backward draws nothing, so one probability stands for all; for the
     /// pairs one is enough to compare them.
     #[must_use]

@@ -22,7 +22,10 @@ pub const BLOCK: usize = 512;
 pub const LANES: usize = 8;
 
 /// Digits of the threshold that are compared one at a time, for all elements of a block at once.
-pub const DIGITS: usize = 8;
+pub const DIGITS: usize = 9;
+
+/// Draws after the digits, at least, in each of which every lane settles one element.
+pub const ROUNDS: usize = 1;
 
 /// The random bits of one tile: eight lanes of xoshiro256++.
 #[derive(Clone, Debug)]
@@ -60,10 +63,10 @@ impl TileStream {
     /// The next 512 keep bits: element `64 l + b` of the block is bit `b` of word `l`.
     ///
     /// Each element compares a random number, drawn digit by digit, with the threshold, most
-    /// significant digit first, and is decided at the first digit that differs. The first eight
-    /// digits are compared for all 512 at once, a digit a draw. The two elements or so that are
-    /// undecided after them compare the 56 remaining digits at once with the bits of one 64-bit
-    /// draw: each lane settles its lowest undecided element, until none is left.
+    /// significant digit first, and is decided at the first digit that differs. The first nine
+    /// digits are compared for all 512 at once, a digit a draw. The element or so that is undecided
+    /// after them compares the 55 remaining digits at once with the bits of one 64-bit draw: each
+    /// lane settles its lowest undecided element, once, and again until none is left.
     pub fn block(&mut self, threshold: NonZeroU64) -> [u64; LANES] {
         let threshold = threshold.get();
         let mut below = [0; LANES];
@@ -86,7 +89,12 @@ impl TileStream {
             }
             rest <<= 1;
         }
-        while rest != 0 && equal != [0; LANES] {
+        if rest == 0 {
+            return below;
+        }
+        let mut rounds = 0;
+        while rounds < ROUNDS || equal != [0; LANES] {
+            rounds += 1;
             let draw = self.draw();
             for lane in 0..LANES {
                 let lowest = equal[lane] & equal[lane].wrapping_neg();

@@ -9,28 +9,34 @@
 //!   so far. A digit 1 of T moves the equal ones that drew 0 to `below`; a digit 0 discards the
 //!   equal ones that drew 1. Nothing is compared bit by bit in a loop over elements: a digit costs
 //!   two instructions for 512 elements.
-//! * Each digit halves the undecided. After eight, two of 512 are left on average, and going on
-//!   like this would spend 512 bits on them for each further digit. They are settled one per lane
-//!   instead: the 64 bits that the lane draws next *are* the further digits of its lowest undecided
-//!   element, and one comparison of 64-bit integers decides it. Four times in five one such draw
-//!   settles the block.
+//! * Each digit halves the undecided. After nine, one of 512 is left on average, and going on like
+//!   this would spend 512 bits on it for each further digit. It is settled by its lane instead: the
+//!   64 bits that the lane draws next *are* the further digits of its lowest undecided element, and
+//!   one comparison of 64-bit integers decides it. One such draw is always made; in one block of
+//!   eighteen it is not enough.
 //!
-//! The number of digits balances the two. Instructions of the AVX-512 form per block, predicted
-//! from the probabilities at 12 a digit and 15 a round, with a mispredicted branch put at 30:
+//! The numbers of digits and of rounds balance instructions against mispredicted branches.
+//! `fill_mask` for a general p, f32, as a ratio to a copy in the level 2 cache of a Zen 5:
 //!
-//! | digits at once, then by lanes | draws | instructions | of it mispredictions |
-//! |---|---|---|---|
-//! | 7, at least two rounds | 9.1 | 119 | 3 |
-//! | **8, then as many rounds as it takes** | 9.2 | 120 | 6 |
-//! | 9, as many rounds as it takes | 10.1 | 126 | 2 |
-//! | all, looking for the end after 12 | 12.2 | 151 | 4 |
+//! | digits at once, then by lanes | draws | not enough | avx512 | avx2 |
+//! |---|---|---|---|---|
+//! | 7, at least two rounds | 9.1 | 11 % | 0.68 | 2.31 |
+//! | 8, as many rounds as it takes | 9.2 | 13 %, 68 %, 17 % for 0, 1, 2 | 0.86 | 2.18 |
+//! | 8, at least two rounds | 10.0 | 1.7 % | 0.64 | 2.40 |
+//! | **9, at least one round** | 10.1 | 5.6 % | 0.67 | 1.89 |
+//!
+//! Deciding all of them digit by digit, and looking for the end after 12, takes 12.2 draws.
+//! Measure with a mask of its own for every call: a predictor learns one that is made over and over
+//! by heart, and the second row is then 0.57.
 
 use core::num::NonZeroU64;
 
 use crate::key::MaskKey;
 use crate::mask::{BitSlice, BitSliceMut, WORD};
 use crate::simd::{MAX_TILES, Simd};
-use crate::stream::{BLOCK, DIGITS, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TILE};
+use crate::stream::{
+    BLOCK, DIGITS, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, ROUNDS, TILE,
+};
 
 /// The words of as many tiles as are made at a time, aligned so that no vector of them straddles two cache lines.
 #[repr(align(64))]
@@ -173,16 +179,28 @@ impl<S: Simd, const N: usize> TileBits<S, N> {
                 return below;
             }
         }
+        for _ in 0..ROUNDS {
+            for n in 0..N {
+                self.settle(n, rest, &mut below[n], &mut equal[n]);
+            }
+        }
         for n in 0..N {
             while !simd.all_zero(equal[n]) {
-                let u = self.draw(n);
-                let others = simd.and(equal[n], simd.sub(equal[n], simd.splat(1)));
-                let lowest = simd.xor(equal[n], others);
-                below[n] = simd.or(below[n], simd.where_less(u, simd.splat(rest), lowest));
-                equal[n] = others;
+                self.settle(n, rest, &mut below[n], &mut equal[n]);
             }
         }
         below
+    }
+
+    /// Decides the lowest undecided element of each lane of tile `n` by the remaining digits.
+    #[inline(always)]
+    fn settle(&mut self, n: usize, rest: u64, below: &mut S::Words, equal: &mut S::Words) {
+        let simd = self.simd;
+        let u = self.draw(n);
+        let others = simd.and(*equal, simd.sub(*equal, simd.splat(1)));
+        let lowest = simd.xor(*equal, others);
+        *below = simd.or(*below, simd.where_less(u, simd.splat(rest), lowest));
+        *equal = others;
     }
 }
 
