@@ -223,9 +223,9 @@ fn philox4x32<S: Simd>(simd: S, key: MaskKey, keys: [S::Words; 2]) -> [[S::Words
         for ([c0, c1, c2, c3], [k0, k1]) in counters.iter_mut().zip(&mut keys) {
             let p0 = simd.mul_low_halves(*c0, m0);
             let p1 = simd.mul_low_halves(*c2, m1);
-            *c0 = simd.xor(simd.xor(simd.shr(p1, 32), *c1), *k0);
+            *c0 = simd.xor3(simd.shr(p1, 32), *c1, *k0);
             *c1 = p1;
-            *c2 = simd.xor(simd.xor(simd.shr(p0, 32), *c3), *k1);
+            *c2 = simd.xor3(simd.shr(p0, 32), *c3, *k1);
             *c3 = p0;
             *k0 = simd.add(*k0, w0);
             *k1 = simd.add(*k1, w1);

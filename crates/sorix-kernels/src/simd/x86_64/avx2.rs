@@ -92,34 +92,29 @@ impl Simd for Avx2 {
 }
 
 /// All ones in the 32-bit lanes whose bit is set in bits `at` to `at + 7` of `bits`.
-///
-/// The half of the word that holds the bits goes to every lane, and each lane looks at its own bit;
-/// `at` being a constant, the bit patterns are four constants in all.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn spread_32(bits: u64, at: usize) -> __m256i {
-    let half = (bits >> (at / 32 * 32)) as u32;
-    let own = _mm256_sllv_epi32(
-        _mm256_set1_epi32(1 << (at % 32)),
-        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-    );
-    _mm256_cmpeq_epi32(
-        _mm256_and_si256(_mm256_set1_epi32(half.cast_signed()), own),
-        own,
-    )
+    spread(bits, at, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
-/// All ones in the 64-bit lanes whose bit is set in bits `at` to `at + 3` of `bits`.
-///
-/// As [`spread_32`], with every 32-bit lane looking at the bit of its pair.
+/// All ones in the 64-bit lanes whose bit is set in bits `at` to `at + 3` of `bits`: both halves of
+/// a lane look at its bit.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn spread_64(bits: u64, at: usize) -> __m256i {
+    spread(bits, at, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))
+}
+
+/// All ones in the 32-bit lanes whose bit, `own` bits after bit `at` of `bits`, is set.
+///
+/// The half of the word that holds the bits goes to every lane, and each lane looks at its own bit;
+/// `at` being a constant, the bit patterns are constants too.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn spread(bits: u64, at: usize, own: __m256i) -> __m256i {
     let half = (bits >> (at / 32 * 32)) as u32;
-    let own = _mm256_sllv_epi32(
-        _mm256_set1_epi32(1 << (at % 32)),
-        _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3),
-    );
+    let own = _mm256_sllv_epi32(_mm256_set1_epi32(1 << (at % 32)), own);
     _mm256_cmpeq_epi32(
         _mm256_and_si256(_mm256_set1_epi32(half.cast_signed()), own),
         own,
