@@ -145,6 +145,12 @@ impl Module for Dropout {
         }
     }
 
+    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
+        if let Some(generator) = &self.generator {
+            visit("generator", generator);
+        }
+    }
+
     fn mode(&self) -> Option<Mode> {
         Some(self.mode)
     }

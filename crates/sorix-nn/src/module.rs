@@ -1,10 +1,12 @@
 //! [`Module`]: what a layer is.
 
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use sorix_core::Tensor;
 
 use crate::error::Result;
+use crate::generator::Generator;
 use crate::mode::Mode;
 
 /// A layer, or a network of layers.
@@ -66,6 +68,13 @@ pub trait Module: Debug + Send + Sync {
     /// Calls `visit` with the name of each tensor that the module itself, not one of its children,
     /// has for an optimiser to change. By default there are none.
     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        let _ = visit;
+    }
+
+    /// Calls `visit` with the name of each generator that the module itself, not one of its children,
+    /// takes keys from: what a checkpoint has to keep beside the parameters. By default there are
+    /// none; the [one of the process](crate::default_generator) belongs to no module.
+    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
         let _ = visit;
     }
 
@@ -131,6 +140,33 @@ pub trait Module: Debug + Send + Sync {
         });
         parameters
     }
+
+    /// The generators, here and in all modules below, by names made in the same way. One that
+    /// several modules share appears once for each.
+    ///
+    /// ```
+    /// use sorix_nn::{Dropout, Generator, Module, Sequential};
+    ///
+    /// let net = Sequential::new()
+    ///     .with(Dropout::new(0.5)?) // the generator of the process
+    ///     .with(Dropout::new(0.5)?.generator(Generator::new(42)));
+    /// let generators = net.named_generators();
+    /// assert_eq!(generators.len(), 1);
+    /// assert_eq!((&*generators[0].0, generators[0].1.seed()), ("1.generator", 42));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    fn named_generators(&self) -> Vec<(String, Arc<Generator>)> {
+        let mut generators = Vec::new();
+        self.visit_own_generators(&mut |name, generator| {
+            generators.push((name.to_owned(), Arc::clone(generator)));
+        });
+        self.visit_children(&mut |child_name, child| {
+            let below = child.named_generators().into_iter();
+            generators
+                .extend(below.map(|(name, generator)| (format!("{child_name}.{name}"), generator)));
+        });
+        generators
+    }
 }
 
 /// A boxed module is that module.
@@ -141,6 +177,10 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
         (**self).visit_own_parameters(visit);
+    }
+
+    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
+        (**self).visit_own_generators(visit);
     }
 
     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
@@ -161,5 +201,9 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn named_parameters(&self) -> Vec<(String, Tensor)> {
         (**self).named_parameters()
+    }
+
+    fn named_generators(&self) -> Vec<(String, Arc<Generator>)> {
+        (**self).named_generators()
     }
 }

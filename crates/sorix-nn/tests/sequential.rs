@@ -115,6 +115,20 @@ fn parameters_are_named_by_their_path() {
 }
 
 #[test]
+fn generators_are_named_by_their_path_and_are_the_ones_in_use() {
+    let net = nested();
+    let generators = net.named_generators();
+    let seeds: Vec<(&str, u64)> = generators
+        .iter()
+        .map(|(name, generator)| (name.as_str(), generator.seed()))
+        .collect();
+    assert_eq!(seeds, [("0.generator", 2), ("1.0.1.0.generator", 1)]);
+    net.forward(&Tensor::ones([4], DType::F64).unwrap())
+        .unwrap();
+    assert!(generators.iter().all(|(_, g)| g.state().offset == 1));
+}
+
+#[test]
 fn parameters_are_the_leaves_themselves() {
     let net = nested();
     let x = Tensor::ones([64], DType::F64).unwrap();
