@@ -89,6 +89,18 @@ pub enum Error {
         /// The shape of the tensor.
         shape: Vec<usize>,
     },
+    /// Bounds in the wrong order, or not numbers.
+    #[error("{op}: expected {expected}, got {low} and {high}")]
+    Bounds {
+        /// The operation.
+        op: &'static str,
+        /// What the bounds have to be.
+        expected: &'static str,
+        /// The lower bound that came.
+        low: f64,
+        /// The upper bound that came.
+        high: f64,
+    },
     /// A shape whose elements or bytes are too many to count in an `isize`.
     #[error("{op}: a tensor of shape {shape:?} and dtype {dtype} is too large to address")]
     TooLarge {

@@ -6,6 +6,7 @@
 
 mod add;
 mod contiguous;
+mod div;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 mod expand;
@@ -18,3 +19,4 @@ mod reshape;
 mod sub;
 mod sum;
 mod to_dtype;
+mod unary;

@@ -1,0 +1,111 @@
+//! Division.
+
+use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::dtype::{Scalar, dispatch};
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The quotient with another tensor, elementwise; shapes broadcast as NumPy's. What is divided by
+    /// 0 becomes infinite or NaN, as with numbers.
+    ///
+    /// # Errors
+    ///
+    /// Where dtypes differ, or shapes do not broadcast.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([[1.0], [2.0]]).div(&tensor([4.0, 0.0]))?;
+    /// assert_eq!(x.to_vec::<f64>()?, [0.25, f64::INFINITY, 0.5, f64::INFINITY]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn div(&self, other: &Self) -> Result<Self> {
+        let op = "div";
+        let dtype = self.common_dtype(op, other)?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, |x, y| x / y))?;
+        Ok(record(output, &[self, other], || DivBackward {
+            dividend: self.shape_if_needed(),
+            divisor: other.shape_if_needed().map(|shape| Divisor {
+                shape,
+                dividend: SavedTensor::new(self),
+            }),
+            by: SavedTensor::new(other),
+        }))
+    }
+
+    /// The quotient with a number, which is rounded to the type the dtype computes in.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([1.0, 3.0]).div_scalar(4.0)?.to_vec::<f64>()?, [0.25, 0.75]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn div_scalar(&self, number: f64) -> Result<Self> {
+        let op = "div_scalar";
+        let output = dispatch!(self.dtype(), T => {
+            let number = <T as Scalar>::Acc::nearest(number);
+            elementwise::map::<T>(op, self, |x| x / number)
+        })?;
+        Ok(record(output, &[self], || DivScalarBackward { number }))
+    }
+}
+
+#[derive(Debug)]
+struct DivBackward {
+    /// The shape of the dividend, where it gets a gradient.
+    dividend: Option<Box<[usize]>>,
+    divisor: Option<Divisor>,
+    /// What was divided by.
+    by: SavedTensor,
+}
+
+/// What the divisor's gradient is made of, besides the divisor.
+#[derive(Debug)]
+struct Divisor {
+    shape: Box<[usize]>,
+    dividend: SavedTensor,
+}
+
+impl Function for DivBackward {
+    fn name(&self) -> &'static str {
+        "DivBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let by = self.by.get(self)?;
+        let quotient = grad.div(by)?;
+        let divisor = match &self.divisor {
+            Some(Divisor { shape, dividend }) => {
+                // d(x / y) / dy = -(x / y) / y, and not -x / y², which overflows sooner.
+                let slope = dividend.get(self)?.div(by)?.neg()?;
+                Some(quotient.mul(&slope)?.sum_to(self.name(), shape)?)
+            }
+            None => None,
+        };
+        let dividend = match &self.dividend {
+            Some(shape) => Some(quotient.sum_to(self.name(), shape)?),
+            None => None,
+        };
+        Ok(vec![dividend, divisor])
+    }
+}
+
+#[derive(Debug)]
+struct DivScalarBackward {
+    number: f64,
+}
+
+impl Function for DivScalarBackward {
+    fn name(&self) -> &'static str {
+        "DivScalarBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad.div_scalar(self.number)?)])
+    }
+}

@@ -1,0 +1,39 @@
+//! The exponential.
+
+use super::{Real, Saved, Unary, apply};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// e to the power of each element.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([0.0, f64::NEG_INFINITY]).exp()?.to_vec::<f64>()?, [1.0, 0.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn exp(&self) -> Result<Self> {
+        apply(self, Exp)
+    }
+}
+
+#[derive(Debug)]
+struct Exp;
+
+impl Unary for Exp {
+    const OP: &'static str = "exp";
+    const BACKWARD: &'static str = "ExpBackward";
+    const SAVED: Saved = Saved::Output;
+
+    fn value<A: Real>(&self, x: A) -> A {
+        x.exp()
+    }
+
+    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
+        grad * y
+    }
+}

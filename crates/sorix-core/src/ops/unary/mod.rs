@@ -1,0 +1,86 @@
+//! Functions of one number, applied to every element: a file for each, all of one shape.
+//!
+//! A file names its function by a type that implements [`Unary`]: the value, and the gradient from
+//! what is saved. [`apply`] and [`UnaryBackward`] do the rest for all of them.
+
+mod abs;
+mod clamp;
+mod exp;
+mod gelu;
+mod log;
+mod powf;
+mod relu;
+mod sigmoid;
+mod sqrt;
+mod tanh;
+
+use core::fmt::Debug;
+
+use num_traits::Float;
+
+use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::dtype::{Scalar, dispatch};
+use crate::error::Result;
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+/// A type that is computed in: f32 or f64.
+trait Real: Scalar<Acc = Self> + Float {}
+
+impl<A: Scalar<Acc = A> + Float> Real for A {}
+
+/// A function of one number.
+trait Unary: Debug + Send + Sync + 'static {
+    /// The operation's name in errors.
+    const OP: &'static str;
+
+    /// The name of its backward.
+    const BACKWARD: &'static str;
+
+    /// What the gradient is computed from. The output is as good as free where the next operation
+    /// saves it too, as its input.
+    const SAVED: Saved;
+
+    /// The function.
+    fn value<A: Real>(&self, x: A) -> A;
+
+    /// The gradient at `saved`, from that of the value.
+    fn gradient<A: Real>(&self, saved: A, grad: A) -> A;
+}
+
+/// What a [`Unary`] saves for backward.
+enum Saved {
+    Input,
+    Output,
+}
+
+fn apply<U: Unary>(x: &Tensor, unary: U) -> Result<Tensor> {
+    let output = dispatch!(x.dtype(), T => elementwise::map::<T>(U::OP, x, |x| unary.value(x)))?;
+    let saved = SavedTensor::new(match U::SAVED {
+        Saved::Input => x,
+        Saved::Output => &output,
+    });
+    Ok(record(output, &[x], || UnaryBackward { unary, saved }))
+}
+
+#[derive(Debug)]
+struct UnaryBackward<U> {
+    unary: U,
+    saved: SavedTensor,
+}
+
+impl<U: Unary> Function for UnaryBackward<U> {
+    fn name(&self) -> &'static str {
+        U::BACKWARD
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let saved = self.saved.get(self)?;
+        let gradient = dispatch!(grad.dtype(), T => {
+            elementwise::zip::<T>(self.name(), saved, &grad, |saved, grad| {
+                self.unary.gradient(saved, grad)
+            })
+        })?;
+        Ok(vec![Some(gradient)])
+    }
+}

@@ -1,0 +1,40 @@
+//! The rectifier.
+
+use super::{Real, Saved, Unary, apply};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// Each element where it is greater than 0, else `+0.0`; NaN stays NaN. The derivative is 1
+    /// where it is greater than 0 or NaN, else 0, as in PyTorch.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([-1.0, 0.0, 2.0]).relu()?.to_vec::<f64>()?, [0.0, 0.0, 2.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn relu(&self) -> Result<Self> {
+        apply(self, Relu)
+    }
+}
+
+#[derive(Debug)]
+struct Relu;
+
+impl Unary for Relu {
+    const OP: &'static str = "relu";
+    const BACKWARD: &'static str = "ReluBackward";
+    const SAVED: Saved = Saved::Output;
+
+    fn value<A: Real>(&self, x: A) -> A {
+        if x <= A::zero() { A::zero() } else { x }
+    }
+
+    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
+        if y <= A::zero() { A::zero() } else { grad }
+    }
+}

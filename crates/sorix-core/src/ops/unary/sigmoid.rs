@@ -1,0 +1,40 @@
+//! The logistic function.
+
+use super::{Real, Saved, Unary, apply};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// `1 / (1 + exp(-x))` of each element.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([0.0, -1000.0, 1000.0]).sigmoid()?.to_vec::<f64>()?, [0.5, 0.0, 1.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn sigmoid(&self) -> Result<Self> {
+        apply(self, Sigmoid)
+    }
+}
+
+#[derive(Debug)]
+struct Sigmoid;
+
+impl Unary for Sigmoid {
+    const OP: &'static str = "sigmoid";
+    const BACKWARD: &'static str = "SigmoidBackward";
+    const SAVED: Saved = Saved::Output;
+
+    fn value<A: Real>(&self, x: A) -> A {
+        // Where exp overflows, the quotient is the 0 that it should be.
+        (A::one() + (-x).exp()).recip()
+    }
+
+    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
+        grad * (A::one() - y) * y
+    }
+}

@@ -1,0 +1,39 @@
+//! The square root.
+
+use super::{Real, Saved, Unary, apply};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The square root of each element; NaN for negative ones. The derivative at 0 is infinite.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([4.0, 0.25]).sqrt()?.to_vec::<f64>()?, [2.0, 0.5]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn sqrt(&self) -> Result<Self> {
+        apply(self, Sqrt)
+    }
+}
+
+#[derive(Debug)]
+struct Sqrt;
+
+impl Unary for Sqrt {
+    const OP: &'static str = "sqrt";
+    const BACKWARD: &'static str = "SqrtBackward";
+    const SAVED: Saved = Saved::Output;
+
+    fn value<A: Real>(&self, x: A) -> A {
+        x.sqrt()
+    }
+
+    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
+        grad / (y + y)
+    }
+}

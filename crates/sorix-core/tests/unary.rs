@@ -1,0 +1,282 @@
+//! Functions of one number: fixed values, corners, halves.
+
+mod common;
+
+use common::{numbers, values};
+use half::{bf16, f16};
+use sorix_core::{DType, Result, Tensor, tensor};
+
+type Op = fn(&Tensor) -> Result<Tensor>;
+
+/// x, f(x) and f'(x), by Python's math module with 17 digits.
+const KNOWN: &[(&str, Op, f64, f64, f64)] = &[
+    (
+        "exp",
+        Tensor::exp,
+        0.5,
+        1.6487212707001282,
+        1.6487212707001282,
+    ),
+    ("log", Tensor::log, 0.5, -0.6931471805599453, 2.0),
+    (
+        "sqrt",
+        Tensor::sqrt,
+        2.0,
+        1.4142135623730951,
+        0.35355339059327373,
+    ),
+    (
+        "powf(2.5)",
+        |x| x.powf(2.5),
+        2.0,
+        5.656854249492381,
+        7.0710678118654755,
+    ),
+    ("powf(-1)", |x| x.powf(-1.0), -4.0, -0.25, -0.0625),
+    (
+        "tanh",
+        Tensor::tanh,
+        0.5,
+        0.46211715726000973,
+        0.7864477329659275,
+    ),
+    (
+        "sigmoid",
+        Tensor::sigmoid,
+        0.5,
+        0.6224593312018546,
+        0.2350037122015945,
+    ),
+    (
+        "gelu",
+        Tensor::gelu,
+        0.5,
+        0.34573123063700656,
+        0.8674951246561629,
+    ),
+    (
+        "gelu",
+        Tensor::gelu,
+        -3.0,
+        -0.004049694094890287,
+        -0.011945647204183927,
+    ),
+    // The lower tail, where 1 + erf would have cancelled to 0.
+    (
+        "gelu",
+        Tensor::gelu,
+        -9.0,
+        -1.015729565358458e-18,
+        -9.13893737390664e-18,
+    ),
+    (
+        "gelu_tanh",
+        Tensor::gelu_tanh,
+        0.5,
+        0.34571400982514394,
+        0.8673699035346424,
+    ),
+    ("abs", Tensor::abs, -0.75, 0.75, -1.0),
+    ("relu", Tensor::relu, 0.75, 0.75, 1.0),
+    ("relu", Tensor::relu, -0.75, 0.0, 0.0),
+    ("clamp", |x| x.clamp(-1.0, 1.0), 0.75, 0.75, 1.0),
+    ("clamp", |x| x.clamp(-1.0, 1.0), 1.75, 1.0, 0.0),
+];
+
+#[test]
+fn values_and_derivatives() {
+    for &(name, op, x, value, derivative) in KNOWN {
+        let x = tensor(x).requires_grad(true);
+        let y = op(&x).unwrap();
+        y.backward().unwrap();
+        // In the tail of gelu, the argument's rounding alone is 81 times that of a double.
+        let near = |got: f64, known: f64| (got - known).abs() <= 2e-14 * known.abs();
+        let (y, grad) = (y.item().unwrap(), x.grad().unwrap().item().unwrap());
+        assert!(near(y, value), "{name}({x}): {y}, not {value}");
+        assert!(
+            near(grad, derivative),
+            "{name}'({x}): {grad}, not {derivative}"
+        );
+    }
+}
+
+/// Values and gradients of 1 where PyTorch had to decide something.
+#[test]
+fn corners_are_as_in_pytorch() {
+    const NAN: f64 = f64::NAN;
+    const INF: f64 = f64::INFINITY;
+    type Row = (
+        &'static str,
+        Op,
+        &'static [f64],
+        &'static [f64],
+        &'static [f64],
+    );
+    let rows: &[Row] = &[
+        (
+            "relu",
+            Tensor::relu,
+            &[0.0, -0.0, NAN, INF, -INF],
+            &[0.0, 0.0, NAN, INF, 0.0],
+            &[0.0, 0.0, 1.0, 1.0, 0.0],
+        ),
+        (
+            "abs",
+            Tensor::abs,
+            &[0.0, -0.0, NAN, -INF],
+            &[0.0, 0.0, NAN, INF],
+            &[0.0, 0.0, 0.0, -1.0],
+        ),
+        (
+            "clamp",
+            |x| x.clamp(-1.0, 2.0),
+            &[-1.0, 2.0, NAN, INF],
+            &[-1.0, 2.0, NAN, 2.0],
+            &[1.0, 1.0, 0.0, 0.0],
+        ),
+        (
+            "powf(0)",
+            |x| x.powf(0.0),
+            &[0.0, NAN, INF],
+            &[1.0; 3],
+            &[0.0; 3],
+        ),
+        ("powf(1)", |x| x.powf(1.0), &[0.0], &[0.0], &[1.0]),
+        (
+            "powf(0.5)",
+            |x| x.powf(0.5),
+            &[0.0, -1.0],
+            &[0.0, NAN],
+            &[INF, NAN],
+        ),
+        ("sqrt", Tensor::sqrt, &[0.0, -1.0], &[0.0, NAN], &[INF, NAN]),
+        ("log", Tensor::log, &[0.0, -1.0], &[-INF, NAN], &[INF, -1.0]),
+        (
+            "exp",
+            Tensor::exp,
+            &[-INF, 1000.0],
+            &[0.0, INF],
+            &[0.0, INF],
+        ),
+        (
+            "tanh",
+            Tensor::tanh,
+            &[-INF, INF, NAN],
+            &[-1.0, 1.0, NAN],
+            &[0.0, 0.0, NAN],
+        ),
+        (
+            "sigmoid",
+            Tensor::sigmoid,
+            &[-INF, INF, -800.0],
+            &[0.0, 1.0, 0.0],
+            &[0.0; 3],
+        ),
+    ];
+    // By bits, so that -0.0 is not 0.0, with one NaN for all.
+    let bits = |values: Vec<f64>| -> Vec<u64> {
+        let bits = |value: f64| if value.is_nan() { NAN } else { value }.to_bits();
+        values.into_iter().map(bits).collect()
+    };
+    for &(name, op, x, value, gradient) in rows {
+        for dtype in common::DTYPES {
+            let x = tensor(x).to_dtype(dtype).unwrap().requires_grad(true);
+            let y = op(&x).unwrap();
+            y.backward_with(&Tensor::ones(y.shape(), dtype).unwrap())
+                .unwrap();
+            assert_eq!(bits(values(&y)), bits(value.to_vec()), "{name} in {dtype}");
+            assert_eq!(
+                bits(values(&x.grad().unwrap())),
+                bits(gradient.to_vec()),
+                "{name}' in {dtype}"
+            );
+        }
+    }
+}
+
+/// A gradient that is not a number is no reason to spoil what it does not flow through.
+#[test]
+fn relu_and_clamp_select_the_gradient() {
+    for op in [Tensor::relu, |x: &Tensor| x.clamp(0.0, 1.0)] {
+        let x = tensor([-1.0, 0.5]).requires_grad(true);
+        op(&x)
+            .unwrap()
+            .backward_with(&tensor([f64::NAN, 2.0]))
+            .unwrap();
+        assert_eq!(x.grad().unwrap().to_vec::<f64>().unwrap(), [0.0, 2.0]);
+    }
+}
+
+#[test]
+fn halves_round_once() {
+    let numbers = numbers(200, 1);
+    let x = tensor(numbers.as_slice());
+    let (halves, brains) = (
+        x.to_dtype(DType::F16).unwrap(),
+        x.to_dtype(DType::BF16).unwrap(),
+    );
+    for (x, y) in halves
+        .to_vec::<f16>()
+        .unwrap()
+        .iter()
+        .zip(halves.exp().unwrap().to_vec().unwrap())
+    {
+        assert_eq!(f16::from_f32(x.to_f32().exp()), y);
+    }
+    for (x, y) in brains
+        .to_vec::<bf16>()
+        .unwrap()
+        .iter()
+        .zip(brains.tanh().unwrap().to_vec().unwrap())
+    {
+        assert_eq!(bf16::from_f32(x.to_f32().tanh()), y);
+    }
+    // 1/3 in one rounding; by way of a rounded reciprocal of 3 it would be another number.
+    let third = tensor([bf16::from_f32(5.0)])
+        .div(&tensor([bf16::from_f32(3.0)]))
+        .unwrap();
+    assert_eq!(third.item::<bf16>().unwrap(), bf16::from_f32(5.0 / 3.0));
+    let third = tensor([f16::from_f32(5.0)]).div_scalar(3.0).unwrap();
+    assert_eq!(third.item::<f16>().unwrap(), f16::from_f32(5.0 / 3.0));
+}
+
+#[test]
+fn division_broadcasts_and_refuses() {
+    let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
+    let y = tensor([2.0, 4.0]).requires_grad(true);
+    let quotient = x.div(&y).unwrap();
+    assert_eq!(values(&quotient), [0.5, 0.5, 1.5, 1.0]);
+    quotient.sum().unwrap().backward().unwrap();
+    assert_eq!(values(&x.grad().unwrap()), [0.5, 0.25, 0.5, 0.25]);
+    assert_eq!(values(&y.grad().unwrap()), [-1.0, -0.375]);
+    let by_zero = tensor([1.0, -1.0, 0.0]).div(&tensor(0.0)).unwrap();
+    assert_eq!(values(&by_zero)[..2], [f64::INFINITY, f64::NEG_INFINITY]);
+    assert!(values(&by_zero)[2].is_nan());
+    // The square of the divisor would overflow f16.
+    let divisor = tensor([f16::from_f32(512.0)]).requires_grad(true);
+    tensor([f16::from_f32(512.0)])
+        .div(&divisor)
+        .unwrap()
+        .backward()
+        .unwrap();
+    assert_eq!(values(&divisor.grad().unwrap()), [-1.0 / 512.0]);
+
+    let messages = [
+        (
+            x.div(&tensor([1.0; 3])),
+            "div: shapes [2, 2] and [3] do not broadcast",
+        ),
+        (
+            x.div(&tensor(1.0_f32)),
+            "div: operands must have one dtype, got sorix.float64 and sorix.float32",
+        ),
+        (x.clamp(2.0, 1.0), "clamp: expected min <= max, got 2 and 1"),
+        (
+            x.clamp(f64::NAN, 1.0),
+            "clamp: expected min <= max, got NaN and 1",
+        ),
+    ];
+    for (result, message) in messages {
+        assert_eq!(result.unwrap_err().to_string(), message);
+    }
+}
