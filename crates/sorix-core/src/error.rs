@@ -176,6 +176,14 @@ pub enum Error {
         /// The strides of the tensor.
         strides: Vec<usize>,
     },
+    /// A shape of a mask that does not cover the tensor.
+    #[error("{op}: {error}")]
+    MaskShape {
+        /// The operation.
+        op: &'static str,
+        /// Which shapes, and what was expected.
+        error: sorix_kernels::BroadcastError,
+    },
     /// A dropout kernel refused.
     #[error(transparent)]
     Kernel(#[from] sorix_kernels::Error),

@@ -46,5 +46,5 @@ pub use data::{Rectangular, TensorData};
 pub use dtype::{DType, Scalar};
 pub use error::{Error, Result};
 pub use ops::dropout::SaveMask;
-pub use sorix_kernels::{DropRate, InvalidRate, MaskKey, MaskWindow};
+pub use sorix_kernels::{Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskWindow};
 pub use tensor::{Tensor, tensor};

@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{check_gradients, random};
-use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor};
+use sorix_core::{Affine, BitMask, DType, DropRate, MaskKey, SaveMask, Tensor};
 
 /// Pairs of shapes that broadcast in every way there is.
 const PAIRS: [(&[usize], &[usize]); 8] = [
@@ -100,6 +102,39 @@ fn dropout() {
                     .transpose(0, 1)?
                     .mul(&x[0])
             });
+        }
+    }
+}
+
+#[test]
+fn dropout_by_smaller_masks_and_of_other_maps() {
+    let (key, affine) = (
+        MaskKey::new(5, 3),
+        Affine {
+            scale: 1.5,
+            shift: 0.25,
+            dropped: -2.0,
+        },
+    );
+    let x = [random(&[2, 3, 4], 1)];
+    for mask_shape in [[2, 3, 4], [2, 3, 1], [2, 1, 4], [1, 3, 1], [1, 1, 1]] {
+        let mask: Arc<BitMask> = Arc::new(
+            (0..mask_shape.iter().product())
+                .map(|i: usize| i % 3 != 1)
+                .collect(),
+        );
+        check_gradients(&x, |x| x[0].apply_mask(mask.clone(), &mask_shape, -3.0));
+        for p in [0.0, 0.25, 0.7, 1.0] {
+            let rate = DropRate::new(p).unwrap();
+            for save in [SaveMask::Bits, SaveMask::Replay] {
+                check_gradients(&x, |x| x[0].dropout_broadcast(rate, key, &mask_shape, save));
+                check_gradients(&x, |x| {
+                    x[0].transpose(0, 2)?
+                        .transpose(0, 2)?
+                        .dropout_affine(rate, key, &mask_shape, affine, save)?
+                        .mul(&x[0])
+                });
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use core::fmt::Debug;
 
 use half::{bf16, f16};
 
-use crate::job::{Dropout, FillMask, MaskScale};
+use crate::job::{Dropout, FillMask, MaskAffine, MaskScale};
 use crate::reference;
 use crate::simd::Simd;
 
@@ -72,6 +72,26 @@ pub trait Backend: Debug + Send + Sync {
         reference::mask_scale(job);
     }
 
+    /// Applies a mask and an affine map to f32.
+    fn mask_affine_f32(&self, job: MaskAffine<'_, f32>) {
+        reference::mask_affine(job);
+    }
+
+    /// Applies a mask and an affine map to f64.
+    fn mask_affine_f64(&self, job: MaskAffine<'_, f64>) {
+        reference::mask_affine(job);
+    }
+
+    /// Applies a mask and an affine map to bf16.
+    fn mask_affine_bf16(&self, job: MaskAffine<'_, bf16>) {
+        reference::mask_affine(job);
+    }
+
+    /// Applies a mask and an affine map to f16.
+    fn mask_affine_f16(&self, job: MaskAffine<'_, f16>) {
+        reference::mask_affine(job);
+    }
+
     /// Makes a mask and applies it to f32.
     fn dropout_f32(&self, job: Dropout<'_, f32>) {
         job.compose(
@@ -137,6 +157,22 @@ impl<S: Simd> Backend for SimdBackend<S> {
     }
 
     fn mask_scale_f16(&self, job: MaskScale<'_, f16>) {
+        self.0.vectorize(job);
+    }
+
+    fn mask_affine_f32(&self, job: MaskAffine<'_, f32>) {
+        self.0.vectorize(job);
+    }
+
+    fn mask_affine_f64(&self, job: MaskAffine<'_, f64>) {
+        self.0.vectorize(job);
+    }
+
+    fn mask_affine_bf16(&self, job: MaskAffine<'_, bf16>) {
+        self.0.vectorize(job);
+    }
+
+    fn mask_affine_f16(&self, job: MaskAffine<'_, f16>) {
         self.0.vectorize(job);
     }
 }

@@ -29,6 +29,8 @@
 //! All functions return [`Error`], and have then written nothing, where lengths differ, where a
 //! window reaches beyond element 2^64 - 1, and where the active backend cannot be had.
 
+use crate::affine::Affine;
+use crate::broadcast::Broadcast;
 use crate::element::Element;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -238,4 +240,106 @@ pub fn apply_in_place<'m, T: Element>(
     x: &mut [T],
 ) -> Result<(), Error> {
     Engine::active()?.apply_in_place(rate, mask, x)
+}
+
+/// A mask of a smaller shape: bit for bit what [`apply`] writes for the mask that `shape` expands it
+/// to, which is never made. Forward, given a mask from [`fill_mask`], and backward are the same.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, Broadcast, DropRate, dropout};
+/// // Two rows of three, channels last: a bit for each channel.
+/// let channels = Broadcast::new(&[2, 3], &[1, 3])?;
+/// let mask = BitMask::from_bools(&[true, false, true]);
+/// let mut y = [9.0_f32; 6];
+/// dropout::apply_broadcast(DropRate::new(0.5)?, &mask, &channels, &[1., 2., 3., 4., 5., 6.], &mut y)?;
+/// assert_eq!(y, [2., 0., 6., 8., 0., 12.]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn apply_broadcast<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    shape: &Broadcast,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.apply_broadcast(rate, mask, shape, x, y)
+}
+
+/// [`apply_broadcast`], over the input itself.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, Broadcast, DropRate, dropout};
+/// let samples = Broadcast::new(&[2, 2], &[2, 1])?;
+/// let mut x = [1.0, 2.0, 3.0, 4.0];
+/// let mask = BitMask::from_bools(&[false, true]);
+/// dropout::apply_broadcast_in_place(DropRate::new(0.5)?, &mask, &samples, &mut x)?;
+/// assert_eq!(x, [0.0, 0.0, 6.0, 8.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn apply_broadcast_in_place<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    shape: &Broadcast,
+    x: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.apply_broadcast_in_place(rate, mask, shape, x)
+}
+
+/// Another map than inverted dropout's: `y = scale * x + shift` where the mask keeps, a constant
+/// elsewhere. See [`Affine`] for what is rounded when, and [`Broadcast::full`] for a mask with a bit
+/// for each element.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{Affine, BitMask, Broadcast, dropout};
+/// let mask = BitMask::from_bools(&[true, false]);
+/// let (rows, affine) = (Broadcast::new(&[2, 2], &[2, 1])?, Affine::scale(1.0));
+/// let mut y = [9.0; 4];
+/// dropout::apply_affine(affine, &mask, &rows, &[1.0, 2.0, 3.0, 4.0], &mut y)?;
+/// assert_eq!(y, [1.0, 2.0, 0.0, 0.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn apply_affine<'m, T: Element>(
+    affine: Affine,
+    mask: impl Into<BitSlice<'m>>,
+    shape: &Broadcast,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.apply_affine(affine, mask, shape, x, y)
+}
+
+/// [`apply_affine`], over the input itself.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{Affine, BitMask, Broadcast, dropout};
+/// let mut x = [1.0_f32, 2.0];
+/// let affine = Affine { scale: 3.0, shift: 1.0, dropped: -1.0 };
+/// let mask = BitMask::from_bools(&[true, false]);
+/// dropout::apply_affine_in_place(affine, &mask, &Broadcast::full(2), &mut x)?;
+/// assert_eq!(x, [4.0, -1.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn apply_affine_in_place<'m, T: Element>(
+    affine: Affine,
+    mask: impl Into<BitSlice<'m>>,
+    shape: &Broadcast,
+    x: &mut [T],
+) -> Result<(), Error> {
+    Engine::active()?.apply_affine_in_place(affine, mask, shape, x)
 }

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::backend::Backend;
-use crate::job::{Dropout, MaskScale};
+use crate::job::{Dropout, MaskAffine, MaskScale};
 use crate::rate::DropRate;
 
 mod sealed {
@@ -53,6 +53,23 @@ pub trait Element:
     #[must_use]
     fn times(self, scale: Self::Scale) -> Self;
 
+    /// What a kept element becomes in an [`Affine`](crate::Affine) form: widened, multiplied, the
+    /// product rounded, the shift added, and rounded once, to nearest, ties to even.
+    #[must_use]
+    fn times_plus(self, scale: Self::Scale, shift: Self::Scale) -> Self;
+
+    /// The number of the type computed in that is nearest to `value`.
+    #[must_use]
+    fn factor(value: f64) -> Self::Scale;
+
+    /// The element nearest to `value`.
+    #[must_use]
+    fn narrow(value: Self::Scale) -> Self;
+
+    /// Calls the method of `backend` that handles this type.
+    #[doc(hidden)]
+    fn mask_affine(backend: &dyn Backend, job: MaskAffine<'_, Self>);
+
     /// Calls the method of `backend` that handles this type.
     #[doc(hidden)]
     fn mask_scale(backend: &dyn Backend, job: MaskScale<'_, Self>);
@@ -63,7 +80,7 @@ pub trait Element:
 }
 
 macro_rules! element {
-    ($t:ty, $name:literal, $scale:ty, $zero:expr, $mask_scale:ident, $dropout:ident, |$x:ident, $s:ident| $times:expr) => {
+    ($t:ty, $name:literal, $scale:ty, $zero:expr, $mask_scale:ident, $mask_affine:ident, $dropout:ident, |$x:ident| $widen:expr, |$y:ident| $narrow:expr) => {
         impl sealed::Sealed for $t {}
 
         impl Element for $t {
@@ -77,8 +94,27 @@ macro_rules! element {
 
             #[inline(always)]
             fn times(self, scale: $scale) -> Self {
-                let ($x, $s) = (self, scale);
-                $times
+                let $x = self;
+                Self::narrow($widen * scale)
+            }
+
+            #[inline(always)]
+            fn times_plus(self, scale: $scale, shift: $scale) -> Self {
+                let $x = self;
+                Self::narrow($widen * scale + shift)
+            }
+
+            fn factor(value: f64) -> $scale {
+                value as $scale
+            }
+
+            #[inline(always)]
+            fn narrow($y: $scale) -> Self {
+                $narrow
+            }
+
+            fn mask_affine(backend: &dyn Backend, job: MaskAffine<'_, Self>) {
+                backend.$mask_affine(job);
             }
 
             fn mask_scale(backend: &dyn Backend, job: MaskScale<'_, Self>) {
@@ -98,8 +134,10 @@ element!(
     f32,
     0.0,
     mask_scale_f32,
+    mask_affine_f32,
     dropout_f32,
-    |x, s| x * s
+    |x| x,
+    |y| y
 );
 element!(
     f64,
@@ -107,8 +145,10 @@ element!(
     f64,
     0.0,
     mask_scale_f64,
+    mask_affine_f64,
     dropout_f64,
-    |x, s| x * s
+    |x| x,
+    |y| y
 );
 element!(
     bf16,
@@ -116,8 +156,10 @@ element!(
     f32,
     bf16::ZERO,
     mask_scale_bf16,
+    mask_affine_bf16,
     dropout_bf16,
-    |x, s| bf16::from_f32(x.to_f32() * s)
+    |x| x.to_f32(),
+    |y| bf16::from_f32(y)
 );
 element!(
     f16,
@@ -125,6 +167,8 @@ element!(
     f32,
     f16::ZERO,
     mask_scale_f16,
+    mask_affine_f16,
     dropout_f16,
-    |x, s| f16::from_f32(x.to_f32() * s)
+    |x| x.to_f32(),
+    |y| f16::from_f32(y)
 );

@@ -1,14 +1,16 @@
 //! [`Engine`]: a backend and how to run it.
 
+use crate::affine::Affine;
 use crate::backend::Backend;
+use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
 use crate::cache::last_level_bytes;
 use crate::dispatch;
 use crate::element::Element;
 use crate::error::{BackendError, Error, LengthError};
-use crate::job::{Dropout, FillMask, MaskScale};
+use crate::job::{Covered, Dropout, FillMask, MaskAffine, MaskBroadcast, MaskScale};
 use crate::key::MaskWindow;
-use crate::mask::{BitMask, BitSlice};
+use crate::mask::{BitMask, BitSlice, WORD};
 use crate::parallel::{self, Split};
 use crate::rate::{DropRate, KeepThreshold};
 
@@ -239,6 +241,131 @@ impl<'b> Engine<'b> {
         self.apply_in_place(rate, mask, dy)
     }
 
+    /// See [`dropout::apply_broadcast`](crate::dropout::apply_broadcast).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply_broadcast<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        shape: &Broadcast,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        self.cover_by_rate(rate, mask.into(), shape, Buffers::new(x, y)?)
+    }
+
+    /// See [`dropout::apply_broadcast_in_place`](crate::dropout::apply_broadcast_in_place).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply_broadcast_in_place<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        shape: &Broadcast,
+        x: &mut [T],
+    ) -> Result<(), Error> {
+        self.cover_by_rate(rate, mask.into(), shape, Buffers::in_place(x))
+    }
+
+    /// See [`dropout::apply_affine`](crate::dropout::apply_affine).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply_affine<'m, T: Element>(
+        self,
+        affine: Affine,
+        mask: impl Into<BitSlice<'m>>,
+        shape: &Broadcast,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        let buffers = Buffers::new(x, y)?;
+        check_cover(mask.into(), shape, &buffers)
+            .map(|mask| self.cover(affine, mask, shape, buffers))
+    }
+
+    /// See [`dropout::apply_affine_in_place`](crate::dropout::apply_affine_in_place).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn apply_affine_in_place<'m, T: Element>(
+        self,
+        affine: Affine,
+        mask: impl Into<BitSlice<'m>>,
+        shape: &Broadcast,
+        x: &mut [T],
+    ) -> Result<(), Error> {
+        let buffers = Buffers::in_place(x);
+        check_cover(mask.into(), shape, &buffers)
+            .map(|mask| self.cover(affine, mask, shape, buffers))
+    }
+
+    fn cover_by_rate<T: Element>(
+        self,
+        rate: DropRate,
+        mask: BitSlice<'_>,
+        shape: &Broadcast,
+        mut buffers: Buffers<'_, T>,
+    ) -> Result<(), Error> {
+        let mask = check_cover(mask, shape, &buffers)?;
+        match rate.keep_threshold() {
+            KeepThreshold::Nothing => buffers.output().fill(T::ZERO),
+            // As in `apply_mask`: kept means unchanged.
+            KeepThreshold::Everything if mask.count_kept() == mask.len() => buffers.copy(),
+            KeepThreshold::Everything => buffers.update(|i, x| match mask.get(shape.bit_of(i)) {
+                Some(true) => x,
+                _ => T::ZERO,
+            }),
+            KeepThreshold::Below(_) => {
+                self.cover(Affine::scale(rate.scale()), mask, shape, buffers);
+            }
+        }
+        Ok(())
+    }
+
+    fn cover<T: Element>(
+        self,
+        affine: Affine,
+        mask: BitSlice<'_>,
+        shape: &Broadcast,
+        mut buffers: Buffers<'_, T>,
+    ) {
+        let bytes = bytes_moved(&buffers);
+        let streaming = self.streaming(&mut buffers);
+        let dropped = T::narrow(T::factor(affine.dropped));
+        let apply = |mask: BitSlice<'_>, buffers: Buffers<'_, T>| {
+            if affine.is_scale() {
+                let job = MaskScale::of(mask, T::factor(affine.scale), buffers);
+                T::mask_scale(self.backend, job.streaming(streaming));
+            } else {
+                T::mask_affine(self.backend, MaskAffine::of(mask, affine, buffers));
+            }
+        };
+        let job = MaskBroadcast::new(mask, shape, buffers);
+        self.run(job, bytes, |job| {
+            job.compose(|covered, mut buffers| match covered {
+                Covered::Bits(mask) => apply(mask, buffers),
+                Covered::Dropped => buffers.output().fill(dropped),
+                Covered::Kept => {
+                    let mut buffers = Some(buffers);
+                    while let Some(rest) = buffers.take().filter(|rest| !rest.is_empty()) {
+                        let n = rest.len().min(ONES.len() * WORD);
+                        let (now, later) = rest.split_at(n);
+                        apply(BitSlice::of_words(&ONES, 0, n), now);
+                        buffers = Some(later);
+                    }
+                }
+            });
+        });
+    }
+
     fn make_and_apply<T: Element>(
         self,
         rate: DropRate,
@@ -331,6 +458,19 @@ impl<'b> Engine<'b> {
             parallel::run(job, bytes, &kernel);
         }
     }
+}
+
+/// The bits of a run of kept elements.
+static ONES: [u64; 256] = [u64::MAX; 256];
+
+fn check_cover<'m, T: Element>(
+    mask: BitSlice<'m>,
+    shape: &Broadcast,
+    buffers: &Buffers<'_, T>,
+) -> Result<BitSlice<'m>, Error> {
+    LengthError::check("input", shape.len(), buffers.len())?;
+    LengthError::check("mask", shape.mask_len(), mask.len())?;
+    Ok(mask)
 }
 
 /// Bytes read and written.

@@ -197,6 +197,29 @@ impl fmt::Display for WindowError {
 
 impl core::error::Error for WindowError {}
 
+/// A shape of a mask that does not cover a tensor's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BroadcastError {
+    /// The shape of the tensor.
+    pub shape: Vec<usize>,
+    /// The shape that was given for the mask.
+    pub mask_shape: Vec<usize>,
+}
+
+impl fmt::Display for BroadcastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "mask shape for a tensor of shape {:?}: expected {} axes, each 1 or the tensor's, got {:?}",
+            self.shape,
+            self.shape.len(),
+            self.mask_shape
+        )
+    }
+}
+
+impl core::error::Error for BroadcastError {}
+
 /// Memory that cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocationError {
@@ -228,6 +251,8 @@ pub enum Error {
     Window(WindowError),
     /// See [`AllocationError`].
     Allocation(AllocationError),
+    /// See [`BroadcastError`].
+    Broadcast(BroadcastError),
 }
 
 impl fmt::Display for Error {
@@ -239,6 +264,7 @@ impl fmt::Display for Error {
             Self::Mask(error) => error.fmt(f),
             Self::Window(error) => error.fmt(f),
             Self::Allocation(error) => error.fmt(f),
+            Self::Broadcast(error) => error.fmt(f),
         }
     }
 }
@@ -261,5 +287,6 @@ error_from!(
     Backend(BackendError),
     Mask(MaskError),
     Window(WindowError),
-    Allocation(AllocationError)
+    Allocation(AllocationError),
+    Broadcast(BroadcastError)
 );

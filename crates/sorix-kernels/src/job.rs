@@ -3,18 +3,21 @@
 //! A job never has a corner case in it. p = 0 and p = 1 need no random bits and are settled before
 //! a backend is called, so a threshold is a plain integer in (0, 2^64).
 
+mod broadcast;
 mod compose;
 #[cfg(feature = "parallel")]
 mod split;
 
 use core::num::NonZeroU64;
 
+use crate::affine::Affine;
 use crate::buffers::Buffers;
 use crate::element::Element;
 use crate::error::{Error, LengthError, WindowError};
 use crate::key::MaskWindow;
 use crate::mask::{BitSlice, BitSliceMut};
 
+pub(crate) use broadcast::{Covered, MaskBroadcast};
 #[cfg(feature = "parallel")]
 pub(crate) use split::Split;
 
@@ -98,12 +101,17 @@ impl<'a, T: Element> MaskScale<'a, T> {
         buffers: Buffers<'a, T>,
     ) -> Result<Self, LengthError> {
         LengthError::check("mask", buffers.len(), mask.len())?;
-        Ok(Self {
+        Ok(Self::of(mask, scale, buffers))
+    }
+
+    /// The same for a mask and buffers that are known to be of one length.
+    pub(crate) fn of(mask: BitSlice<'a>, scale: T::Scale, buffers: Buffers<'a, T>) -> Self {
+        Self {
             mask,
             scale,
             buffers,
             streaming: false,
-        })
+        }
     }
 
     /// Says that the whole output is larger than the last-level cache, so that stores that go
@@ -129,6 +137,86 @@ impl<'a, T: Element> MaskScale<'a, T> {
     #[must_use]
     pub fn scale(&self) -> T::Scale {
         self.scale
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    /// Input and output.
+    #[must_use]
+    pub fn into_buffers(self) -> Buffers<'a, T> {
+        self.buffers
+    }
+}
+
+/// Map the elements that a mask keeps and put a constant in the place of the others.
+#[derive(Debug)]
+pub struct MaskAffine<'a, T: Element> {
+    mask: BitSlice<'a>,
+    scale: T::Scale,
+    shift: T::Scale,
+    dropped: T,
+    buffers: Buffers<'a, T>,
+}
+
+impl<'a, T: Element> MaskAffine<'a, T> {
+    /// `output = input * scale + shift` where `mask` keeps, `dropped` elsewhere; see [`Affine`] for
+    /// what is rounded when.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless the mask has as many elements as the buffers.
+    pub fn new(
+        mask: BitSlice<'a>,
+        affine: Affine,
+        buffers: Buffers<'a, T>,
+    ) -> Result<Self, LengthError> {
+        LengthError::check("mask", buffers.len(), mask.len())?;
+        Ok(Self::of(mask, affine, buffers))
+    }
+
+    /// The same for a mask and buffers that are known to be of one length.
+    pub(crate) fn of(mask: BitSlice<'a>, affine: Affine, buffers: Buffers<'a, T>) -> Self {
+        Self {
+            mask,
+            scale: T::factor(affine.scale),
+            shift: T::factor(affine.shift),
+            dropped: T::narrow(T::factor(affine.dropped)),
+            buffers,
+        }
+    }
+
+    /// The mask.
+    #[must_use]
+    pub fn mask(&self) -> BitSlice<'a> {
+        self.mask
+    }
+
+    /// What kept elements are multiplied by.
+    #[must_use]
+    pub fn scale(&self) -> T::Scale {
+        self.scale
+    }
+
+    /// What is added to the product.
+    #[must_use]
+    pub fn shift(&self) -> T::Scale {
+        self.shift
+    }
+
+    /// What dropped elements become.
+    #[must_use]
+    pub fn dropped(&self) -> T {
+        self.dropped
     }
 
     /// The number of elements.

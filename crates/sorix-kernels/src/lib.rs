@@ -24,6 +24,8 @@
 //! * [`dropout`]: the functions most callers need. [`Engine`]: the same with a chosen backend, or
 //!   without threads.
 //! * [`DropRate`], [`MaskKey`], [`BitMask`]: p, the name of a mask, and a mask.
+//! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and what it makes of elements where that
+//!   is not inverted dropout.
 //! * [`dispatch`]: the backends of this machine, by name. [`Backend`] and [`job`]: bring your own.
 //! * [`stream`]: mask format v1 in scalar form. [`reference`](mod@reference): the oracle all
 //!   backends are tested against.
@@ -47,7 +49,9 @@
 //! * `conformance`: `conformance::check_backend`, for authors of backends.
 #![deny(missing_docs)]
 
+mod affine;
 pub mod backend;
+mod broadcast;
 mod buffers;
 pub mod cache;
 #[cfg(feature = "conformance")]
@@ -67,12 +71,15 @@ pub mod reference;
 mod simd;
 pub mod stream;
 
+pub use affine::Affine;
 pub use backend::Backend;
+pub use broadcast::Broadcast;
 pub use buffers::Buffers;
 pub use element::Element;
 pub use engine::Engine;
 pub use error::{
-    AllocationError, BackendError, Error, InvalidRate, LengthError, MaskError, WindowError,
+    AllocationError, BackendError, BroadcastError, Error, InvalidRate, LengthError, MaskError,
+    WindowError,
 };
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use crate::backend::Backend;
 use crate::element::Element;
-use crate::job::{Dropout, FillMask, MaskScale};
+use crate::job::{Dropout, FillMask, MaskAffine, MaskScale};
 use crate::key::MaskWindow;
 use crate::stream::{BLOCK, TILE, TileStream};
 
@@ -62,6 +62,19 @@ pub fn mask_scale<T: Element>(job: MaskScale<'_, T>) {
     let mut keep = mask.iter();
     job.into_buffers()
         .update(|_, x| apply(keep.next() == Some(true), x, scale));
+}
+
+/// Applies a mask and an affine map.
+pub fn mask_affine<T: Element>(job: MaskAffine<'_, T>) {
+    let (mask, scale, shift, dropped) = (job.mask(), job.scale(), job.shift(), job.dropped());
+    let mut keep = mask.iter();
+    job.into_buffers().update(|_, x| {
+        if keep.next() == Some(true) {
+            x.times_plus(scale, shift)
+        } else {
+            dropped
+        }
+    });
 }
 
 /// Makes a mask and applies it.

@@ -1,12 +1,20 @@
-//! Inverted dropout: the kernels of sorix-kernels between a tensor and its gradient.
+//! Dropout in all its forms: a mask, made or given, of the tensor's shape or a smaller one, and what
+//! it makes of the elements that it keeps and drops.
+//!
+//! All forms are one operation. Where the mask comes from, the [`Broadcast`] by which it covers the
+//! tensor, and the [`Map`] are its parameters; the gradient is the same operation with the map's
+//! derivative.
 
-use sorix_kernels::{BitMask, DropRate, MaskWindow, dropout};
+use std::sync::Arc;
+
+use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, MaskWindow, dropout};
 
 use crate::autograd::{Function, Gradients, is_recorded, record};
-use crate::dtype::{DType, dispatch};
+use crate::dtype::{Scalar, dispatch};
 use crate::error::{Error, Result};
-use crate::storage::Buffer;
 use crate::tensor::Tensor;
+
+type KernelResult<T = ()> = Result<T, sorix_kernels::Error>;
 
 /// How a dropout remembers its mask until backward. The gradients are equal bit for bit.
 ///
@@ -16,7 +24,7 @@ use crate::tensor::Tensor;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SaveMask {
-    /// As one bit per element. Backward costs about a copy.
+    /// As bits, one for each element of the mask. Backward costs about a copy.
     #[default]
     Bits,
     /// As the key alone, a few words whatever the tensor's size. Backward makes the mask again,
@@ -60,38 +68,272 @@ impl Tensor {
         if rate.p() == 0.0 {
             return Ok(self.clone());
         }
-        let window = at.into();
+        let shape = Broadcast::full(self.numel());
+        let mask = Mask::Key(rate, at.into());
+        self.masked("dropout", mask, save, shape, Map::Inverted(rate))
+    }
+
+    /// Inverted dropout by a mask of a smaller shape: one bit drops or keeps all elements along the
+    /// axes where `mask_shape` is 1. Only the small mask is made and kept.
+    ///
+    /// `[n, c, 1, 1]` drops whole channels of an `[n, c, h, w]` tensor, `[n, 1, 1, c]` those of an
+    /// `[n, h, w, c]` one, `[n, 1]` whole samples, `[n, 1, c]` the same features at every step of a
+    /// sequence, `[v, 1]` whole rows of an embedding. The bits are those of a tensor of shape
+    /// `mask_shape`. At p = 0 the tensor itself comes back.
+    ///
+    /// Source: Tompson et al., *Efficient object localization using convolutional networks*, CVPR
+    /// 2015, section 3.2, for channels; `noise_shape` of Keras for the general form.
+    ///
+    /// # Errors
+    ///
+    /// Where `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
+    /// and where [`dropout`](Tensor::dropout) returns one.
+    ///
+    /// ```
+    /// use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor};
+    ///
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(7, 0));
+    /// let x = Tensor::ones([4, 1000], DType::F32)?;
+    /// let rows = x.dropout_broadcast(rate, key, &[4, 1], SaveMask::Bits)?;
+    /// let mask = Tensor::ones([4, 1], DType::F32)?.dropout(rate, key, SaveMask::Bits)?;
+    /// assert_eq!(rows.to_vec::<f32>()?, mask.expand([4, 1000])?.to_vec::<f32>()?);
+    ///
+    /// let error = x.dropout_broadcast(rate, key, &[4], SaveMask::Bits).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "dropout_broadcast: mask shape for a tensor of shape [4, 1000]: \
+    ///      expected 2 axes, each 1 or the tensor's, got [4]"
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dropout_broadcast(
+        &self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        mask_shape: &[usize],
+        save: SaveMask,
+    ) -> Result<Self> {
+        let op = "dropout_broadcast";
+        let shape = self.covered_by(op, mask_shape)?;
+        if rate.p() == 0.0 {
+            return Ok(self.clone());
+        }
+        let mask = Mask::Key(rate, at.into());
+        self.masked(op, mask, save, shape, Map::Inverted(rate))
+    }
+
+    /// Dropout that makes something else of the elements than inverted dropout does: `scale * x +
+    /// shift` of those that it keeps, with probability `1 - p`, and a constant of the others; the
+    /// gradient is multiplied by `scale` where kept and `+0.0` elsewhere.
+    ///
+    /// `mask_shape` is the tensor's shape or a smaller one, as for
+    /// [`dropout_broadcast`](Tensor::dropout_broadcast). Nothing is special about p = 0 and p = 1:
+    /// all elements are kept then, or dropped.
+    ///
+    /// Alpha dropout is the use for all three numbers: Klambauer et al., *Self-normalizing neural
+    /// networks*, NeurIPS 2017. `Affine::scale(1.0)` is dropout that does not rescale.
+    ///
+    /// # Errors
+    ///
+    /// As [`dropout_broadcast`](Tensor::dropout_broadcast).
+    ///
+    /// ```
+    /// use sorix_core::{Affine, DropRate, MaskKey, SaveMask, tensor};
+    ///
+    /// let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
+    /// let affine = Affine { scale: 10.0, shift: 0.5, dropped: -1.0 };
+    /// let all_dropped = x.dropout_affine(
+    ///     DropRate::new(1.0)?, MaskKey::new(7, 0), &[2, 1], affine, SaveMask::Bits,
+    /// )?;
+    /// assert_eq!(all_dropped.to_vec::<f64>()?, [-1.0; 4]);
+    /// let all_kept = x.dropout_affine(
+    ///     DropRate::new(0.0)?, MaskKey::new(7, 0), &[2, 1], affine, SaveMask::Bits,
+    /// )?;
+    /// assert_eq!(all_kept.to_vec::<f64>()?, [10.5, 20.5, 30.5, 40.5]);
+    /// all_kept.sum()?.backward()?;
+    /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [10.0; 4]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dropout_affine(
+        &self,
+        rate: DropRate,
+        at: impl Into<MaskWindow>,
+        mask_shape: &[usize],
+        affine: Affine,
+        save: SaveMask,
+    ) -> Result<Self> {
+        let op = "dropout_affine";
+        let shape = self.covered_by(op, mask_shape)?;
+        let mask = Mask::Key(rate, at.into());
+        self.masked(op, mask, save, shape, Map::Affine(affine))
+    }
+
+    /// A mask that came from elsewhere: `x * scale` where it keeps, `+0.0` elsewhere, and the same
+    /// for the gradient. `mask` has the bits of a tensor of shape `mask_shape`, which is the
+    /// tensor's or a smaller one, as for [`dropout_broadcast`](Tensor::dropout_broadcast).
+    ///
+    /// For backward the mask is kept, not copied: give an `Arc` to go on using it.
+    ///
+    /// # Errors
+    ///
+    /// Where `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
+    /// where `mask` has not as many elements; where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::{BitMask, tensor};
+    ///
+    /// let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
+    /// let y = x.apply_mask(BitMask::from_bools(&[true, false]), &[1, 2], 10.0)?;
+    /// assert_eq!(y.to_vec::<f64>()?, [10.0, 0.0, 30.0, 0.0]);
+    /// y.sum()?.backward()?;
+    /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [10.0, 0.0, 10.0, 0.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn apply_mask(
+        &self,
+        mask: impl Into<Arc<BitMask>>,
+        mask_shape: &[usize],
+        scale: f64,
+    ) -> Result<Self> {
+        let op = "apply_mask";
+        let shape = self.covered_by(op, mask_shape)?;
+        let mask = Mask::Bits(mask.into());
+        let map = Map::Affine(Affine::scale(scale));
+        self.masked(op, mask, SaveMask::Bits, shape, map)
+    }
+
+    fn covered_by(&self, op: &'static str, mask_shape: &[usize]) -> Result<Broadcast> {
+        Broadcast::new(self.shape(), mask_shape).map_err(|error| Error::MaskShape { op, error })
+    }
+
+    /// The operation of which all forms are cases. `save` says what to do with the bits of a mask
+    /// that is made here.
+    fn masked(
+        &self,
+        op: &'static str,
+        mask: Mask,
+        save: SaveMask,
+        shape: Broadcast,
+        map: Map,
+    ) -> Result<Self> {
         let x = self.contiguous()?;
         // Without a backward there is nobody to keep bits for.
-        let mut saved = match save {
-            SaveMask::Bits if is_recorded(&[&x]) => {
-                SavedMask::Bits(BitMask::try_new(x.numel()).map_err(sorix_kernels::Error::from)?)
-            }
-            SaveMask::Bits | SaveMask::Replay => SavedMask::Replay(window),
+        let mut bits = match (&mask, save) {
+            (Mask::Key(..), SaveMask::Bits) if is_recorded(&[&x]) => Some(new_mask(&shape)?),
+            _ => None,
         };
+        let mut masked = Masked { mask, shape, map };
         let output = dispatch!(x.dtype(), T => {
             let snapshot = x.read();
             let x: &[T] = snapshot.contiguous();
-            Tensor::try_filled("dropout", self.shape(), |y: &mut [T]| match &mut saved {
-                SavedMask::Bits(mask) => dropout::forward(rate, window, x, y, mask),
-                SavedMask::Replay(window) => dropout::replay(rate, *window, x, y),
-            })
+            Tensor::try_filled(op, self.shape(), |y: &mut [T]| masked.forward(x, y, bits.as_mut()))
         })?;
-        Ok(record(output, &[&x], || DropoutBackward { rate, saved }))
+        if let Some(bits) = bits {
+            masked.mask = Mask::Bits(Arc::new(bits));
+        }
+        Ok(record(output, &[&x], || {
+            DropoutBackward(masked.derivative())
+        }))
     }
 }
 
+/// A mask, what it covers and what it makes of it.
 #[derive(Debug)]
-struct DropoutBackward {
-    rate: DropRate,
-    saved: SavedMask,
+struct Masked {
+    mask: Mask,
+    shape: Broadcast,
+    map: Map,
 }
 
 #[derive(Debug)]
-enum SavedMask {
-    Bits(BitMask),
-    Replay(MaskWindow),
+enum Mask {
+    Bits(Arc<BitMask>),
+    Key(DropRate, MaskWindow),
 }
+
+/// What becomes of the elements.
+#[derive(Clone, Copy, Debug)]
+enum Map {
+    /// Inverted dropout at this rate, which multiplies nothing at p = 1.
+    Inverted(DropRate),
+    Affine(Affine),
+}
+
+impl Masked {
+    /// Whether mask and elements are made in one pass.
+    fn is_fused(&self) -> bool {
+        self.shape.is_full() && matches!(self.map, Map::Inverted(_))
+    }
+
+    /// Writes `bits`, too, where there is room for them.
+    fn forward<T: Scalar>(&self, x: &[T], y: &mut [T], bits: Option<&mut BitMask>) -> KernelResult {
+        match (&self.mask, bits) {
+            (&Mask::Key(rate, at), Some(bits)) if self.is_fused() => {
+                dropout::forward(rate, at, x, y, bits)
+            }
+            (&Mask::Key(rate, at), Some(bits)) => {
+                dropout::fill_mask(rate, at, bits)?;
+                self.map.apply(bits, &self.shape, Buffers::new(x, y)?)
+            }
+            _ => self.apply(Buffers::new(x, y)?),
+        }
+    }
+
+    fn apply<T: Scalar>(&self, buffers: Buffers<'_, T>) -> KernelResult {
+        match &self.mask {
+            Mask::Bits(bits) => self.map.apply(bits, &self.shape, buffers),
+            &Mask::Key(rate, at) if self.is_fused() => match buffers.into_slices() {
+                (Some(x), y) => dropout::replay(rate, at, x, y),
+                (None, y) => dropout::replay_in_place(rate, at, y),
+            },
+            &Mask::Key(rate, at) => {
+                let mut bits = BitMask::try_new(self.shape.mask_len())?;
+                dropout::fill_mask(rate, at, &mut bits)?;
+                self.map.apply(&bits, &self.shape, buffers)
+            }
+        }
+    }
+
+    /// What makes the gradient of the input from that of the output.
+    fn derivative(self) -> Self {
+        let map = match self.map {
+            Map::Inverted(rate) => Map::Inverted(rate),
+            Map::Affine(affine) => Map::Affine(affine.derivative()),
+        };
+        Self { map, ..self }
+    }
+}
+
+impl Map {
+    fn apply<T: Scalar>(
+        self,
+        mask: &BitMask,
+        shape: &Broadcast,
+        buffers: Buffers<'_, T>,
+    ) -> KernelResult {
+        match (self, buffers.into_slices()) {
+            (Self::Inverted(rate), (Some(x), y)) => {
+                dropout::apply_broadcast(rate, mask, shape, x, y)
+            }
+            (Self::Inverted(rate), (None, y)) => {
+                dropout::apply_broadcast_in_place(rate, mask, shape, y)
+            }
+            (Self::Affine(affine), (Some(x), y)) => {
+                dropout::apply_affine(affine, mask, shape, x, y)
+            }
+            (Self::Affine(affine), (None, y)) => {
+                dropout::apply_affine_in_place(affine, mask, shape, y)
+            }
+        }
+    }
+}
+
+fn new_mask(shape: &Broadcast) -> KernelResult<BitMask> {
+    Ok(BitMask::try_new(shape.mask_len())?)
+}
+
+#[derive(Debug)]
+struct DropoutBackward(Masked);
 
 impl Function for DropoutBackward {
     fn name(&self) -> &'static str {
@@ -103,35 +345,20 @@ impl Function for DropoutBackward {
         let grad = match grad.contiguous()?.try_into_buffer() {
             // Nobody else reads this gradient, so it can become the next one where it lies.
             Ok(mut buffer) => {
-                self.backward_in_place(&mut buffer, shape.iter().product(), dtype)?;
+                dispatch!(dtype, T => {
+                    let dy = &mut buffer.as_mut_slice::<T>()[..shape.iter().product()];
+                    self.0.apply(Buffers::in_place(dy))
+                })?;
                 Tensor::from_buffer(buffer, &shape, dtype)
             }
-            Err(grad) => self.backward_to_new(&grad)?,
+            Err(grad) => dispatch!(dtype, T => {
+                let snapshot = grad.read();
+                let dy: &[T] = snapshot.contiguous();
+                Tensor::try_filled(self.name(), &shape, |dx: &mut [T]| {
+                    self.0.forward(dy, dx, None)
+                })
+            })?,
         };
         Ok(vec![Some(grad)])
-    }
-}
-
-impl DropoutBackward {
-    fn backward_in_place(&self, buffer: &mut Buffer, numel: usize, dtype: DType) -> Result<()> {
-        dispatch!(dtype, T => {
-            let dy = &mut buffer.as_mut_slice::<T>()[..numel];
-            match &self.saved {
-                SavedMask::Bits(mask) => dropout::backward_in_place(self.rate, mask, dy),
-                SavedMask::Replay(window) => dropout::replay_in_place(self.rate, *window, dy),
-            }
-        })
-        .map_err(Error::from)
-    }
-
-    fn backward_to_new(&self, grad: &Tensor) -> Result<Tensor> {
-        dispatch!(grad.dtype(), T => {
-            let snapshot = grad.read();
-            let dy: &[T] = snapshot.contiguous();
-            Tensor::try_filled(self.name(), grad.shape(), |dx: &mut [T]| match &self.saved {
-                SavedMask::Bits(mask) => dropout::backward(self.rate, mask, dy, dx),
-                SavedMask::Replay(window) => dropout::replay(self.rate, *window, dy, dx),
-            })
-        })
     }
 }

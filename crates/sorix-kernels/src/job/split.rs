@@ -1,6 +1,6 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Dropout, FillMask, MaskScale, inside};
+use super::{Dropout, FillMask, MaskBroadcast, MaskScale, inside};
 use crate::element::Element;
 
 /// A job that can be cut in two, so that two threads can do it.
@@ -57,6 +57,26 @@ impl<T: Element> Split for MaskScale<'_, T> {
             ..self
         };
         (half(head_mask, head), half(tail_mask, tail))
+    }
+}
+
+impl<T: Element> Split for MaskBroadcast<'_, T> {
+    fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    fn first(&self) -> u64 {
+        0
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.buffers.split_at(mid);
+        let half = |first, buffers| Self {
+            first,
+            buffers,
+            ..self
+        };
+        (half(self.first, head), half(self.first + mid, tail))
     }
 }
 
