@@ -16,6 +16,15 @@ pub enum Error {
     /// A drop probability outside [0, 1], or NaN.
     #[error(transparent)]
     Rate(#[from] sorix_core::InvalidRate),
+    /// Monte Carlo dropout without samples, of which there is no mean.
+    #[error("mc_samples: expected at least one sample, got n = 0")]
+    NoSamples,
+    /// Threads for Monte Carlo samples could not be started.
+    #[error("mc_samples: cannot start threads: {reason}")]
+    Threads {
+        /// What the operating system said.
+        reason: String,
+    },
     /// The operating system gave no random seed; one can be set with
     /// [`manual_seed`](crate::manual_seed).
     #[error("cannot seed a generator from the operating system: {reason}")]

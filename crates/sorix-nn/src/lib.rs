@@ -22,16 +22,20 @@
 //!
 //! * [`Module`]: what a layer is; [`Mode`]: whether it trains.
 //! * [`Dropout`], [`Sequential`]: the layers. [`functional`]: the same without an object.
+//! * [`Schedule`]: a drop probability that changes during training.
+//! * [`monte_carlo`], [`mc_samples`]: dropout at inference, repeatably.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
 #![forbid(unsafe_code)]
 
-mod dropout;
+pub mod dropout;
 mod error;
 pub mod functional;
 mod generator;
 mod mode;
 mod module;
+mod monte_carlo;
+mod schedule;
 mod sequential;
 
 pub use dropout::Dropout;
@@ -39,5 +43,7 @@ pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
 pub use mode::Mode;
 pub use module::Module;
+pub use monte_carlo::{McSamples, is_monte_carlo, mc_samples, monte_carlo, take_key};
+pub use schedule::Schedule;
 pub use sequential::Sequential;
 pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskWindow, SaveMask};

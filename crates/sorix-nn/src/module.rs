@@ -3,7 +3,7 @@
 use core::fmt::Debug;
 use std::sync::Arc;
 
-use sorix_core::Tensor;
+use sorix_core::{DropRate, Tensor};
 
 use crate::error::Result;
 use crate::generator::Generator;
@@ -118,6 +118,44 @@ pub trait Module: Debug + Send + Sync {
         self.set_mode(Mode::Eval);
     }
 
+    /// The drop probability of the module itself, not of its children; `None` for one that does not
+    /// drop.
+    fn drop_rate(&self) -> Option<DropRate> {
+        None
+    }
+
+    /// Gives the module and all below it this drop probability, where they have one; for instance
+    /// that of a [`Schedule`](crate::Schedule). A module that drops overrides this.
+    ///
+    /// ```
+    /// use sorix_nn::{DropRate, Dropout, Module, Sequential};
+    /// let mut net = Sequential::new().with(Dropout::new(0.1)?).with(Dropout::new(0.2)?);
+    /// net.set_drop_rate(DropRate::new(0.3)?);
+    /// assert_eq!(net.named_drop_rates(), [0, 1].map(|i| (i.to_string(), DropRate::new(0.3).unwrap())));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    fn set_drop_rate(&mut self, rate: DropRate) {
+        self.visit_children_mut(&mut |_, child| child.set_drop_rate(rate));
+    }
+
+    /// The drop probabilities, here and in all modules below, by the names of the modules on the
+    /// way joined by dots; that of this module itself has an empty name.
+    fn named_drop_rates(&self) -> Vec<(String, DropRate)> {
+        let mut rates: Vec<_> = self
+            .drop_rate()
+            .map(|rate| (String::new(), rate))
+            .into_iter()
+            .collect();
+        self.visit_children(&mut |child_name, child| {
+            let below = child.named_drop_rates().into_iter();
+            rates.extend(below.map(|(name, rate)| {
+                let separator = if name.is_empty() { "" } else { "." };
+                (format!("{child_name}{separator}{name}"), rate)
+            }));
+        });
+        rates
+    }
+
     /// The tensors, here and in all modules below, for an optimiser to change.
     fn parameters(&self) -> Vec<Tensor> {
         self.named_parameters()
@@ -197,6 +235,18 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn set_mode(&mut self, mode: Mode) {
         (**self).set_mode(mode);
+    }
+
+    fn drop_rate(&self) -> Option<DropRate> {
+        (**self).drop_rate()
+    }
+
+    fn set_drop_rate(&mut self, rate: DropRate) {
+        (**self).set_drop_rate(rate);
+    }
+
+    fn named_drop_rates(&self) -> Vec<(String, DropRate)> {
+        (**self).named_drop_rates()
     }
 
     fn named_parameters(&self) -> Vec<(String, Tensor)> {

@@ -1,0 +1,299 @@
+//! The dropout family: one [layer](DropoutLayer), and [forms](Form) that say what it drops.
+//!
+//! All layers of the family are one type with another form, so what they share exists once: p, the
+//! mode, the generator, how the mask is kept until backward.
+//!
+//! | layer | drops |
+//! |---|---|
+//! | [`Dropout`] | elements |
+//!
+//! A form of one's own makes a layer of one's own:
+//!
+//! ```
+//! use sorix_core::{Tensor, tensor};
+//! use sorix_nn::dropout::{Draw, DropoutLayer, Form};
+//! use sorix_nn::{Generator, Module, Result};
+//!
+//! /// Turns the sign of what dropout would drop, and scales nothing.
+//! #[derive(Debug, Default)]
+//! struct SignFlip;
+//!
+//! impl Form for SignFlip {
+//!     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
+//!         Ok(shape.to_vec())
+//!     }
+//!
+//!     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
+//!         let kept = x.dropout(draw.rate, draw.at, draw.save)?.mul_scalar(1.0 - draw.rate.p())?;
+//!         Ok(kept.mul_scalar(2.0)?.sub(x)?)
+//!     }
+//! }
+//!
+//! let flip = DropoutLayer::<SignFlip>::new(0.5)?.generator(Generator::new(42));
+//! let y = flip.forward(&tensor([3.0; 100]))?.to_vec::<f64>()?;
+//! assert!(y.contains(&3.0) && y.contains(&-3.0));
+//! # Ok::<(), sorix_nn::Error>(())
+//! ```
+
+mod elements;
+
+use core::fmt::Debug;
+use std::sync::Arc;
+
+use sorix_core::{DropRate, MaskKey, MaskWindow, SaveMask, Tensor};
+
+pub use elements::{Dropout, Elements};
+
+use crate::error::Result;
+use crate::generator::{Generator, default_generator};
+use crate::mode::Mode;
+use crate::module::Module;
+use crate::monte_carlo::{is_monte_carlo, scope_key};
+
+/// What a dropout drops: single elements, whole channels, paths, blocks.
+///
+/// For an example see the [module](self).
+pub trait Form: Debug + Send + Sync {
+    /// The shape of the random mask for an input of this shape; the number of its elements is the
+    /// number of decisions, and of bits that a stored mask has.
+    ///
+    /// # Errors
+    ///
+    /// Where the form does not fit the shape. No key is taken then.
+    fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>>;
+
+    /// Drops from `x`, by one draw of the mask.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operations it consists of.
+    fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor>;
+}
+
+/// What a [`Form`] is given for one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draw {
+    /// The probability of dropping.
+    pub rate: DropRate,
+    /// The mask.
+    pub at: MaskWindow,
+    /// The [shape of the mask](Form::mask_shape) for the input.
+    pub mask_shape: Vec<usize>,
+    /// How to remember the mask until backward.
+    pub save: SaveMask,
+}
+
+/// Dropout as a module: in training, and within [`monte_carlo`](crate::monte_carlo), the form drops
+/// with probability p; in eval the input itself comes back.
+///
+/// Each call that drops takes one key of the generator, whatever p and the shape: of the module's own
+/// one, where it was given one, else of the [one of the process](default_generator). A call in eval
+/// takes none. A clone shares the generator, so the two draw different masks.
+///
+/// The layers of the family are aliases of this type, for instance [`Dropout`].
+#[derive(Clone, Debug)]
+pub struct DropoutLayer<F> {
+    form: F,
+    rate: DropRate,
+    mode: Mode,
+    save_mask: SaveMask,
+    generator: Option<Arc<Generator>>,
+}
+
+impl<F: Form + Default> DropoutLayer<F> {
+    /// Drops with probability `p`; in training, with the generator of the process, and with its
+    /// masks kept as bits.
+    ///
+    /// # Errors
+    ///
+    /// Where p is NaN or outside [0, 1].
+    ///
+    /// ```
+    /// use sorix_nn::Dropout;
+    /// assert_eq!(Dropout::new(0.3)?.rate().p(), 0.3);
+    /// assert!(Dropout::new(-0.1).is_err());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn new(p: f64) -> Result<Self> {
+        Self::with_form(F::default(), p)
+    }
+}
+
+impl<F: Form> DropoutLayer<F> {
+    /// Drops by this form with probability `p`; otherwise as [`new`](DropoutLayer::new).
+    ///
+    /// # Errors
+    ///
+    /// Where p is NaN or outside [0, 1].
+    ///
+    /// ```
+    /// use sorix_nn::dropout::{DropoutLayer, Elements};
+    /// assert_eq!(DropoutLayer::with_form(Elements, 0.3)?.rate().p(), 0.3);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn with_form(form: F, p: f64) -> Result<Self> {
+        Ok(Self {
+            form,
+            rate: DropRate::new(p)?,
+            mode: Mode::default(),
+            save_mask: SaveMask::default(),
+            generator: None,
+        })
+    }
+
+    /// Takes its keys from this generator: one of its own, or an `Arc` of one that it shares.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, Generator, Module};
+    ///
+    /// let shared = Arc::new(Generator::new(42));
+    /// let first = Dropout::new(0.5)?.generator(Arc::clone(&shared));
+    /// let second = Dropout::new(0.5)?.generator(Arc::clone(&shared));
+    /// second.forward(&first.forward(&tensor([1.0]))?)?;
+    /// assert_eq!(shared.state().offset, 2);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn generator(mut self, generator: impl Into<Arc<Generator>>) -> Self {
+        self.generator = Some(generator.into());
+        self
+    }
+
+    /// Keeps its masks in this form until backward.
+    ///
+    /// ```
+    /// use sorix_nn::{Dropout, SaveMask};
+    /// let dropout = Dropout::new(0.1)?.save_mask(SaveMask::Replay);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn save_mask(mut self, save_mask: SaveMask) -> Self {
+        self.save_mask = save_mask;
+        self
+    }
+
+    /// What it drops.
+    #[must_use]
+    pub fn form(&self) -> &F {
+        &self.form
+    }
+
+    /// The probability of dropping.
+    #[must_use]
+    pub fn rate(&self) -> DropRate {
+        self.rate
+    }
+
+    /// Drops with this probability from now on, for instance with that of a
+    /// [`Schedule`](crate::Schedule). A backward of an earlier call keeps the old one.
+    pub fn set_rate(&mut self, rate: DropRate) {
+        self.rate = rate;
+    }
+
+    /// [`set_rate`](DropoutLayer::set_rate) with a number.
+    ///
+    /// # Errors
+    ///
+    /// Where p is NaN or outside [0, 1]; the probability stays as it was then.
+    ///
+    /// ```
+    /// use sorix_nn::Dropout;
+    /// let mut dropout = Dropout::new(0.3)?;
+    /// dropout.set_p(0.4)?;
+    /// let error = dropout.set_p(1.5).unwrap_err();
+    /// assert_eq!(error.to_string(), "drop probability must be a number in [0, 1], got p = 1.5");
+    /// assert_eq!(dropout.rate().p(), 0.4);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn set_p(&mut self, p: f64) -> Result<()> {
+        self.set_rate(DropRate::new(p)?);
+        Ok(())
+    }
+
+    /// Drops in either mode, by the mask that `at` names; no generator is asked.
+    ///
+    /// For a service that draws several samples of a trained network (Monte Carlo dropout) and
+    /// must give the same answer to the same request: the key comes with the request. For a whole
+    /// model see [`monte_carlo`](crate::monte_carlo).
+    ///
+    /// # Errors
+    ///
+    /// Where the form does not fit the shape of `x`, and those of the operations it consists of.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, MaskKey, Module};
+    ///
+    /// let mut dropout = Dropout::new(0.5)?;
+    /// dropout.eval();
+    /// let (x, request) = (tensor([1.0; 64]), MaskKey { seed: 1234, offset: 0 });
+    /// let y = dropout.forward_with_key(&x, request)?.to_vec::<f64>()?;
+    /// assert_eq!(dropout.forward_with_key(&x, request)?.to_vec::<f64>()?, y);
+    /// assert!(y.contains(&0.0) && y.contains(&2.0));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn forward_with_key(&self, x: &Tensor, at: impl Into<MaskWindow>) -> Result<Tensor> {
+        let at = at.into();
+        draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
+    }
+
+    fn next_key(&self) -> Result<MaskKey> {
+        Ok(match (scope_key(), &self.generator) {
+            (Some(key), _) => key,
+            (None, Some(generator)) => generator.next_key(),
+            (None, None) => default_generator()?.next_key(),
+        })
+    }
+}
+
+/// Drops from `x` by a mask that is named once the form is known to fit.
+pub(crate) fn draw<W: Into<MaskWindow>>(
+    form: &impl Form,
+    x: &Tensor,
+    rate: DropRate,
+    save: SaveMask,
+    at: impl FnOnce() -> Result<W>,
+) -> Result<Tensor> {
+    let mask_shape = form.mask_shape(x.shape())?;
+    let draw = Draw {
+        rate,
+        at: at()?.into(),
+        mask_shape,
+        save,
+    };
+    form.apply(x, &draw)
+}
+
+impl<F: Form> Module for DropoutLayer<F> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.mode == Mode::Train || is_monte_carlo() {
+            draw(&self.form, x, self.rate, self.save_mask, || self.next_key())
+        } else {
+            Ok(x.clone())
+        }
+    }
+
+    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
+        if let Some(generator) = &self.generator {
+            visit("generator", generator);
+        }
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        Some(self.mode)
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    fn drop_rate(&self) -> Option<DropRate> {
+        Some(self.rate)
+    }
+
+    fn set_drop_rate(&mut self, rate: DropRate) {
+        self.rate = rate;
+    }
+}

@@ -1,0 +1,205 @@
+//! Monte Carlo dropout: samples that depend on the model, the input, the seed and their number, and
+//! on nothing that happens around them.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use sorix_core::autograd::is_grad_enabled;
+use sorix_core::{DType, Tensor, tensor};
+use sorix_nn::{
+    Dropout, Error, Generator, GeneratorState, Mode, Module, Result, Sequential, functional,
+    is_monte_carlo, mc_samples, monte_carlo, take_key,
+};
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().to_vec().unwrap()
+}
+
+/// Three dropouts in eval, one of them with a generator of its own.
+fn model(generator: &Arc<Generator>) -> Sequential {
+    let mut model = Sequential::new()
+        .with(Dropout::new(0.2).unwrap())
+        .with(Dropout::new(0.5).unwrap().generator(Arc::clone(generator)))
+        .with(Sequential::new().with(Dropout::new(0.1).unwrap()));
+    model.eval();
+    model
+}
+
+#[test]
+fn a_sample_depends_on_its_number_and_the_seed_alone() {
+    let generator = Arc::new(Generator::new(1));
+    let model = model(&generator);
+    let x = Tensor::ones([50], DType::F32).unwrap();
+    let draw = |n, seed| -> Vec<Vec<f64>> {
+        let samples = mc_samples(&model, &x, n, seed).unwrap();
+        samples.samples().iter().map(values).collect()
+    };
+    let many = draw(20, 7);
+    assert_eq!(many.len(), 20);
+    for n in [1, 2, 7] {
+        assert_eq!(draw(n, 7), many[..n]);
+    }
+    for (i, sample) in many.iter().enumerate() {
+        let alone = monte_carlo(7, i as u64, || model.forward(&x)).unwrap();
+        assert_eq!(&values(&alone), sample, "sample {i}");
+    }
+    let distinct: HashSet<Vec<u64>> = many
+        .iter()
+        .chain(&draw(20, 8))
+        .map(|sample| sample.iter().map(|y| y.to_bits()).collect())
+        .collect();
+    assert_eq!(distinct.len(), 40);
+    assert_eq!(
+        generator.state(),
+        GeneratorState { seed: 1, offset: 0 },
+        "the layer's own generator is not asked"
+    );
+    assert!(model.forward(&x).unwrap().same_storage(&x));
+}
+
+#[test]
+fn the_keys_are_the_published_ones() {
+    let keys = Generator::new(9).fork("monte carlo sample 3");
+    let own = Generator::new(1);
+    monte_carlo(9, 3, || {
+        for mode in [Mode::Train, Mode::Eval] {
+            assert_eq!(take_key(mode, &own), Some(keys.next_key()));
+        }
+        // Layers and functions take theirs from the same stream, in the order of calls.
+        let x = Tensor::ones([100], DType::F64).unwrap();
+        let layer = Dropout::new(0.5).unwrap();
+        let expected = layer.forward_with_key(&x, keys.next_key()).unwrap();
+        assert_eq!(values(&layer.forward(&x).unwrap()), values(&expected));
+        let expected = layer.forward_with_key(&x, keys.next_key()).unwrap();
+        let y = functional::dropout(&x, 0.5, Mode::Eval, &own).unwrap();
+        assert_eq!(values(&y), values(&expected));
+    });
+    assert_eq!(own.state().offset, 0);
+}
+
+#[test]
+fn scopes_nest_and_end_with_a_panic_too() {
+    let own = Generator::new(1);
+    let key = || take_key(Mode::Eval, &own);
+    let (first, second, inner) = monte_carlo(1, 0, || {
+        let first = key();
+        let inner = monte_carlo(2, 0, key);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            monte_carlo(3, 0, || -> () { panic!("within the scope") })
+        }));
+        assert!(outcome.is_err());
+        (first, key(), inner)
+    });
+    let outer = Generator::new(1).fork("monte carlo sample 0");
+    assert_eq!(first, Some(outer.next_key()));
+    assert_eq!(second, Some(outer.next_key()), "the outer scope goes on");
+    assert_ne!(inner, first);
+    assert_eq!(key(), None);
+    assert!(!is_monte_carlo());
+}
+
+#[test]
+fn a_scope_belongs_to_its_thread() {
+    monte_carlo(1, 0, || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(!is_monte_carlo())).join().unwrap();
+        });
+    });
+}
+
+/// Passes in eval, passes with samples and training run at once, on threads and as tasks of one
+/// rayon pool whose workers take up each other's tasks while they wait.
+#[cfg(feature = "parallel")]
+#[test]
+fn one_model_serves_many_requests_at_once() {
+    use rayon::prelude::*;
+
+    let generator = Arc::new(Generator::new(1));
+    let model = model(&generator);
+    // Large enough for the kernels to share out.
+    let x = Tensor::ones([1 << 19], DType::F32).unwrap();
+    let expected = values(
+        mc_samples(&model, &x, 2, 5)
+            .unwrap()
+            .samples()
+            .last()
+            .unwrap(),
+    );
+    (0..12).into_par_iter().for_each(|request| {
+        if request % 2 == 0 {
+            assert!(model.forward(&x).unwrap().same_storage(&x));
+        } else {
+            let samples = mc_samples(&model, &x, 2, 5).unwrap();
+            assert!(
+                values(&samples.samples()[1]) == expected,
+                "request {request}"
+            );
+        }
+    });
+    assert_eq!(generator.state().offset, 0);
+}
+
+#[test]
+fn mean_and_variance() {
+    /// Gives 1, 2, 3 … times its input, whatever the thread.
+    #[derive(Debug)]
+    struct Fixed(Vec<f64>);
+    impl Module for Fixed {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            assert!(!is_grad_enabled(), "a sample records nothing");
+            // Which sample this is, told from the key.
+            let key = take_key(Mode::Eval, &Generator::new(0)).unwrap();
+            let sample = (0..self.0.len())
+                .find(|i| {
+                    let keys = Generator::new(4).fork(&format!("monte carlo sample {i}"));
+                    keys.seed() == key.seed
+                })
+                .unwrap();
+            Ok(x.mul_scalar(self.0[sample])?)
+        }
+    }
+    let x = tensor([1.0, -2.0]).requires_grad(true);
+    let samples = mc_samples(&Fixed(vec![1.0, 2.0, 6.0]), &x, 3, 4).unwrap();
+    assert!(samples.samples().iter().all(|y| !y.needs_grad()));
+    assert_eq!(values(&samples.mean().unwrap()), [3.0, -6.0]);
+    assert_eq!(values(&samples.variance().unwrap()), [7.0, 28.0]);
+
+    // A large mean and a small spread, where the textbook's sum of squares loses everything.
+    let far = Fixed(vec![1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
+    let samples = mc_samples(&far, &x, 4, 4).unwrap();
+    assert_eq!(values(&samples.variance().unwrap()), [30.0, 120.0]);
+
+    // Half precision is rounded at the end, not on the way: the sum of these is infinite in f16.
+    let half = Tensor::full([1], 1000.0, DType::F16).unwrap();
+    let samples = mc_samples(&Fixed(vec![60.0; 5]), &half, 5, 4).unwrap();
+    let mean = samples.mean().unwrap();
+    assert_eq!((values(&mean), mean.dtype()), (vec![60_000.0], DType::F16));
+
+    let one = mc_samples(&Fixed(vec![1.0]), &x, 1, 4).unwrap();
+    assert!(values(&one.variance().unwrap()).iter().all(|v| v.is_nan()));
+    assert_eq!(one.into_samples().len(), 1);
+}
+
+#[test]
+fn statistics_of_the_samples_are_those_of_dropout() {
+    // y = x * kept / 0.75: mean x, variance x^2 * p / (1 - p) = x^2 / 3.
+    let mut dropout = Dropout::new(0.25).unwrap();
+    dropout.eval();
+    let samples = mc_samples(&dropout, &tensor([3.0; 100]), 400, 11).unwrap();
+    let average = |x: &Tensor| values(x).iter().sum::<f64>() / 100.0;
+    // 40,000 draws of standard deviation 1.73: five standard errors are 0.043.
+    assert!((average(&samples.mean().unwrap()) - 3.0).abs() < 0.05);
+    assert!((average(&samples.variance().unwrap()) - 3.0).abs() < 0.1);
+}
+
+#[test]
+fn errors() {
+    let dropout = Dropout::new(0.5).unwrap();
+    let error = mc_samples(&dropout, &tensor([1.0]), 0, 1).unwrap_err();
+    assert_eq!(error, Error::NoSamples);
+    assert_eq!(
+        error.to_string(),
+        "mc_samples: expected at least one sample, got n = 0"
+    );
+}
