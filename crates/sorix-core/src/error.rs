@@ -101,6 +101,44 @@ pub enum Error {
         /// The upper bound that came.
         high: f64,
     },
+    /// A range that does not lie within an axis, or that ends before it starts.
+    #[error("{op}: {start}..{end} is not a range within axis {axis} of length {length}")]
+    Range {
+        /// The operation.
+        op: &'static str,
+        /// The axis, counted from the first.
+        axis: usize,
+        /// The first index of the range.
+        start: usize,
+        /// The index after its last.
+        end: usize,
+        /// The length of the axis.
+        length: usize,
+    },
+    /// A step of 0 through the elements of an axis.
+    #[error("{op}: expected a step of at least 1, got 0")]
+    ZeroStep {
+        /// The operation.
+        op: &'static str,
+    },
+    /// An index that an axis does not have.
+    #[error("{op}: index {index} is out of range for axis {axis} of length {length}")]
+    Index {
+        /// The operation.
+        op: &'static str,
+        /// The axis, counted from the first.
+        axis: usize,
+        /// The index.
+        index: usize,
+        /// The length of the axis.
+        length: usize,
+    },
+    /// An empty list of tensors where at least one is needed.
+    #[error("{op}: expected at least one tensor, got none")]
+    NoTensors {
+        /// The operation.
+        op: &'static str,
+    },
     /// A shape whose elements or bytes are too many to count in an `isize`.
     #[error("{op}: a tensor of shape {shape:?} and dtype {dtype} is too large to address")]
     TooLarge {

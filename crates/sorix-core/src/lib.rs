@@ -25,9 +25,10 @@
 //!
 //! # What is a view
 //!
-//! [`Tensor::reshape`], [`permute`](Tensor::permute), [`transpose`](Tensor::transpose),
-//! [`expand`](Tensor::expand) and [`detach`](Tensor::detach) share the memory of the tensor they come
-//! from. The elements of a tensor do not change, except by [`Tensor::assign`], which is there for
+//! [`permute`](Tensor::permute), [`transpose`](Tensor::transpose), [`slice`](Tensor::slice),
+//! [`squeeze`](Tensor::squeeze), [`unsqueeze`](Tensor::unsqueeze), [`expand`](Tensor::expand) and
+//! [`detach`](Tensor::detach) share the memory of the tensor they come from; so do
+//! [`reshape`](Tensor::reshape) and [`flatten`](Tensor::flatten) where strides can say it. The elements of a tensor do not change, except by [`Tensor::assign`], which is there for
 //! optimisers; views see such a write, as in PyTorch.
 #![forbid(unsafe_code)]
 

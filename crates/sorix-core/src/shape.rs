@@ -104,6 +104,51 @@ impl Layout {
         }
     }
 
+    /// Every `step`th of the elements of an axis, `length` of them, from `start` on.
+    pub(crate) fn sliced(mut self, axis: usize, start: usize, step: usize, length: usize) -> Self {
+        if length > 0 {
+            self.offset += start * self.strides[axis];
+        }
+        if length > 1 {
+            self.strides[axis] *= step;
+        }
+        self.shape[axis] = length;
+        self
+    }
+
+    /// The same elements in row-major order under another shape of as many; `None` where strides
+    /// cannot say so.
+    pub(crate) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+        if self.is_contiguous() {
+            return Some(Self::contiguous(shape).at(self.offset));
+        }
+        // Axes that lead through memory as one axis would: its length and stride.
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for (&length, &stride) in self.shape.iter().zip(&self.strides) {
+            match runs.last_mut() {
+                _ if length == 1 => {}
+                Some(run) if run.1 == length * stride => *run = (run.0 * length, stride),
+                _ => runs.push((length, stride)),
+            }
+        }
+        // Each of them is cut into one or more of the new axes.
+        let mut runs = runs.into_iter();
+        let (mut rest, mut stride) = (1, 1);
+        let strides = shape.iter().map(|&length| {
+            if length > 1 && rest == 1 {
+                (rest, stride) = runs.next()?;
+            }
+            let cut = rest.is_multiple_of(length);
+            rest /= length;
+            cut.then_some(rest * stride)
+        });
+        Some(Self {
+            strides: strides.collect::<Option<_>>()?,
+            shape: shape.into(),
+            offset: self.offset,
+        })
+    }
+
     /// Repeated along new leading axes and along axes of length 1, as in broadcasting; `None` where
     /// the shape is not one that this one broadcasts to.
     pub(crate) fn expanded(&self, shape: &[usize]) -> Option<Self> {
@@ -187,23 +232,10 @@ pub(crate) fn resolve_axes(
     axes: &[isize],
     shape: &[usize],
 ) -> Result<Vec<usize>> {
-    let ndim = shape.len();
-    let mut seen = vec![false; ndim];
+    let mut seen = vec![false; shape.len()];
     axes.iter()
         .map(|&axis| {
-            let resolved = if axis < 0 {
-                axis.checked_add_unsigned(ndim)
-            } else {
-                Some(axis)
-            };
-            let resolved = resolved
-                .and_then(|axis| usize::try_from(axis).ok())
-                .filter(|&axis| axis < ndim)
-                .ok_or_else(|| Error::Axis {
-                    op,
-                    axis,
-                    shape: shape.to_vec(),
-                })?;
+            let resolved = resolve_axis(op, axis, shape)?;
             if core::mem::replace(&mut seen[resolved], true) {
                 let expected = "distinct axes";
                 return Err(Error::Axes {
@@ -216,6 +248,33 @@ pub(crate) fn resolve_axes(
             Ok(resolved)
         })
         .collect()
+}
+
+/// The axis counted from the first, where a negative one counts from the last.
+pub(crate) fn resolve_axis(op: &'static str, axis: isize, shape: &[usize]) -> Result<usize> {
+    resolve_among(op, axis, shape, shape.len())
+}
+
+/// The place of a new axis, before any of the axes or after the last; a negative one counts from
+/// the latter.
+pub(crate) fn resolve_new_axis(op: &'static str, axis: isize, shape: &[usize]) -> Result<usize> {
+    resolve_among(op, axis, shape, shape.len() + 1)
+}
+
+fn resolve_among(op: &'static str, axis: isize, shape: &[usize], count: usize) -> Result<usize> {
+    let resolved = if axis < 0 {
+        axis.checked_add_unsigned(count)
+    } else {
+        Some(axis)
+    };
+    resolved
+        .and_then(|axis| usize::try_from(axis).ok())
+        .filter(|&axis| axis < count)
+        .ok_or_else(|| Error::Axis {
+            op,
+            axis,
+            shape: shape.to_vec(),
+        })
 }
 
 #[cfg(test)]
@@ -252,6 +311,34 @@ mod tests {
         assert!(matches!(resolve(&[-4]), Err(Error::Axis { axis: -4, .. })));
         assert!(matches!(resolve(&[isize::MIN]), Err(Error::Axis { .. })));
         assert!(matches!(resolve(&[1, -2]), Err(Error::Axes { .. })));
+    }
+
+    #[test]
+    fn a_layout_is_reshaped_where_strides_can_say_so() {
+        // Rows of 6 of which 4 are in use.
+        let rows = Layout::contiguous(&[2, 3, 6]).sliced(2, 1, 1, 4);
+        let strides = |layout: &Layout, shape: &[usize]| {
+            let reshaped = layout.reshaped(shape)?;
+            assert_eq!(
+                (reshaped.shape(), reshaped.offset()),
+                (shape, layout.offset())
+            );
+            Some(reshaped.strides().to_vec())
+        };
+        assert_eq!(strides(&rows, &[6, 4]), Some(vec![6, 1]));
+        assert_eq!(strides(&rows, &[3, 2, 2, 2]), Some(vec![12, 6, 2, 1]));
+        assert_eq!(strides(&rows, &[1, 6, 1, 4, 1]), Some(vec![1, 6, 6, 1, 1]));
+        assert_eq!(strides(&rows, &[2, 12]), None);
+        assert_eq!(strides(&rows, &[24]), None);
+        assert_eq!(strides(&rows, &[8, 3]), None);
+        let columns = Layout::contiguous(&[4, 6]).permuted(&[1, 0]);
+        assert_eq!(strides(&columns, &[2, 3, 2, 2]), Some(vec![3, 1, 12, 6]));
+        assert_eq!(strides(&columns, &[24]), None);
+        let repeated = Layout::contiguous(&[3]).expanded(&[2, 2, 3]).unwrap();
+        assert_eq!(strides(&repeated, &[4, 3]), Some(vec![0, 1]));
+        assert_eq!(strides(&repeated, &[12]), None);
+        let empty = Layout::contiguous(&[2, 0]);
+        assert_eq!(strides(&empty, &[0, 7]), Some(vec![7, 1]));
     }
 
     #[test]

@@ -18,8 +18,14 @@ enum Domain {
 }
 use Domain::{Positive, Real};
 
-/// Operations of one tensor: the name, the least number of axes, the numbers, the operation.
-const UNARY: &[(&str, usize, Domain, fn(&Tensor) -> Result<Tensor>)] = &[
+/// The name, the least number of axes, the numbers, the operation.
+type Unary = (&'static str, usize, Domain, fn(&Tensor) -> Result<Tensor>);
+
+/// The name, the numbers of the second tensor, the operation.
+type Binary = (&'static str, Domain, fn(&Tensor, &Tensor) -> Result<Tensor>);
+
+/// Operations of one tensor.
+const UNARY: &[Unary] = &[
     ("neg", 0, Real, Tensor::neg),
     ("exp", 0, Real, Tensor::exp),
     ("log", 0, Positive, Tensor::log),
@@ -41,13 +47,34 @@ const UNARY: &[(&str, usize, Domain, fn(&Tensor) -> Result<Tensor>)] = &[
     ("reshape", 0, Real, |x| x.reshape([x.numel(), 1])),
     ("transpose", 2, Real, |x| x.transpose(0, -1)),
     ("expand", 0, Real, |x| x.expand([&[2], x.shape()].concat())),
+    ("slice", 1, Real, |x| x.slice(0, x.shape()[0] / 3..)),
+    ("slice_step", 1, Real, |x| x.slice_step(-1, .., 2)),
+    ("slice of a slice", 2, Real, |x| {
+        x.slice(1, x.shape()[1] / 2..)?.slice_step(0, .., 2)
+    }),
+    ("squeeze", 0, Real, |x| x.unsqueeze(0)?.squeeze(0)),
+    ("squeeze_all", 0, Real, Tensor::squeeze_all),
+    ("unsqueeze", 0, Real, |x| x.unsqueeze(-1)),
+    ("flatten", 0, Real, |x| x.flatten(0, -1)),
+    ("flatten a view", 2, Real, |x| {
+        x.slice_step(1, .., 2)?.flatten(0, 1)
+    }),
+    ("concat", 1, Real, |x| {
+        Tensor::concat(&[x, &x.slice(0, x.shape()[0] / 2..)?, x], 0)
+    }),
+    ("stack", 0, Real, |x| Tensor::stack(&[x, x], -1)),
+    ("index_select", 1, Real, |x| {
+        let last = x.shape()[0].saturating_sub(1);
+        let indices = [last, 0, last];
+        x.index_select(0, &indices[..3 * x.shape()[0].min(1)])
+    }),
     ("sum", 0, Real, Tensor::sum),
     ("sum_axes", 1, Real, |x| x.sum_axes(&[-1])),
     ("mean_axes_keepdim", 1, Real, |x| x.mean_axes_keepdim(&[0])),
 ];
 
-/// Operations of two tensors that broadcast: the name, the numbers of the second one, the operation.
-const BINARY: &[(&str, Domain, fn(&Tensor, &Tensor) -> Result<Tensor>)] = &[
+/// Operations of two tensors that broadcast.
+const BINARY: &[Binary] = &[
     ("add", Real, Tensor::add),
     ("sub", Real, Tensor::sub),
     ("mul", Real, Tensor::mul),

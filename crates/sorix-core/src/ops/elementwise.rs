@@ -8,7 +8,8 @@ use ndarray::Zip;
 use crate::autograd::is_grad_enabled;
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Error, Result};
-use crate::shape::{broadcast, row_major};
+use crate::shape::{Layout, broadcast, checked_numel, row_major};
+use crate::storage::Buffer;
 use crate::tensor::Tensor;
 
 /// `f` of each element.
@@ -58,6 +59,22 @@ pub(crate) fn zip<T: Scalar>(
 /// The elements row-major in memory of their own.
 pub(crate) fn copy(op: &'static str, x: &Tensor) -> Result<Tensor> {
     dispatch!(x.dtype(), T => convert(op, x, |x: T| x))
+}
+
+/// Zeros of this shape, with the elements of `x` at those that `within` selects of them.
+pub(crate) fn scatter(
+    op: &'static str,
+    shape: &[usize],
+    within: &Layout,
+    x: &Tensor,
+) -> Result<Tensor> {
+    let bytes = checked_numel(op, shape, x.dtype())? * x.dtype().size();
+    let mut zeros = Buffer::zeroed(op, bytes)?;
+    dispatch!(x.dtype(), T => {
+        let snapshot = x.read();
+        within.view_mut::<T>(zeros.as_mut_slice()).assign(&snapshot.view());
+    });
+    Ok(Tensor::from_buffer(zeros, shape, x.dtype()))
 }
 
 /// The tensor row-major in memory that nothing else uses: its own where that is so, else a copy.

@@ -5,17 +5,22 @@
 //! [`elementwise`] and [`reduce`]; those of [`dropout`] are kernels of sorix-kernels.
 
 mod add;
+mod concat;
 mod contiguous;
 mod div;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 mod expand;
+mod flatten;
+mod index_select;
 mod mean;
 mod mul;
 mod neg;
 mod permute;
 mod reduce;
 mod reshape;
+mod slice;
+mod squeeze;
 mod sub;
 mod sum;
 mod to_dtype;

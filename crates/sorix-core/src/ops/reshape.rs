@@ -7,8 +7,8 @@ use crate::shape::{Layout, checked_numel};
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The same elements in row-major order under another shape: a view where the tensor is
-    /// [contiguous](Tensor::is_contiguous), else a copy.
+    /// The same elements in row-major order under another shape: a view where the strides allow it,
+    /// as they do where the tensor is [contiguous](Tensor::is_contiguous), else a copy.
     ///
     /// # Errors
     ///
@@ -32,10 +32,14 @@ impl Tensor {
                 got,
             });
         }
-        let output = if self.is_contiguous() {
-            self.with_layout(Layout::contiguous(shape).at(self.layout().offset()))
-        } else {
-            elementwise::copy(op, self)?.with_layout(Layout::contiguous(shape))
+        self.reshape_checked(op, shape)
+    }
+
+    /// [`reshape`](Tensor::reshape) to a shape of as many elements.
+    pub(super) fn reshape_checked(&self, op: &'static str, shape: &[usize]) -> Result<Self> {
+        let output = match self.layout().reshaped(shape) {
+            Some(layout) => self.with_layout(layout),
+            None => elementwise::copy(op, self)?.with_layout(Layout::contiguous(shape)),
         };
         Ok(record(output, &[self], || ReshapeBackward {
             shape: self.shape().into(),

@@ -1,0 +1,79 @@
+//! Axes of length 1, taken away and put in.
+
+use crate::error::{Error, Result};
+use crate::shape::{resolve_axis, resolve_new_axis};
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// A view without one axis, of length 1; a negative axis counts from the last.
+    ///
+    /// # Errors
+    ///
+    /// Where the axis is out of range, or of another length (there PyTorch returns the tensor).
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([[1.0], [2.0]]);
+    /// assert_eq!(x.squeeze(-1)?.shape(), [2]);
+    /// let error = x.squeeze(0).unwrap_err();
+    /// assert_eq!(error.to_string(), "squeeze: expected an axis of length 1 of shape [2, 1], got [0]");
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn squeeze(&self, axis: isize) -> Result<Self> {
+        let op = "squeeze";
+        let resolved = resolve_axis(op, axis, self.shape())?;
+        let mut shape = self.shape().to_vec();
+        if shape.remove(resolved) != 1 {
+            return Err(Error::Axes {
+                op,
+                expected: "an axis of length 1",
+                axes: vec![axis],
+                shape: self.shape().to_vec(),
+            });
+        }
+        self.reshape_checked(op, &shape)
+    }
+
+    /// A view without any of the axes of length 1.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([[[1.0], [2.0]]]).squeeze_all()?.shape(), [2]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn squeeze_all(&self) -> Result<Self> {
+        let mut shape = self.shape().to_vec();
+        shape.retain(|&length| length != 1);
+        self.reshape_checked("squeeze_all", &shape)
+    }
+
+    /// A view with one more axis, of length 1, which becomes axis number `axis`; a negative one
+    /// counts from the last axis of the result.
+    ///
+    /// # Errors
+    ///
+    /// Where the result has no such axis.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]);
+    /// assert_eq!(x.unsqueeze(0)?.shape(), [1, 2]);
+    /// assert_eq!(x.unsqueeze(-1)?.shape(), [2, 1]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn unsqueeze(&self, axis: isize) -> Result<Self> {
+        let op = "unsqueeze";
+        let axis = resolve_new_axis(op, axis, self.shape())?;
+        self.unsqueeze_resolved(op, axis)
+    }
+
+    pub(super) fn unsqueeze_resolved(&self, op: &'static str, axis: usize) -> Result<Self> {
+        let mut shape = self.shape().to_vec();
+        shape.insert(axis, 1);
+        self.reshape_checked(op, &shape)
+    }
+}
