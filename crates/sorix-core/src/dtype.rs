@@ -163,6 +163,19 @@ impl DType {
         }
     }
 
+    /// The dtype in which sums and products of this one are computed before they are rounded: f64
+    /// for f64, f32 for the others. See [`Scalar::Acc`].
+    ///
+    /// ```
+    /// use sorix_core::DType;
+    /// assert_eq!(DType::BF16.arithmetic(), DType::F32);
+    /// assert_eq!(DType::F64.arithmetic(), DType::F64);
+    /// ```
+    #[must_use]
+    pub fn arithmetic(self) -> Self {
+        dispatch!(self, T => <T as Scalar>::Acc::DTYPE)
+    }
+
     /// NumPy's name of the type: `"float16"`, `"bfloat16"`, `"float32"`, `"float64"`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -28,8 +28,9 @@
 //! [`permute`](Tensor::permute), [`transpose`](Tensor::transpose), [`slice`](Tensor::slice),
 //! [`squeeze`](Tensor::squeeze), [`unsqueeze`](Tensor::unsqueeze), [`expand`](Tensor::expand) and
 //! [`detach`](Tensor::detach) share the memory of the tensor they come from; so do
-//! [`reshape`](Tensor::reshape) and [`flatten`](Tensor::flatten) where strides can say it. The elements of a tensor do not change, except by [`Tensor::assign`], which is there for
-//! optimisers; views see such a write, as in PyTorch.
+//! [`reshape`](Tensor::reshape) and [`flatten`](Tensor::flatten) where strides can say it. The
+//! elements of a tensor do not change, except by [`Tensor::assign`] and [`Tensor::update`], which are
+//! there for optimisers; views see such a write, as in PyTorch.
 #![forbid(unsafe_code)]
 
 pub mod autograd;
@@ -47,5 +48,6 @@ pub use data::{Rectangular, TensorData};
 pub use dtype::{DType, Scalar};
 pub use error::{Error, Result};
 pub use ops::dropout::SaveMask;
+pub use ops::update::UpdateRule;
 pub use sorix_kernels::{Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskWindow};
 pub use tensor::{Tensor, tensor};

@@ -117,6 +117,12 @@ impl Storage {
         Ok(())
     }
 
+    /// The buffer, where neither a snapshot nor another owner of the storage has it.
+    pub(crate) fn unshared_mut(&mut self) -> Option<&mut Buffer> {
+        let buffer = self.buffer.get_mut();
+        Arc::get_mut(buffer.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// How often it was written.
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

@@ -450,6 +450,26 @@ impl Tensor {
         }
     }
 
+    /// Becomes a row-major copy of itself where something else refers to its memory.
+    pub(crate) fn make_unshared<T: Scalar>(&mut self, op: &'static str) -> Result<()> {
+        if self.unshared_mut::<T>().is_none() {
+            *self = crate::ops::elementwise::copy(op, self)?;
+        }
+        Ok(())
+    }
+
+    /// The elements in row-major order, to write; `None` where something else refers to their
+    /// memory or they do not lie so.
+    pub(crate) fn unshared_mut<T: Scalar>(&mut self) -> Option<&mut [T]> {
+        let inner = Arc::get_mut(&mut self.0)?;
+        let (from, numel) = (inner.layout.offset(), inner.layout.numel());
+        let buffer = Arc::get_mut(&mut inner.storage)?.unshared_mut()?;
+        inner
+            .layout
+            .is_contiguous()
+            .then(|| &mut buffer.as_mut_slice()[from..from + numel])
+    }
+
     /// The buffer of a contiguous tensor that nothing else refers to, so that its memory can be
     /// written again; otherwise the tensor as it was.
     pub(crate) fn try_into_buffer(self) -> Result<Buffer, Self> {

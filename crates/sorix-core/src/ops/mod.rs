@@ -25,3 +25,4 @@ mod sub;
 mod sum;
 mod to_dtype;
 mod unary;
+pub(crate) mod update;
