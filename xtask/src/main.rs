@@ -4,6 +4,8 @@
 
 mod bench;
 mod cargo;
+mod fuzz;
+mod nightly;
 mod test;
 mod test_neon;
 
@@ -18,6 +20,7 @@ enum Command {
     Test(test::Args),
     TestNeon(test_neon::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Command::TestNeon(args) => test_neon::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

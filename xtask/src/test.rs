@@ -224,6 +224,11 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
             ]),
         ),
         Step::new(
+            "fuzz-seeds",
+            "the fuzz targets find nothing in their seeds",
+            run(fuzz_seeds(workspace)),
+        ),
+        Step::new(
             "kernels-release",
             "the kernels as they are shipped, optimised",
             run(vec![call(
@@ -257,6 +262,26 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
         ]),
     ));
     steps
+}
+
+/// The fuzz targets are a workspace of their own; without libFuzzer they need no other compiler.
+fn fuzz_seeds(workspace: &Workspace) -> Vec<Command> {
+    let fuzz = |words: &str, last: &[&str]| {
+        let mut command = call(words, &[], &["--manifest-path=fuzz/Cargo.toml"]);
+        // Dependencies built for the one serve the other.
+        command
+            .env("CARGO_TARGET_DIR", &workspace.target)
+            .args(last);
+        command
+    };
+    vec![
+        fuzz("fmt", &["--check"]),
+        fuzz(
+            "clippy --no-default-features --all-targets",
+            &["--", "-D", "warnings"],
+        ),
+        fuzz("test --no-default-features", &[]),
+    ]
 }
 
 /// A call of cargo: words, packages, and what comes last.

@@ -64,12 +64,11 @@ impl Layout {
             })
     }
 
-    /// Whether two elements may share memory.
+    /// Whether two elements may share memory. Without elements, any strides will do: those of shape
+    /// [3, 0] are 0 and 1.
     pub(crate) fn is_expanded(&self) -> bool {
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .any(|(&length, &stride)| length > 1 && stride == 0)
+        let mut axes = self.shape.iter().zip(&self.strides);
+        self.numel() > 0 && axes.any(|(&length, &stride)| length > 1 && stride == 0)
     }
 
     /// The elements of a storage that this layout selects.

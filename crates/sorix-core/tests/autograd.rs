@@ -473,3 +473,18 @@ fn threads_share_a_graph() {
     });
     assert_eq!(succeeded, 1);
 }
+
+/// The strides of shape [3, 0] are 0 and 1, which is not yet sharing memory.
+#[test]
+fn a_leaf_without_elements_accumulates_and_is_assigned() {
+    for shape in [[3, 0], [0, 3], [0, 0]] {
+        let x = Tensor::zeros(shape, DType::F64)
+            .unwrap()
+            .requires_grad(true);
+        for _ in 0..2 {
+            x.sum().unwrap().backward().unwrap();
+            assert_eq!(x.grad().unwrap().shape(), shape);
+        }
+        no_grad(|| x.assign(&x.detach())).unwrap();
+    }
+}

@@ -4,6 +4,7 @@
 //! the environment variable `SORIX_BACKEND`, else the best one this CPU can run. A name that is
 //! unknown or not supported here is an error, never a silent fallback.
 
+use std::ffi::OsStr;
 use std::sync::{LazyLock, OnceLock};
 
 use crate::backend::Backend;
@@ -97,18 +98,35 @@ pub const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
 /// What [`STREAMING_VARIABLE`] says, if anything.
 pub(crate) fn streaming_above() -> Result<Option<usize>, BackendError> {
     static BYTES: LazyLock<Result<Option<usize>, BackendError>> = LazyLock::new(|| {
-        let Some(value) = std::env::var_os(STREAMING_VARIABLE) else {
-            return Ok(None);
-        };
-        let value = value.to_string_lossy();
-        let parsed = value.parse().map(Some);
-        parsed.map_err(|_| BackendError::Variable {
-            variable: STREAMING_VARIABLE,
-            value: value.into_owned(),
-            expected: "a number of bytes",
-        })
+        let value = std::env::var_os(STREAMING_VARIABLE);
+        let value = value.as_deref().map(OsStr::to_string_lossy);
+        value.as_deref().map(parse_streaming_above).transpose()
     });
     BYTES.clone()
+}
+
+/// What a value of [`STREAMING_VARIABLE`] means: a number of bytes, for
+/// [`Engine::streaming_above`](crate::Engine::streaming_above).
+///
+/// # Errors
+///
+/// [`BackendError::Variable`], with the value, where it is not a number that a `usize` can hold.
+///
+/// ```
+/// use sorix_kernels::dispatch::parse_streaming_above;
+/// assert_eq!(parse_streaming_above("1048576")?, 1 << 20);
+/// assert_eq!(
+///     parse_streaming_above("1 MiB").unwrap_err().to_string(),
+///     r#"environment variable SORIX_STREAMING_ABOVE: expected a number of bytes, got "1 MiB""#
+/// );
+/// # Ok::<(), sorix_kernels::BackendError>(())
+/// ```
+pub fn parse_streaming_above(value: &str) -> Result<usize, BackendError> {
+    value.parse().map_err(|_| BackendError::Variable {
+        variable: STREAMING_VARIABLE,
+        value: value.to_owned(),
+        expected: "a number of bytes",
+    })
 }
 
 fn from_environment() -> Result<&'static dyn Backend, BackendError> {
