@@ -38,7 +38,10 @@ mod monte_carlo;
 mod schedule;
 mod sequential;
 
-pub use dropout::Dropout;
+pub use dropout::{
+    AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
+    Dropout3d, FeatureAlphaDropout, LockedDropout,
+};
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
 pub use mode::Mode;

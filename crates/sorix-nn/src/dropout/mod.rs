@@ -6,6 +6,12 @@
 //! | layer | drops |
 //! |---|---|
 //! | [`Dropout`] | elements |
+//! | [`Dropout1d`], [`Dropout2d`], [`Dropout3d`] | channels |
+//! | [`LockedDropout`] | features of a sequence, at every step |
+//! | [`BroadcastDropout`] | elements, sharing decisions along any axes |
+//! | [`DropPath`] | samples, or the batch: stochastic depth |
+//! | [`DropBlock2d`] | squares of an image |
+//! | [`AlphaDropout`], [`FeatureAlphaDropout`] | elements or channels, keeping mean and variance |
 //!
 //! A form of one's own makes a layer of one's own:
 //!
@@ -35,16 +41,29 @@
 //! # Ok::<(), sorix_nn::Error>(())
 //! ```
 
+mod alpha;
+mod channels;
+mod drop_block;
+mod drop_path;
 mod elements;
+mod locked;
+mod noise_shape;
+mod replay;
 
 use core::fmt::Debug;
 use std::sync::Arc;
 
 use sorix_core::{DropRate, MaskKey, MaskWindow, SaveMask, Tensor};
 
+pub use alpha::{Alpha, AlphaDropout, FeatureAlpha, FeatureAlphaDropout};
+pub use channels::{Channels, Dropout1d, Dropout2d, Dropout3d};
+pub use drop_block::{Blocks, DropBlock2d};
+pub use drop_path::{DropPath, Paths};
 pub use elements::{Dropout, Elements};
+pub use locked::{Locked, LockedDropout};
+pub use noise_shape::{BroadcastDropout, NoiseShape};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
 use crate::mode::Mode;
 use crate::module::Module;
@@ -264,6 +283,23 @@ pub(crate) fn draw<W: Into<MaskWindow>>(
         save,
     };
     form.apply(x, &draw)
+}
+
+/// The shape of a mask with decisions of its own along the axes that `own` says, and shared ones
+/// along the others.
+fn shared_outside(shape: &[usize], own: impl Fn(usize) -> bool) -> Vec<usize> {
+    let extent = |(axis, &len)| if own(axis) { len } else { 1 };
+    shape.iter().enumerate().map(extent).collect()
+}
+
+/// The index of an axis of which a negative number counts from the last.
+fn index_of(op: &'static str, axis: isize, what: &str, shape: &[usize]) -> Result<usize> {
+    let from_last = axis.checked_add_unsigned(shape.len());
+    let index = if axis < 0 { from_last } else { Some(axis) };
+    index
+        .and_then(|index| usize::try_from(index).ok())
+        .filter(|&index| index < shape.len())
+        .ok_or_else(|| Error::shape(op, format!("a shape with axis {axis}{what}"), shape))
 }
 
 impl<F: Form> Module for DropoutLayer<F> {

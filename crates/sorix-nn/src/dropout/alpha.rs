@@ -1,0 +1,100 @@
+//! [`AlphaDropout`] and [`FeatureAlphaDropout`]: dropout that keeps mean and variance.
+
+use sorix_core::{Affine, DropRate, Tensor};
+
+use crate::dropout::{Draw, DropoutLayer, Form, shared_outside};
+use crate::error::{Error, Result};
+
+/// Dropout for self-normalising networks: an input of mean 0 and variance 1 keeps both.
+///
+/// What is dropped becomes `α' = -λα ≈ -1.758`, the value that SELU tends to on the left, and then
+/// everything goes through `a x + b`:
+///
+/// * `a = ((1 - p)(1 + p α'²))^(-1/2)` and `b = -a p α'`,
+/// * a kept element becomes `a x + b`, a dropped one `a α' + b = a (1 - p) α'`,
+/// * the gradient is multiplied by `a` where kept and is 0 elsewhere.
+///
+/// At p = 1, where `a` would be infinite, everything becomes `+0.0`, as in the whole family.
+///
+/// Source: Klambauer et al., *Self-normalizing neural networks*, NeurIPS 2017, "Dropout".
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::{AlphaDropout, Generator, Module};
+///
+/// let dropout = AlphaDropout::new(0.5)?.generator(Generator::new(42));
+/// let y = dropout.forward(&tensor([1.0; 100]))?.to_vec::<f64>()?;
+/// // a = 0.8864, b = 0.7792: kept 1.6656, dropped -0.7792.
+/// assert!(y.iter().all(|y| (y - 1.6656).abs() < 1e-4 || (y + 0.7792).abs() < 1e-4));
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub type AlphaDropout = DropoutLayer<Alpha>;
+
+/// [`AlphaDropout`] of whole channels: the second axis of `(N, C, …)`, with one decision for each
+/// channel of each sample.
+///
+/// Source: the layer of this name in PyTorch; the formula is that of [`AlphaDropout`].
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{FeatureAlphaDropout, Generator, Module};
+///
+/// let dropout = FeatureAlphaDropout::new(0.5)?.generator(Generator::new(42));
+/// let y = dropout.forward(&Tensor::ones([4, 8, 3], DType::F64)?)?.to_vec::<f64>()?;
+/// assert!(y.chunks(3).all(|channel| channel == [channel[0]; 3]));
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
+
+/// The form of [`AlphaDropout`]: each element by itself, replaced and not zeroed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Alpha;
+
+/// The form of [`FeatureAlphaDropout`]: whole channels, replaced and not zeroed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeatureAlpha;
+
+impl Form for Alpha {
+    fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
+        Ok(shape.to_vec())
+    }
+
+    fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
+        alpha_dropout(x, draw)
+    }
+}
+
+impl Form for FeatureAlpha {
+    fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
+        if shape.len() < 2 {
+            return Err(Error::shape("feature_alpha_dropout", "(N, C, …)", shape));
+        }
+        Ok(shared_outside(shape, |axis| axis < 2))
+    }
+
+    fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
+        alpha_dropout(x, draw)
+    }
+}
+
+fn alpha_dropout(x: &Tensor, draw: &Draw) -> Result<Tensor> {
+    let Draw { rate, at, save, .. } = *draw;
+    Ok(if rate.p() == 0.0 || rate.p() == 1.0 {
+        x.dropout_broadcast(rate, at, &draw.mask_shape, save)?
+    } else {
+        x.dropout_affine(rate, at, &draw.mask_shape, keeping_moments(rate), save)?
+    })
+}
+
+/// The map that keeps mean 0 and variance 1 at a rate below 1.
+fn keeping_moments(rate: DropRate) -> Affine {
+    // -λα for the λ and α of SELU.
+    const ALPHA: f64 = -1.758_099_340_847_376_9;
+    let p = rate.p();
+    let scale = 1.0 / ((1.0 - p) * (1.0 + p * ALPHA * ALPHA)).sqrt();
+    Affine {
+        scale,
+        shift: -scale * p * ALPHA,
+        dropped: scale * (1.0 - p) * ALPHA,
+    }
+}
