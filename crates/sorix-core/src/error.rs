@@ -115,6 +115,18 @@ pub enum Error {
         /// The length of the axis.
         length: usize,
     },
+    /// A distance of which no number leads from one number to another.
+    #[error("{op}: steps of {step} do not lead from {start} to {end}")]
+    Step {
+        /// The operation.
+        op: &'static str,
+        /// The first number.
+        start: f64,
+        /// The number to stop before.
+        end: f64,
+        /// The distance.
+        step: f64,
+    },
     /// A step of 0 through the elements of an axis.
     #[error("{op}: expected a step of at least 1, got 0")]
     ZeroStep {

@@ -17,7 +17,7 @@
 //!
 //! * [`Tensor`]: a handle to elements of a [`DType`] under a shape, cheap to clone, `Send + Sync`.
 //!   Made by [`tensor()`] from Rust values, by [`Tensor::from_slice`], [`Tensor::from_ndarray`],
-//!   [`Tensor::zeros`] and their like. Every operation is a method and returns a [`Result`].
+//!   [`Tensor::zeros`], [`Tensor::randn`] and their like. Every operation is a method and returns a [`Result`].
 //! * [`autograd`]: the graph that operations record and [`Tensor::backward`] runs; `no_grad`; the
 //!   trait for functions of one's own.
 //! * [`pool`]: where tensors take their memory from, and what it holds.
@@ -33,6 +33,7 @@
 //! there for optimisers; views see such a write, as in PyTorch.
 #![forbid(unsafe_code)]
 
+mod arange;
 pub mod autograd;
 mod data;
 mod display;
@@ -40,6 +41,7 @@ mod dtype;
 mod error;
 mod ops;
 pub mod pool;
+mod random;
 mod shape;
 mod storage;
 mod tensor;

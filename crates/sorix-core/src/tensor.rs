@@ -122,7 +122,10 @@ impl Tensor {
     }
 
     /// A tensor with the elements of an array of the `ndarray` crate, of any dimension and layout,
-    /// owned or a view.
+    /// owned or a view, in one copy.
+    ///
+    /// Also an owned array is copied: a tensor's memory is aligned to 64 bytes and goes back to the
+    /// [pool](crate::pool), which that of a `Vec` could not.
     ///
     /// # Errors
     ///
@@ -312,7 +315,27 @@ impl Tensor {
         }
     }
 
-    /// The elements as an array of the `ndarray` crate, in row-major order.
+    /// Lends the elements to `read` as a view of the `ndarray` crate, where they lie: nothing is
+    /// copied, whatever the layout. Writes to the tensor meanwhile do not reach the view.
+    ///
+    /// # Errors
+    ///
+    /// Where `T` is not the tensor's dtype.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([[1.0, 5.0], [3.0, 4.0]]);
+    /// let largest = x.with_view(|a: ndarray::ArrayViewD<f64>| a.fold(0.0, |m: f64, &x| m.max(x)))?;
+    /// assert_eq!(largest, 5.0);
+    /// assert_eq!(x.transpose(0, 1)?.with_view(|a: ndarray::ArrayViewD<f64>| a[[0, 1]])?, 3.0);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn with_view<T: Scalar, R>(&self, read: impl FnOnce(ArrayViewD<'_, T>) -> R) -> Result<R> {
+        self.check_type::<T>("with_view")?;
+        Ok(read(self.read().view()))
+    }
+
+    /// The elements as an array of the `ndarray` crate, in row-major order, in one copy. To read
+    /// them without one, there is [`with_view`](Tensor::with_view).
     ///
     /// # Errors
     ///

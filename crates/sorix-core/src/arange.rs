@@ -1,0 +1,46 @@
+//! Numbers at equal distances.
+
+use crate::dtype::{DType, Scalar, dispatch};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// The numbers `start`, `start + step`, `start + 2 step` and so on before `end`, each computed
+    /// in f64 and rounded once; there are `ceil((end - start) / step)`.
+    ///
+    /// # Errors
+    ///
+    /// Where one of the three is not finite, `step` is 0, or it leads away from `end`; where there
+    /// are too many for the memory.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// let x = Tensor::arange(0.0, 1.0, 0.25, DType::F32)?;
+    /// assert_eq!(x.to_vec::<f32>()?, [0.0, 0.25, 0.5, 0.75]);
+    /// let x = Tensor::arange(3.0, 0.0, -1.0, DType::F32)?;
+    /// assert_eq!(x.to_vec::<f32>()?, [3.0, 2.0, 1.0]);
+    ///
+    /// let error = Tensor::arange(0.0, 1.0, -0.5, DType::F32).unwrap_err();
+    /// assert_eq!(error.to_string(), "arange: steps of -0.5 do not lead from 0 to 1");
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn arange(start: f64, end: f64, step: f64, dtype: DType) -> Result<Self> {
+        let op = "arange";
+        let count = ((end - start) / step).ceil();
+        // NaN, as 0 steps of length 0 are, is not at least 0.
+        if !(count >= 0.0 && step != 0.0 && [start, end, step].iter().all(|x| x.is_finite())) {
+            return Err(Error::Step {
+                op,
+                start,
+                end,
+                step,
+            });
+        }
+        // A count beyond usize is the largest, which is refused as too large.
+        dispatch!(dtype, T => Self::filled(op, &[count as usize], |out: &mut [T]| {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = T::nearest(start + i as f64 * step);
+            }
+        }))
+    }
+}
