@@ -16,18 +16,18 @@ pub enum Error {
     /// A drop probability outside [0, 1], or NaN.
     #[error(transparent)]
     Rate(#[from] sorix_core::InvalidRate),
-    /// An input of a shape that a layer does not take.
-    #[error("{op}: expected {expected}, got shape {got:?}")]
+    /// A tensor of the wrong shape for a layer, a loss or an initialiser.
+    #[error("{layer}: expected {expected}, got shape {got:?}")]
     Shape {
-        /// The layer.
-        op: &'static str,
-        /// What it takes.
+        /// The layer or function.
+        layer: &'static str,
+        /// What it needs.
         expected: String,
         /// The shape that came.
         got: Vec<usize>,
     },
     /// A [`DropBlock2d`](crate::DropBlock2d) of blocks without a position.
-    #[error("drop_block2d: expected a block size of at least 1, got 0")]
+    #[error("DropBlock2d: expected a block size of at least 1, got 0")]
     BlockSize,
     /// Monte Carlo dropout without samples, of which there is no mean.
     #[error("mc_samples: expected at least one sample, got n = 0")]
@@ -48,9 +48,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn shape(op: &'static str, expected: impl Into<String>, got: &[usize]) -> Self {
+    pub(crate) fn shape(layer: &'static str, expected: impl Into<String>, got: &[usize]) -> Self {
         Self::Shape {
-            op,
+            layer,
             expected: expected.into(),
             got: got.to_vec(),
         }

@@ -6,7 +6,7 @@
 
 use sorix_core::{DropRate, SaveMask, Tensor};
 
-use crate::dropout::{Elements, Form, draw};
+use crate::dropout::{Alpha, Channels, Elements, FeatureAlpha, Form, Locked, Paths, draw};
 use crate::error::Result;
 use crate::generator::Generator;
 use crate::mode::Mode;
@@ -14,7 +14,8 @@ use crate::monte_carlo::{is_monte_carlo, scope_key};
 
 /// Any [form](crate::dropout) of dropout as a function, with its mask kept as bits.
 ///
-/// In training it takes one key of `generator`, in eval none.
+/// In training it takes one key of `generator`, in eval none. The forms with their default options
+/// have functions of their own.
 ///
 /// # Errors
 ///
@@ -22,15 +23,16 @@ use crate::monte_carlo::{is_monte_carlo, scope_key};
 /// of the operations it consists of. No key is taken in the first two cases.
 ///
 /// ```
-/// use sorix_core::tensor;
-/// use sorix_nn::dropout::Elements;
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::dropout::Blocks;
 /// use sorix_nn::{Generator, Mode, functional};
 ///
-/// let (generator, again) = (Generator::new(42), Generator::new(42));
-/// let x = tensor([1.0; 100]);
-/// let y = functional::dropout_form(&Elements, &x, 0.5, Mode::Train, &generator)?;
-/// let z = functional::dropout(&x, 0.5, Mode::Train, &again)?;
-/// assert_eq!(y.to_vec::<f64>()?, z.to_vec::<f64>()?);
+/// let (blocks, generator) = (Blocks::new(3)?, Generator::new(42));
+/// let x = Tensor::ones([2, 4, 8, 8], DType::F64)?;
+/// let y = functional::dropout_form(&blocks, &x, 0.3, Mode::Train, &generator)?;
+/// assert!(y.to_vec::<f64>()?.contains(&0.0));
+/// let y = functional::dropout_form(&blocks, &x, 0.3, Mode::Eval, &generator)?;
+/// assert!(y.same_storage(&x));
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn dropout_form(
@@ -48,24 +50,128 @@ pub fn dropout_form(
     draw(form, x, rate, SaveMask::Bits, key)
 }
 
-/// [`Dropout`](crate::Dropout) as a function, with its mask kept as bits.
-///
-/// # Errors
-///
-/// As [`dropout_form`].
-///
-/// ```
-/// use sorix_core::tensor;
-/// use sorix_nn::{Generator, Mode, functional};
-///
-/// let generator = Generator::new(42);
-/// let x = tensor([1.0; 100]);
-/// let y = functional::dropout(&x, 0.5, Mode::Train, &generator)?;
-/// assert!(y.to_vec::<f64>()?.iter().all(|&y| y == 0.0 || y == 2.0));
-/// assert!(functional::dropout(&x, 0.5, Mode::Eval, &generator)?.same_storage(&x));
-/// assert_eq!(generator.state().offset, 1);
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-pub fn dropout(x: &Tensor, p: f64, mode: Mode, generator: &Generator) -> Result<Tensor> {
-    dropout_form(&Elements, x, p, mode, generator)
+macro_rules! forms {
+    ($($(#[$doc:meta])* $name:ident: $form:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        ///
+        /// As [`dropout_form`].
+        pub fn $name(x: &Tensor, p: f64, mode: Mode, generator: &Generator) -> Result<Tensor> {
+            dropout_form(&$form, x, p, mode, generator)
+        }
+    )*};
+}
+
+// The forms as they are by default. For one with an option set, or with one that has to be, give the
+// form to `dropout_form`.
+forms! {
+    /// [`Dropout`](crate::Dropout) as a function, with its mask kept as bits.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let generator = Generator::new(42);
+    /// let x = tensor([1.0; 100]);
+    /// let y = functional::dropout(&x, 0.5, Mode::Train, &generator)?;
+    /// assert!(y.to_vec::<f64>()?.iter().all(|&y| y == 0.0 || y == 2.0));
+    /// assert!(functional::dropout(&x, 0.5, Mode::Eval, &generator)?.same_storage(&x));
+    /// assert_eq!(generator.state().offset, 1);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    dropout: Elements;
+
+    /// [`Dropout1d`](crate::Dropout1d), channels first, as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([4, 8, 5], DType::F64)?;
+    /// let y = functional::dropout1d(&x, 0.5, Mode::Train, &Generator::new(42))?.to_vec::<f64>()?;
+    /// assert!(y.chunks(5).all(|channel| channel == [0.0; 5] || channel == [2.0; 5]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    dropout1d: Channels::<1>::first();
+
+    /// [`Dropout2d`](crate::Dropout2d), channels first, as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([4, 8, 3, 3], DType::F64)?;
+    /// let y = functional::dropout2d(&x, 0.5, Mode::Train, &Generator::new(42))?.to_vec::<f64>()?;
+    /// assert!(y.chunks(9).all(|channel| channel == [0.0; 9] || channel == [2.0; 9]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    dropout2d: Channels::<2>::first();
+
+    /// [`Dropout3d`](crate::Dropout3d), channels first, as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([4, 8, 2, 2, 2], DType::F64)?;
+    /// let y = functional::dropout3d(&x, 0.5, Mode::Train, &Generator::new(42))?.to_vec::<f64>()?;
+    /// assert!(y.chunks(8).all(|channel| channel == [0.0; 8] || channel == [2.0; 8]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    dropout3d: Channels::<3>::first();
+
+    /// [`LockedDropout`](crate::LockedDropout) over the last axis but one, as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([6, 10], DType::F64)?;
+    /// let y = functional::locked_dropout(&x, 0.5, Mode::Train, &Generator::new(42))?;
+    /// let y = y.to_vec::<f64>()?;
+    /// assert!(y.chunks(10).all(|step| step == &y[..10]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    locked_dropout: Locked::default();
+
+    /// [`DropPath`](crate::DropPath) per sample, as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([100, 3], DType::F64)?;
+    /// let y = functional::drop_path(&x, 0.5, Mode::Train, &Generator::new(42))?.to_vec::<f64>()?;
+    /// assert!(y.chunks(3).all(|sample| sample == [0.0; 3] || sample == [2.0; 3]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    drop_path: Paths::default();
+
+    /// [`AlphaDropout`](crate::AlphaDropout) as a function.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = tensor([1.0; 100]);
+    /// let y = functional::alpha_dropout(&x, 0.5, Mode::Train, &Generator::new(42))?;
+    /// let y = y.to_vec::<f64>()?;
+    /// assert!(y.iter().all(|y| (y - 1.6656).abs() < 1e-4 || (y + 0.7792).abs() < 1e-4));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    alpha_dropout: Alpha;
+
+    /// [`FeatureAlphaDropout`](crate::FeatureAlphaDropout) as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([4, 8, 3], DType::F64)?;
+    /// let y = functional::feature_alpha_dropout(&x, 0.5, Mode::Train, &Generator::new(42))?;
+    /// assert!(y.to_vec::<f64>()?.chunks(3).all(|channel| channel == [channel[0]; 3]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    feature_alpha_dropout: FeatureAlpha;
 }

@@ -448,73 +448,73 @@ fn inputs_that_do_not_fit_are_errors_and_take_no_key() {
             "dropout1d",
             |p, s, g| boxed(Dropout1d::new(p), s, g),
             &[&[], &[3], &[2, 3, 4, 5]],
-            "dropout1d: expected (N, C, L) or (C, L)",
+            "Dropout1d: expected (N, C, L) or (C, L)",
         ),
         (
             "dropout1d, last",
             |p, s, g| boxed(Dropout1d::new(p).map(DropoutLayer::channels_last), s, g),
             &[&[3]],
-            "dropout1d: expected (N, L, C) or (L, C)",
+            "Dropout1d: expected (N, L, C) or (L, C)",
         ),
         (
             "dropout2d",
             |p, s, g| boxed(Dropout2d::new(p), s, g),
             &[&[3], &[3, 4], &[1, 2, 3, 4, 5]],
-            "dropout2d: expected (N, C, H, W) or (C, H, W)",
+            "Dropout2d: expected (N, C, H, W) or (C, H, W)",
         ),
         (
             "dropout2d, last",
             |p, s, g| boxed(Dropout2d::new(p).map(DropoutLayer::channels_last), s, g),
             &[&[3, 4]],
-            "dropout2d: expected (N, H, W, C) or (H, W, C)",
+            "Dropout2d: expected (N, H, W, C) or (H, W, C)",
         ),
         (
             "dropout3d",
             |p, s, g| boxed(Dropout3d::new(p), s, g),
             &[&[3, 4, 5], &[1, 2, 3, 4, 5, 6]],
-            "dropout3d: expected (N, C, D, H, W) or (C, D, H, W)",
+            "Dropout3d: expected (N, C, D, H, W) or (C, D, H, W)",
         ),
         (
             "dropout3d, last",
             |p, s, g| boxed(Dropout3d::new(p).map(DropoutLayer::channels_last), s, g),
             &[&[3, 4, 5]],
-            "dropout3d: expected (N, D, H, W, C) or (D, H, W, C)",
+            "Dropout3d: expected (N, D, H, W, C) or (D, H, W, C)",
         ),
         (
             "noise_shape",
             |p, s, g| boxed(BroadcastDropout::noise_shape(p, [None, Some(2)]), s, g),
             &[&[3], &[2, 3], &[2, 2, 2]],
-            "noise_shape: expected a shape that [None, 2] covers",
+            "BroadcastDropout: expected a shape that [None, 2] covers",
         ),
         (
             "shared_along",
             |p, s, g| boxed(BroadcastDropout::shared_along(p, [0, -3]), s, g),
             &[&[2], &[2, 3]],
-            "noise_shape: expected a shape with axis -3",
+            "BroadcastDropout: expected a shape with axis -3",
         ),
         (
             "locked_dropout",
             |p, s, g| boxed(LockedDropout::new(p), s, g),
             &[&[], &[3]],
-            "locked_dropout: expected a shape with axis -2 of time",
+            "LockedDropout: expected a shape with axis -2 of time",
         ),
         (
             "drop_path",
             |p, s, g| boxed(DropPath::new(p), s, g),
             &[&[]],
-            "drop_path: expected (N, …)",
+            "DropPath: expected (N, …)",
         ),
         (
             "feature_alpha_dropout",
             |p, s, g| boxed(FeatureAlphaDropout::new(p), s, g),
             &[&[], &[3]],
-            "feature_alpha_dropout: expected (N, C, …)",
+            "FeatureAlphaDropout: expected (N, C, …)",
         ),
         (
             "drop_block2d",
             |p, s, g| boxed(DropBlock2d::new(p, 3), s, g),
             &[&[], &[3, 4], &[1, 2, 3, 4, 5]],
-            "drop_block2d: expected (N, C, H, W) or (C, H, W)",
+            "DropBlock2d: expected (N, C, H, W) or (C, H, W)",
         ),
     ];
     for (name, make, shapes, message) in cases {
@@ -534,7 +534,7 @@ fn inputs_that_do_not_fit_are_errors_and_take_no_key() {
     }
     assert_eq!(
         DropBlock2d::new(0.1, 0).unwrap_err().to_string(),
-        "drop_block2d: expected a block size of at least 1, got 0"
+        "DropBlock2d: expected a block size of at least 1, got 0"
     );
 }
 

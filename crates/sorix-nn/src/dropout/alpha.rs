@@ -67,7 +67,7 @@ impl Form for Alpha {
 impl Form for FeatureAlpha {
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         if shape.len() < 2 {
-            return Err(Error::shape("feature_alpha_dropout", "(N, C, …)", shape));
+            return Err(Error::shape("FeatureAlphaDropout", "(N, C, …)", shape));
         }
         Ok(shared_outside(shape, |axis| axis < 2))
     }

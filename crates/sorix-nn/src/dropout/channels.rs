@@ -45,7 +45,7 @@ pub type Dropout1d = DropoutLayer<Channels<1>>;
 /// let error = dropout.forward(&Tensor::ones([8, 9], DType::F64)?).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "dropout2d: expected (N, C, H, W) or (C, H, W), got shape [8, 9]"
+///     "Dropout2d: expected (N, C, H, W) or (C, H, W), got shape [8, 9]"
 /// );
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
@@ -96,12 +96,12 @@ impl<const SPATIAL: usize> Channels<SPATIAL> {
     /// The name of the layer, and what it takes.
     fn expected(self) -> (&'static str, &'static str) {
         match (SPATIAL, self.last) {
-            (1, false) => ("dropout1d", "(N, C, L) or (C, L)"),
-            (1, true) => ("dropout1d", "(N, L, C) or (L, C)"),
-            (2, false) => ("dropout2d", "(N, C, H, W) or (C, H, W)"),
-            (2, true) => ("dropout2d", "(N, H, W, C) or (H, W, C)"),
-            (_, false) => ("dropout3d", "(N, C, D, H, W) or (C, D, H, W)"),
-            (_, true) => ("dropout3d", "(N, D, H, W, C) or (D, H, W, C)"),
+            (1, false) => ("Dropout1d", "(N, C, L) or (C, L)"),
+            (1, true) => ("Dropout1d", "(N, L, C) or (L, C)"),
+            (2, false) => ("Dropout2d", "(N, C, H, W) or (C, H, W)"),
+            (2, true) => ("Dropout2d", "(N, H, W, C) or (H, W, C)"),
+            (_, false) => ("Dropout3d", "(N, C, D, H, W) or (C, D, H, W)"),
+            (_, true) => ("Dropout3d", "(N, D, H, W, C) or (D, H, W, C)"),
         }
     }
 }
@@ -142,8 +142,8 @@ impl<const SPATIAL: usize> Form for Channels<SPATIAL> {
             Some(1) => None,
             Some(2) => Some(0),
             _ => {
-                let (op, expected) = self.expected();
-                return Err(Error::shape(op, expected, shape));
+                let (layer, expected) = self.expected();
+                return Err(Error::shape(layer, expected, shape));
             }
         };
         let channels = match (self.last, batch) {

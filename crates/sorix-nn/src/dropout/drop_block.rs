@@ -72,7 +72,7 @@ impl Form for Blocks {
             3 | 4 => Ok(shape.to_vec()),
             _ => {
                 let expected = "(N, C, H, W) or (C, H, W)";
-                Err(Error::shape("drop_block2d", expected, shape))
+                Err(Error::shape("DropBlock2d", expected, shape))
             }
         }
     }
@@ -80,7 +80,7 @@ impl Form for Blocks {
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
         let Draw { rate, at, save, .. } = *draw;
         let &[.., height, width] = &*draw.mask_shape else {
-            return Err(Error::shape("drop_block2d", "two axes or more", x.shape()));
+            return Err(Error::shape("DropBlock2d", "two axes or more", x.shape()));
         };
         if rate.p() == 0.0 || rate.p() == 1.0 || x.numel() == 0 {
             return Ok(x.dropout(rate, at, save)?);

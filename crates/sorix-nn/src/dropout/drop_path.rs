@@ -84,7 +84,7 @@ impl DropoutLayer<Paths> {
 impl Form for Paths {
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         if shape.is_empty() && !self.per_batch {
-            return Err(Error::shape("drop_path", "(N, …)", shape));
+            return Err(Error::shape("DropPath", "(N, …)", shape));
         }
         Ok(shared_outside(shape, |axis| axis == 0 && !self.per_batch))
     }

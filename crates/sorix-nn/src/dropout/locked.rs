@@ -65,7 +65,7 @@ impl DropoutLayer<Locked> {
     /// let error = LockedDropout::new(0.5)?.forward(&Tensor::ones([6], DType::F64)?).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "locked_dropout: expected a shape with axis -2 of time, got shape [6]"
+    ///     "LockedDropout: expected a shape with axis -2 of time, got shape [6]"
     /// );
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
@@ -78,7 +78,7 @@ impl DropoutLayer<Locked> {
 
 impl Form for Locked {
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
-        let time = index_of("locked_dropout", self.time_axis, " of time", shape)?;
+        let time = index_of("LockedDropout", self.time_axis, " of time", shape)?;
         Ok(shared_outside(shape, |axis| axis != time))
     }
 

@@ -293,13 +293,13 @@ fn shared_outside(shape: &[usize], own: impl Fn(usize) -> bool) -> Vec<usize> {
 }
 
 /// The index of an axis of which a negative number counts from the last.
-fn index_of(op: &'static str, axis: isize, what: &str, shape: &[usize]) -> Result<usize> {
+fn index_of(layer: &'static str, axis: isize, what: &str, shape: &[usize]) -> Result<usize> {
     let from_last = axis.checked_add_unsigned(shape.len());
     let index = if axis < 0 { from_last } else { Some(axis) };
     index
         .and_then(|index| usize::try_from(index).ok())
         .filter(|&index| index < shape.len())
-        .ok_or_else(|| Error::shape(op, format!("a shape with axis {axis}{what}"), shape))
+        .ok_or_else(|| Error::shape(layer, format!("a shape with axis {axis}{what}"), shape))
 }
 
 impl<F: Form> Module for DropoutLayer<F> {

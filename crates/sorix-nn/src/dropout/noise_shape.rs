@@ -68,7 +68,7 @@ impl DropoutLayer<NoiseShape> {
     /// let error = dropout.forward(&Tensor::ones([3, 4], DType::F32)?).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "noise_shape: expected a shape that [2, 1] covers, got shape [3, 4]"
+    ///     "BroadcastDropout: expected a shape that [2, 1] covers, got shape [3, 4]"
     /// );
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
@@ -90,7 +90,7 @@ impl DropoutLayer<NoiseShape> {
     /// let dropout = BroadcastDropout::shared_along(0.5, [-1])?;
     /// assert!(dropout.forward(&Tensor::ones([3, 4], DType::F32)?).is_ok());
     /// let error = dropout.forward(&Tensor::ones([], DType::F32)?).unwrap_err();
-    /// assert_eq!(error.to_string(), "noise_shape: expected a shape with axis -1, got shape []");
+    /// assert_eq!(error.to_string(), "BroadcastDropout: expected a shape with axis -1, got shape []");
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn shared_along(p: f64, axes: impl Into<Vec<isize>>) -> Result<Self> {
@@ -100,7 +100,7 @@ impl DropoutLayer<NoiseShape> {
 
 impl Form for NoiseShape {
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
-        let op = "noise_shape";
+        let layer = "BroadcastDropout";
         match &self.0 {
             Notation::Shape(noise) => {
                 let fits = |(noise, &len): (&Option<usize>, &usize)| match *noise {
@@ -116,13 +116,13 @@ impl Form for NoiseShape {
                             .map(|noise| noise.map_or("None".to_owned(), |noise| noise.to_string()))
                             .collect();
                         let expected = format!("a shape that [{}] covers", noise.join(", "));
-                        Error::shape(op, expected, shape)
+                        Error::shape(layer, expected, shape)
                     })
             }
             Notation::Axes(axes) => {
                 let shared: Vec<usize> = axes
                     .iter()
-                    .map(|&axis| index_of(op, axis, "", shape))
+                    .map(|&axis| index_of(layer, axis, "", shape))
                     .collect::<Result<_>>()?;
                 Ok(shared_outside(shape, |axis| !shared.contains(&axis)))
             }
