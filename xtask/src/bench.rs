@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::cargo::{cargo, root, succeed};
+use crate::cargo::run_program;
 
 /// Measure the kernels as ratios to a memory copy (`cargo xtask bench --help` tells more).
 #[derive(Debug, clap::Args)]
@@ -27,21 +27,5 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.args.iter().any(|arg| arg == "--peers") {
         package.push("--features=peers");
     }
-    succeed(cargo().arg("build").args(&package))?;
-    let mut program = cargo();
-    // Paths among the arguments are meant from where the user stands.
-    program.current_dir(".");
-    program
-        .args(["run", "--quiet"])
-        .args(package)
-        .arg("--manifest-path");
-    program
-        .arg(root().join("Cargo.toml"))
-        .arg("--")
-        .args(&args.args);
-    let status = program
-        .status()
-        .context("cannot run the measuring program")?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    run_program(&package, &args.args)
 }

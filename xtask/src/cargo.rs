@@ -1,7 +1,8 @@
 //! Calls of cargo, and what cargo knows of the workspace.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -31,6 +32,30 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
         .with_context(|| format!("cannot run {}", line(command)))?;
     ensure!(status.success(), "{} failed: {status}", line(command));
     Ok(())
+}
+
+/// Builds a program of the workspace, which shows, and runs it where the user stands, so that paths
+/// among its arguments are meant from there. Returns its exit code.
+///
+/// # Errors
+///
+/// If it cannot be built or started.
+pub(crate) fn run_program(package: &[&str], args: &[OsString]) -> Result<ExitCode> {
+    succeed(cargo().arg("build").args(package))?;
+    let mut program = cargo();
+    program
+        .current_dir(".")
+        .args(["run", "--quiet"])
+        .args(package);
+    program
+        .arg("--manifest-path")
+        .arg(root().join("Cargo.toml"));
+    program.arg("--").args(args);
+    let status = program
+        .status()
+        .with_context(|| format!("cannot run {}", line(&program)))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// A command as one would type it.

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod nightly;
+mod stats;
 mod test;
 mod test_neon;
 
@@ -21,6 +22,7 @@ enum Command {
     TestNeon(test_neon::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
+    Stats(stats::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::TestNeon(args) => test_neon::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Stats(args) => stats::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -238,6 +238,15 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
             )]),
         ),
     ];
+    steps.push(Step::new(
+        "stats",
+        "the statistics of the masks, in short and for a fixed seed",
+        run(vec![call(
+            "run --release --package=sorix-stats -- --quick",
+            &[],
+            &[],
+        )]),
+    ));
     for backend in sorix_kernels::dispatch::available() {
         let mut commands = tests();
         for command in &mut commands {
