@@ -38,7 +38,7 @@ const PARTNERS: [(&str, Partner); 10] = [
     ("2^60 elements on", |k| k.window(1 << 60)),
 ];
 
-/// Compares the mask of `key` with those of [`PARTNERS`], element by element: the correlation, and
+/// Compares the mask of `key` with those of ten other names, element by element: the correlation, and
 /// the four joint outcomes.
 ///
 /// # Errors
