@@ -51,5 +51,7 @@ pub use dtype::{DType, Scalar};
 pub use error::{Error, Result};
 pub use ops::dropout::SaveMask;
 pub use ops::update::UpdateRule;
-pub use sorix_kernels::{Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskWindow};
+pub use sorix_kernels::{
+    Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, ShardError,
+};
 pub use tensor::{Tensor, tensor};

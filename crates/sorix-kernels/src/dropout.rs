@@ -2,8 +2,9 @@
 //!
 //! Every function runs on the [active](crate::dispatch::active) backend, on as many threads of the
 //! current rayon pool as pay. `at` is a [`MaskKey`](crate::MaskKey), which means the mask from its
-//! first element on, or a [`MaskWindow`] for a shard that holds a part of a larger tensor. Neither
-//! backend nor threads nor where a tensor was cut shows in a result.
+//! first element on, or a [`MaskWindow`](crate::MaskWindow) or a [`MaskRegion`] for a shard that
+//! holds a part of a larger tensor. Neither backend nor threads nor where a tensor was cut shows in a
+//! result.
 //!
 //! ```
 //! use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
@@ -34,9 +35,9 @@ use crate::broadcast::Broadcast;
 use crate::element::Element;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::key::MaskWindow;
 use crate::mask::{BitMask, BitSlice};
 use crate::rate::DropRate;
+use crate::region::MaskRegion;
 
 /// The mask alone: which elements of the window are kept, as many as `mask` has.
 ///
@@ -53,7 +54,7 @@ use crate::rate::DropRate;
 /// ```
 pub fn fill_mask(
     rate: DropRate,
-    at: impl Into<MaskWindow>,
+    at: impl Into<MaskRegion>,
     mask: &mut BitMask,
 ) -> Result<(), Error> {
     Engine::active()?.fill_mask(rate, at, mask)
@@ -75,7 +76,7 @@ pub fn fill_mask(
 /// ```
 pub fn forward<T: Element>(
     rate: DropRate,
-    at: impl Into<MaskWindow>,
+    at: impl Into<MaskRegion>,
     x: &[T],
     y: &mut [T],
     mask: &mut BitMask,
@@ -101,7 +102,7 @@ pub fn forward<T: Element>(
 /// ```
 pub fn forward_in_place<T: Element>(
     rate: DropRate,
-    at: impl Into<MaskWindow>,
+    at: impl Into<MaskRegion>,
     x: &mut [T],
     mask: &mut BitMask,
 ) -> Result<(), Error> {
@@ -169,7 +170,7 @@ pub fn backward_in_place<'m, T: Element>(
 /// ```
 pub fn replay<T: Element>(
     rate: DropRate,
-    at: impl Into<MaskWindow>,
+    at: impl Into<MaskRegion>,
     dy: &[T],
     dx: &mut [T],
 ) -> Result<(), Error> {
@@ -191,7 +192,7 @@ pub fn replay<T: Element>(
 /// ```
 pub fn replay_in_place<T: Element>(
     rate: DropRate,
-    at: impl Into<MaskWindow>,
+    at: impl Into<MaskRegion>,
     dy: &mut [T],
 ) -> Result<(), Error> {
     Engine::active()?.replay_in_place(rate, at, dy)

@@ -8,11 +8,13 @@ use crate::cache::last_level_bytes;
 use crate::dispatch;
 use crate::element::Element;
 use crate::error::{BackendError, Error, LengthError};
-use crate::job::{Covered, Dropout, FillMask, MaskAffine, MaskBroadcast, MaskScale};
-use crate::key::MaskWindow;
+use crate::job::{
+    Covered, Dropout, DropoutRegion, FillMask, FillRegion, MaskAffine, MaskBroadcast, MaskScale,
+};
 use crate::mask::{BitMask, BitSlice, WORD};
 use crate::parallel::{self, Split};
 use crate::rate::{DropRate, KeepThreshold};
+use crate::region::MaskRegion;
 
 /// A backend and how to run it: on the rayon thread pool where that pays, or on this thread alone.
 ///
@@ -102,11 +104,11 @@ impl<'b> Engine<'b> {
     pub fn fill_mask(
         self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         mask: &mut BitMask,
     ) -> Result<(), Error> {
-        let window = at.into();
-        window.check_len(mask.len())?;
+        let region = at.into();
+        region.check_len(mask.len())?;
         match rate.keep_threshold() {
             KeepThreshold::Nothing => mask.fill(false),
             KeepThreshold::Everything => mask.fill(true),
@@ -115,8 +117,14 @@ impl<'b> Engine<'b> {
                 // copy, which is what the threshold for threads is measured in.
                 const BYTES_PER_ELEMENT: usize = 2;
                 let bytes = mask.len().saturating_mul(BYTES_PER_ELEMENT);
-                let job = FillMask::new(window, threshold, mask.as_slice_mut())?;
-                self.run(job, bytes, |job| self.backend.fill_mask(job));
+                let out = mask.as_slice_mut();
+                let fill = |job: FillMask<'_>| self.backend.fill_mask(job);
+                match region.as_window() {
+                    Some(window) => self.run(FillMask::new(window, threshold, out)?, bytes, fill),
+                    None => self.run(FillRegion::new(region, threshold, out), bytes, |job| {
+                        job.compose(fill);
+                    }),
+                }
                 mask.as_slice_mut().clear_surplus();
             }
         }
@@ -131,7 +139,7 @@ impl<'b> Engine<'b> {
     pub fn forward<T: Element>(
         self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         x: &[T],
         y: &mut [T],
         mask: &mut BitMask,
@@ -147,7 +155,7 @@ impl<'b> Engine<'b> {
     pub fn forward_in_place<T: Element>(
         self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         x: &mut [T],
         mask: &mut BitMask,
     ) -> Result<(), Error> {
@@ -162,7 +170,7 @@ impl<'b> Engine<'b> {
     pub fn replay<T: Element>(
         self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         dy: &[T],
         dx: &mut [T],
     ) -> Result<(), Error> {
@@ -177,7 +185,7 @@ impl<'b> Engine<'b> {
     pub fn replay_in_place<T: Element>(
         self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         dy: &mut [T],
     ) -> Result<(), Error> {
         self.make_and_apply(rate, at.into(), Buffers::in_place(dy), None)
@@ -369,14 +377,14 @@ impl<'b> Engine<'b> {
     fn make_and_apply<T: Element>(
         self,
         rate: DropRate,
-        window: MaskWindow,
+        region: MaskRegion,
         mut buffers: Buffers<'_, T>,
         mut mask: Option<&mut BitMask>,
     ) -> Result<(), Error> {
         if let Some(mask) = &mask {
             LengthError::check("mask", buffers.len(), mask.len())?;
         }
-        window.check_len(buffers.len())?;
+        region.check_len(buffers.len())?;
         match rate.keep_threshold() {
             KeepThreshold::Nothing => {
                 buffers.output().fill(T::ZERO);
@@ -395,10 +403,24 @@ impl<'b> Engine<'b> {
                 let bytes = bytes_moved(&buffers);
                 let streaming = self.streaming(&mut buffers);
                 let out = mask.as_deref_mut().map(BitMask::as_slice_mut);
-                let job = Dropout::new(window, threshold, T::scale(rate), buffers, out)?;
-                self.run(job.streaming(streaming), bytes, |job| {
-                    T::dropout(self.backend, job)
-                });
+                let scale = T::scale(rate);
+                match region.as_window() {
+                    Some(window) => {
+                        let job = Dropout::new(window, threshold, scale, buffers, out)?;
+                        self.run(job.streaming(streaming), bytes, |job| {
+                            T::dropout(self.backend, job)
+                        });
+                    }
+                    None => {
+                        let job = DropoutRegion::new(region, threshold, scale, buffers, out);
+                        self.run(job.streaming(streaming), bytes, |job| {
+                            job.compose(
+                                |fill| self.backend.fill_mask(fill),
+                                |scale| T::mask_scale(self.backend, scale),
+                            );
+                        });
+                    }
+                }
                 if let Some(mask) = mask {
                     mask.as_slice_mut().clear_surplus();
                 }

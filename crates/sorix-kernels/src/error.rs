@@ -4,6 +4,7 @@
 //! nothing.
 
 use core::fmt;
+use core::ops::Range;
 
 /// A drop probability outside [0, 1], or NaN.
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +221,30 @@ impl fmt::Display for BroadcastError {
 
 impl core::error::Error for BroadcastError {}
 
+/// A part of a tensor that the tensor does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardError {
+    /// The shape of the whole tensor.
+    pub shape: Vec<usize>,
+    /// The axis that it was to be cut along.
+    pub axis: usize,
+    /// The indices of the part.
+    pub range: Range<usize>,
+}
+
+impl fmt::Display for ShardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a shard must be a range of an axis of the whole tensor, of shape {:?}, with at most 2^64 \
+             elements: got {:?} of axis {}",
+            self.shape, self.range, self.axis
+        )
+    }
+}
+
+impl core::error::Error for ShardError {}
+
 /// Memory that cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocationError {
@@ -253,6 +278,8 @@ pub enum Error {
     Allocation(AllocationError),
     /// See [`BroadcastError`].
     Broadcast(BroadcastError),
+    /// See [`ShardError`].
+    Shard(ShardError),
 }
 
 impl fmt::Display for Error {
@@ -265,6 +292,7 @@ impl fmt::Display for Error {
             Self::Window(error) => error.fmt(f),
             Self::Allocation(error) => error.fmt(f),
             Self::Broadcast(error) => error.fmt(f),
+            Self::Shard(error) => error.fmt(f),
         }
     }
 }
@@ -288,5 +316,6 @@ error_from!(
     Mask(MaskError),
     Window(WindowError),
     Allocation(AllocationError),
-    Broadcast(BroadcastError)
+    Broadcast(BroadcastError),
+    Shard(ShardError)
 );

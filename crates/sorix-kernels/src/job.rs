@@ -5,6 +5,7 @@
 
 mod broadcast;
 mod compose;
+mod region;
 #[cfg(feature = "parallel")]
 mod split;
 
@@ -18,6 +19,7 @@ use crate::key::MaskWindow;
 use crate::mask::{BitSlice, BitSliceMut};
 
 pub(crate) use broadcast::{Covered, MaskBroadcast};
+pub(crate) use region::{DropoutRegion, FillRegion};
 #[cfg(feature = "parallel")]
 pub(crate) use split::Split;
 

@@ -24,6 +24,7 @@
 //! * [`dropout`]: the functions most callers need. [`Engine`]: the same with a chosen backend, or
 //!   without threads.
 //! * [`DropRate`], [`MaskKey`], [`BitMask`]: p, the name of a mask, and a mask.
+//! * [`MaskRegion`]: a worker's part of the mask of a tensor that is cut along an axis.
 //! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and what it makes of elements where that
 //!   is not inverted dropout.
 //! * [`dispatch`]: the backends of this machine, by name. [`Backend`] and [`job`]: bring your own.
@@ -68,6 +69,7 @@ mod mask;
 mod parallel;
 mod rate;
 pub mod reference;
+mod region;
 mod simd;
 pub mod stream;
 
@@ -79,8 +81,9 @@ pub use element::Element;
 pub use engine::Engine;
 pub use error::{
     AllocationError, BackendError, BroadcastError, Error, InvalidRate, LengthError, MaskError,
-    WindowError,
+    ShardError, WindowError,
 };
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};
 pub use rate::{DropRate, KeepThreshold};
+pub use region::MaskRegion;

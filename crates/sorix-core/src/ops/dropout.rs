@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, MaskWindow, dropout};
+use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, MaskRegion, dropout};
 
 use crate::autograd::{Function, Gradients, is_recorded, record};
 use crate::dtype::{Scalar, dispatch};
@@ -36,16 +36,20 @@ impl Tensor {
     /// Inverted dropout in training: each element becomes `+0.0` with probability p and
     /// `x / (1 - p)` otherwise, by the mask that `at` names; the gradient gets the same mask.
     ///
-    /// The mask's index of an element is its row-major index, plus the first of the window, so a
-    /// view gets the mask that its contiguous copy gets. At p = 0 the tensor itself comes back.
+    /// The mask's index of an element is its row-major index, so a view gets the mask that its
+    /// contiguous copy gets. `at` is a key, or a [window](crate::MaskKey::window) or
+    /// [shard](crate::MaskKey::shard) where this tensor is a part of a larger one and is to get its
+    /// part of that one's mask; see [`MaskRegion`] for tensors that workers share. At p = 0 the
+    /// tensor itself comes back.
     ///
     /// Source: Srivastava et al., *Dropout: a simple way to prevent neural networks from
     /// overfitting*, JMLR 15 (2014), section 10.
     ///
     /// # Errors
     ///
-    /// Where `SORIX_BACKEND` names a backend that this machine does not have, where the window
-    /// reaches beyond element 2^64 - 1, and where the memory cannot be had.
+    /// Where `SORIX_BACKEND` names a backend that this machine does not have, where a shard has
+    /// another number of elements than the tensor, where a window reaches beyond element 2^64 - 1,
+    /// and where the memory cannot be had.
     ///
     /// ```
     /// use sorix_core::{DropRate, MaskKey, SaveMask, tensor};
@@ -62,7 +66,7 @@ impl Tensor {
     pub fn dropout(
         &self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         save: SaveMask,
     ) -> Result<Self> {
         if rate.p() == 0.0 {
@@ -79,7 +83,7 @@ impl Tensor {
     /// `[n, c, 1, 1]` drops whole channels of an `[n, c, h, w]` tensor, `[n, 1, 1, c]` those of an
     /// `[n, h, w, c]` one, `[n, 1]` whole samples, `[n, 1, c]` the same features at every step of a
     /// sequence, `[v, 1]` whole rows of an embedding. The bits are those of a tensor of shape
-    /// `mask_shape`. At p = 0 the tensor itself comes back.
+    /// `mask_shape`; a shard is one of that shape. At p = 0 the tensor itself comes back.
     ///
     /// Source: Tompson et al., *Efficient object localization using convolutional networks*, CVPR
     /// 2015, section 3.2, for channels; `noise_shape` of Keras for the general form.
@@ -109,7 +113,7 @@ impl Tensor {
     pub fn dropout_broadcast(
         &self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         mask_shape: &[usize],
         save: SaveMask,
     ) -> Result<Self> {
@@ -157,7 +161,7 @@ impl Tensor {
     pub fn dropout_affine(
         &self,
         rate: DropRate,
-        at: impl Into<MaskWindow>,
+        at: impl Into<MaskRegion>,
         mask_shape: &[usize],
         affine: Affine,
         save: SaveMask,
@@ -248,7 +252,7 @@ struct Masked {
 #[derive(Debug)]
 enum Mask {
     Bits(Arc<BitMask>),
-    Key(DropRate, MaskWindow),
+    Key(DropRate, MaskRegion),
 }
 
 /// What becomes of the elements.

@@ -12,12 +12,13 @@
 //! wants.
 
 use super::{Dropout, FillMask, MaskScale, inside};
+use crate::buffers::Buffers;
 use crate::element::Element;
 use crate::mask::{BitSliceMut, WORD};
 use crate::stream::TILE;
 
 /// Elements in a chunk. Their bits are 8 KiB.
-const CHUNK: usize = 8 * TILE;
+pub(super) const CHUNK: usize = 8 * TILE;
 
 impl<T: Element> Dropout<'_, T> {
     /// Does the job with the kernels for its two halves: `fill` makes the bits, `scale` applies
@@ -31,16 +32,17 @@ impl<T: Element> Dropout<'_, T> {
         mut scale: impl FnMut(MaskScale<'_, T>),
     ) {
         let Self {
-            mut window,
+            window,
             threshold,
             scale: factor,
-            mut buffers,
+            buffers,
             out,
             streaming,
         } = self;
-        let mut chunk = |out: &mut BitSliceMut<'_>, buffers, window| {
+        let next = |at, left| chunk_len(inside(window, at).first, left);
+        in_chunks(buffers, out, next, |at, mut out, buffers| {
             fill(FillMask {
-                window,
+                window: inside(window, at),
                 threshold,
                 out: out.reborrow(),
             });
@@ -50,24 +52,33 @@ impl<T: Element> Dropout<'_, T> {
                 buffers,
                 streaming,
             });
-        };
-        if let Some(mut out) = out {
-            while !buffers.is_empty() {
-                let len = chunk_len(window.first, buffers.len());
-                let (now, later) = buffers.split_at(len);
-                let (mut kept, out_later) = out.split_at(len);
-                chunk(&mut kept, now, window);
-                (buffers, out, window) = (later, out_later, inside(window, len));
+        });
+    }
+}
+
+/// Calls `chunk` for one part of the elements after the other, with its place among them and a place
+/// for its bits: in `out` where there is one, else on the stack. `next` says how long the part at a
+/// place is, given how many elements are left: at most [`CHUNK`], and whole words or all.
+pub(super) fn in_chunks<T: Element>(
+    mut buffers: Buffers<'_, T>,
+    mut out: Option<BitSliceMut<'_>>,
+    next: impl Fn(usize, usize) -> usize,
+    mut chunk: impl FnMut(usize, BitSliceMut<'_>, Buffers<'_, T>),
+) {
+    let mut words = [0; CHUNK / WORD];
+    let mut at = 0;
+    while !buffers.is_empty() {
+        let len = next(at, buffers.len());
+        let (now, later) = buffers.split_at(len);
+        match out.take() {
+            Some(all) => {
+                let (bits, rest) = all.split_at(len);
+                chunk(at, bits, now);
+                out = Some(rest);
             }
-        } else {
-            let mut words = [0; CHUNK / WORD];
-            while !buffers.is_empty() {
-                let len = chunk_len(window.first, buffers.len());
-                let (now, later) = buffers.split_at(len);
-                chunk(&mut BitSliceMut::of_words(&mut words, len), now, window);
-                (buffers, window) = (later, inside(window, len));
-            }
+            None => chunk(at, BitSliceMut::of_words(&mut words, len), now),
         }
+        (buffers, at) = (later, at + len);
     }
 }
 

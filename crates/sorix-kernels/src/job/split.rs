@@ -1,6 +1,6 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Dropout, FillMask, MaskBroadcast, MaskScale, inside};
+use super::{Dropout, DropoutRegion, FillMask, FillRegion, MaskBroadcast, MaskScale, inside};
 use crate::element::Element;
 
 /// A job that can be cut in two, so that two threads can do it.
@@ -101,6 +101,55 @@ impl<T: Element> Split for Dropout<'_, T> {
         (
             half(self.window, head, head_out),
             half(inside(self.window, mid), tail, tail_out),
+        )
+    }
+}
+
+impl Split for FillRegion<'_> {
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    fn first(&self) -> u64 {
+        0
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.out.split_at(mid);
+        let first = self.first + mid;
+        (
+            Self { out: head, ..self },
+            Self {
+                region: self.region,
+                first,
+                threshold: self.threshold,
+                out: tail,
+            },
+        )
+    }
+}
+
+impl<T: Element> Split for DropoutRegion<'_, T> {
+    fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    fn first(&self) -> u64 {
+        0
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.buffers.split_at(mid);
+        let (head_out, tail_out) = self.out.map(|out| out.split_at(mid)).unzip();
+        let half = |first, buffers, out| Self {
+            first,
+            buffers,
+            out,
+            ..self
+        };
+        (
+            half(self.first, head, head_out),
+            half(self.first + mid, tail, tail_out),
         )
     }
 }
