@@ -45,6 +45,16 @@ pub enum Error {
         /// Of the second operand.
         right: Vec<usize>,
     },
+    /// Two operands of which one has no matrix or vector, or whose columns and rows do not fit.
+    #[error("{op}: a matrix of shape {left:?} and one of shape {right:?} cannot be multiplied")]
+    MatrixShapes {
+        /// The operation.
+        op: &'static str,
+        /// Of the left operand.
+        left: Vec<usize>,
+        /// Of the right operand.
+        right: Vec<usize>,
+    },
     /// A tensor of the wrong shape.
     #[error("{op}: expected shape {expected:?}, got {got:?}")]
     Shape {

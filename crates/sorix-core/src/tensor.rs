@@ -526,6 +526,16 @@ pub(crate) struct Snapshot<'t> {
 }
 
 impl Snapshot<'_> {
+    /// What [`storage`](Self::storage) holds of the tensor.
+    pub(crate) fn layout(&self) -> &Layout {
+        self.layout
+    }
+
+    /// The whole storage, of which a view may have a part.
+    pub(crate) fn storage<T: Scalar>(&self) -> &[T] {
+        self.buffer.as_slice()
+    }
+
     /// The elements in row-major order, where they lie so.
     pub(crate) fn slice<T: Scalar>(&self) -> Option<&[T]> {
         let from = self.layout.offset();

@@ -74,6 +74,28 @@ fn sum_and_mean() {
 }
 
 #[test]
+fn matmul() {
+    let cases: [(&[usize], &[usize]); 9] = [
+        (&[2, 3], &[3, 4]),
+        (&[3], &[3]),
+        (&[3], &[3, 2]),
+        (&[2, 3], &[3]),
+        (&[2, 2, 3], &[3, 2]),
+        (&[2, 3], &[4, 3, 2]),
+        (&[4, 2, 3], &[4, 3, 1]),
+        (&[2, 1, 2, 3], &[3, 3, 2]),
+        (&[3], &[2, 3, 2]),
+    ];
+    for (left, right) in cases {
+        let inputs = [random(left, 1), random(right, 2)];
+        check_gradients(&inputs, |x| x[0].matmul(&x[1]));
+    }
+    check_gradients(&[random(&[3, 3], 1)], |x| {
+        x[0].matmul(&x[0].transpose(0, 1)?)?.matmul(&x[0])
+    });
+}
+
+#[test]
 fn views() {
     let x = [random(&[2, 3, 4], 1)];
     check_gradients(&x, |x| x[0].reshape([4, 6]));

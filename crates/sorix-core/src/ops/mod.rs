@@ -13,6 +13,8 @@ pub(crate) mod elementwise;
 mod expand;
 mod flatten;
 mod index_select;
+mod matmul;
+mod matrices;
 mod mean;
 mod mul;
 mod neg;
