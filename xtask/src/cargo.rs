@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -19,6 +19,30 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+/// A call of cargo: words, packages, and what comes last.
+pub(crate) fn call(words: &str, packages: &[String], last: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(words.split(' ')).args(packages).args(last);
+    command
+}
+
+/// The arguments that name these packages.
+pub(crate) fn packages(names: &[String]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| format!("--package={name}"))
+        .collect()
+}
+
+/// Whether a command runs and succeeds.
+pub(crate) fn works(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
 }
 
 /// Runs a command to its end; it shares our terminal.

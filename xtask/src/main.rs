@@ -6,7 +6,9 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod nightly;
+mod sanitize;
 mod stats;
+mod step;
 mod test;
 mod test_neon;
 
@@ -23,6 +25,7 @@ enum Command {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Stats(stats::Args),
+    Sanitize(sanitize::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(&args),
+        Command::Sanitize(args) => sanitize::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

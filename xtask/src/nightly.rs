@@ -1,5 +1,6 @@
 //! The nightly compiler, where there is one: sanitizers, fuzzing and Miri need it.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
@@ -49,6 +50,16 @@ impl Nightly {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
+    }
+
+    /// Whether it has the source of its standard library, to build that anew.
+    pub(crate) fn has_source(self) -> bool {
+        let sysroot = self.command("rustc").args(["--print", "sysroot"]).output();
+        sysroot.is_ok_and(|output| {
+            Path::new(String::from_utf8_lossy(&output.stdout).trim())
+                .join("lib/rustlib/src/rust/library/std/Cargo.toml")
+                .exists()
+        })
     }
 
     fn command(self, program: &str) -> Command {

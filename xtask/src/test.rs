@@ -1,12 +1,12 @@
 //! `cargo xtask test`: everything a contributor must pass, cheapest first.
 
 use std::env;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::cargo::{Workspace, cargo, root, succeed};
+use crate::cargo::{Workspace, call, packages, root, succeed, works};
+use crate::step::{Action, Outcome, Step, run_steps};
 
 /// Everything a contributor must pass, cheapest first.
 #[derive(Debug, clap::Args)]
@@ -26,47 +26,6 @@ pub(crate) struct Args {
     /// List the steps and do nothing.
     #[arg(long)]
     list: bool,
-}
-
-struct Step {
-    name: String,
-    what: &'static str,
-    action: Action,
-}
-
-enum Action {
-    /// Commands that must all succeed.
-    Run(Vec<Command>),
-    /// Something that needs a tool which may be missing.
-    Try(fn() -> Result<Outcome>),
-}
-
-enum Outcome {
-    Passed,
-    /// A tool is missing; the text says which.
-    Skipped(String),
-}
-
-impl Step {
-    fn new(name: impl Into<String>, what: &'static str, action: Action) -> Self {
-        Self {
-            name: name.into(),
-            what,
-            action,
-        }
-    }
-
-    fn run(self) -> Result<Outcome> {
-        match self.action {
-            Action::Run(commands) => {
-                for mut command in commands {
-                    succeed(&mut command)?;
-                }
-                Ok(Outcome::Passed)
-            }
-            Action::Try(action) => action(),
-        }
-    }
 }
 
 /// Runs the command.
@@ -94,51 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
 
-    let start = Instant::now();
-    let (mut passed, mut skipped, mut failed) = (0, Vec::new(), Vec::new());
-    let mut left = steps.len();
-    for step in steps {
-        let name = step.name.clone();
-        println!("==> {name}: {}", step.what);
-        let begun = Instant::now();
-        let outcome = step.run();
-        let seconds = begun.elapsed().as_secs_f64();
-        left -= 1;
-        match outcome {
-            Ok(Outcome::Passed) => {
-                println!("    {name} ok, {seconds:.1} s");
-                passed += 1;
-            }
-            Ok(Outcome::Skipped(why)) => {
-                println!("    {name} SKIPPED: {why}");
-                skipped.push(name);
-            }
-            Err(error) => {
-                println!("    {name} FAILED, {seconds:.1} s: {error:#}");
-                failed.push(name);
-                if !args.keep_going {
-                    break;
-                }
-            }
-        }
-    }
-
-    let mut summary = format!("{passed} steps passed");
-    for (count, what) in [
-        (skipped.len(), format!("skipped ({})", skipped.join(", "))),
-        (failed.len(), format!("failed ({})", failed.join(", "))),
-        (left, "not run".into()),
-    ] {
-        if count > 0 {
-            summary += &format!(", {count} {what}");
-        }
-    }
-    println!(
-        "cargo xtask test: {summary}, {:.0} s",
-        start.elapsed().as_secs_f64()
-    );
-    ensure!(failed.is_empty(), "{} failed", failed.join(", "));
-    Ok(())
+    run_steps("cargo xtask test", steps, args.keep_going)
 }
 
 /// The steps. Published members are built with all their features; the features of the others pull
@@ -291,29 +206,6 @@ fn fuzz_seeds(workspace: &Workspace) -> Vec<Command> {
         ),
         fuzz("test --no-default-features", &[]),
     ]
-}
-
-/// A call of cargo: words, packages, and what comes last.
-fn call(words: &str, packages: &[String], last: &[&str]) -> Command {
-    let mut command = cargo();
-    command.args(words.split(' ')).args(packages).args(last);
-    command
-}
-
-fn packages(names: &[String]) -> Vec<String> {
-    names
-        .iter()
-        .map(|name| format!("--package={name}"))
-        .collect()
-}
-
-/// Whether a command runs and succeeds.
-fn works(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    quiet.status().is_ok_and(|status| status.success())
 }
 
 fn mask_format() -> Result<Outcome> {

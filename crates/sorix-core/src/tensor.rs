@@ -274,7 +274,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `T` is not the tensor's dtype; convert with [`Tensor::to_dtype`].
+    /// Where `T` is not the tensor's dtype; convert with [`Tensor::to_dtype`]. Where the memory cannot
+    /// be had.
     ///
     /// ```
     /// let x = sorix_core::tensor([1.0, 2.0]);
@@ -284,12 +285,7 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn to_vec<T: Scalar>(&self) -> Result<Vec<T>> {
-        self.check_type::<T>("to_vec")?;
-        let snapshot = self.read();
-        Ok(match snapshot.slice() {
-            Some(elements) => elements.to_vec(),
-            None => snapshot.view().iter().copied().collect(),
-        })
+        self.elements("to_vec")
     }
 
     /// The only element of a tensor that has one, whatever its number of axes.
@@ -339,7 +335,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `T` is not the tensor's dtype.
+    /// Where `T` is not the tensor's dtype, and where the memory cannot be had.
     ///
     /// ```
     /// let x = sorix_core::tensor([[1.0, 2.0], [3.0, 4.0]]);
@@ -347,8 +343,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn to_ndarray<T: Scalar>(&self) -> Result<ArrayD<T>> {
-        self.check_type::<T>("to_ndarray")?;
-        Ok(self.read().view::<T>().as_standard_layout().into_owned())
+        let elements = self.elements("to_ndarray")?;
+        Ok(ArrayD::from_shape_vec(self.shape(), elements).expect("as many as the shape has"))
     }
 
     /// Overwrites the elements with those of `source`, also for the views of this tensor: what an
@@ -374,6 +370,22 @@ impl Tensor {
     /// ```
     pub fn assign(&self, source: &Self) -> Result<()> {
         crate::ops::elementwise::assign(self, source)
+    }
+
+    /// The elements in row-major order. A view may have more of them than memory can hold.
+    fn elements<T: Scalar>(&self, op: &'static str) -> Result<Vec<T>> {
+        self.check_type::<T>(op)?;
+        let mut elements = Vec::new();
+        let bytes = self.numel() * size_of::<T>();
+        elements
+            .try_reserve_exact(self.numel())
+            .map_err(|_| Error::Allocation { op, bytes })?;
+        let snapshot = self.read();
+        match snapshot.slice() {
+            Some(slice) => elements.extend_from_slice(slice),
+            None => elements.extend(snapshot.view::<T>()),
+        }
+        Ok(elements)
     }
 
     fn check_type<T: Scalar>(&self, op: &'static str) -> Result<()> {

@@ -327,6 +327,11 @@ impl<'a> BitSlice<'a> {
     #[must_use]
     #[inline]
     pub fn word(self, i: usize) -> u64 {
+        assert!(
+            i < self.len.div_ceil(WORD),
+            "word {i} of {} mask bits",
+            self.len
+        );
         let low = self.words[i] >> self.start;
         let word = if self.start == 0 {
             low

@@ -20,16 +20,16 @@ impl<J> Split for J {}
 /// `bytes` is the memory that the job reads and writes; below a threshold no thread is woken.
 #[cfg(feature = "parallel")]
 pub(crate) fn run<J: Split>(job: J, bytes: usize, kernel: &(impl Fn(J) + Sync)) {
-    let inside = rayon::current_thread_index().is_some();
-    let threads = rayon::current_num_threads();
-    if threads == 1
-        || bytes
-            < if inside {
-                MIN_BYTES_INSIDE
-            } else {
-                MIN_BYTES_OUTSIDE
-            }
-    {
+    let min_bytes = match rayon::current_thread_index() {
+        Some(_) => MIN_BYTES_INSIDE,
+        None => MIN_BYTES_OUTSIDE,
+    };
+    // The number of threads is asked for last: it starts them, which a small job has no use for.
+    let threads = match bytes {
+        small if small < min_bytes => 1,
+        _ => rayon::current_num_threads(),
+    };
+    if threads == 1 {
         return kernel(job);
     }
     let parts = (bytes / MIN_BYTES_OF_PART).min(PARTS_PER_THREAD * threads);

@@ -39,11 +39,12 @@ impl TileStream {
     /// Lane `l` is keyed by the odd number `w = 16 tile + 2 l + 1`. With P(k) the Philox4x32-10
     /// block of counter (seed, offset) under key k, its state is s0, s1 = P(w), s2 = w, and s3 the
     /// lower half of P(w - 1). w can be read off the state, and given w, P can be undone: distinct
-    /// (seed, offset, tile, lane) have distinct states, none of them zero.
+    /// (seed, offset, tile, lane) have distinct states, none of them zero. The last tile of a mask is
+    /// number 2^51 - 1; numbers from 2^60 on begin again at 0.
     #[must_use]
     pub fn new(key: MaskKey, tile: u64) -> Self {
         let lanes = core::array::from_fn(|lane| {
-            let w = 16 * tile + 2 * lane as u64 + 1;
+            let w = tile.wrapping_mul(16) + 2 * lane as u64 + 1;
             let [s0, s1] = philox4x32([key.seed, key.offset], w);
             let [s3, _] = philox4x32([key.seed, key.offset], w - 1);
             let mut state = [0; 32];

@@ -140,3 +140,11 @@ fn debug_is_short() {
         "BitSlice { len: 2, kept: 2, .. }"
     );
 }
+
+/// In optimised builds, too, where the subtraction behind it would wrap.
+#[test]
+#[should_panic(expected = "word 1 of 10 mask bits")]
+fn a_word_beyond_the_end_is_not_there() {
+    let mask = BitMask::new(128);
+    let _ = mask.slice(..10).unwrap().word(1);
+}

@@ -1,7 +1,8 @@
 //! Mask format v1 against its published vectors, and the generators against those of their authors.
 
 use rand_core::{Rng, SeedableRng};
-use sorix_kernels::{BitMask, DropRate, Engine, MaskKey, dispatch, stream::philox4x32};
+use sorix_kernels::stream::{TileStream, philox4x32};
+use sorix_kernels::{BitMask, DropRate, Engine, MaskKey, dispatch};
 
 /// One line of `mask-format-v1.csv`.
 struct Vector {
@@ -121,4 +122,12 @@ fn keys_that_differ_give_other_masks() {
             })
             .collect();
     assert_eq!(masks.len(), 15);
+}
+
+#[test]
+fn tile_numbers_beyond_any_mask_begin_again() {
+    let draw = |tile| TileStream::new(MaskKey::new(1, 2), tile).draw();
+    assert_eq!(draw(1 << 60), draw(0));
+    assert_eq!(draw(u64::MAX), draw((1 << 60) - 1));
+    assert_ne!(draw(1), draw(0));
 }

@@ -79,12 +79,13 @@ fn sum_over<T: Scalar>(
     axes.sort_unstable_by(|a, b| b.cmp(a));
     let mut axes = axes.into_iter().map(Axis);
     let view = snapshot.view::<T::Acc>();
-    let sums = match axes.next() {
-        None => view.to_owned(),
-        Some(first) => axes.fold(view.sum_axis(first), |sums, axis| sums.sum_axis(axis)),
-    };
-    let flat = sums.len();
+    // Within, because ndarray aborts where memory cannot be had, and the output is refused first.
     Tensor::filled(op, shape, |out: &mut [T]| {
+        let sums = match axes.next() {
+            None => view.to_owned(),
+            Some(first) => axes.fold(view.sum_axis(first), |sums, axis| sums.sum_axis(axis)),
+        };
+        let flat = sums.len();
         Zip::from(row_major(out, &[flat]))
             .and(&sums.flatten().into_dyn())
             .for_each(|out, sum| *out = T::nearest(finish(sum.to_f64())));

@@ -13,23 +13,21 @@ use crate::kernel::elements::{
     Elements, apply_word, apply_word_to_part, unaligned_head, with_elements,
 };
 use crate::mask::{BitSlice, WORD};
-use crate::simd::{Kernel, Lanes, Simd};
+use crate::simd::{Fence, Kernel, Lanes, Simd};
 use crate::stream::BLOCK;
 
 impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for MaskScale<'_, T> {
     #[inline(always)]
     fn run(self, simd: S) {
         let (mask, scale, streaming) = (self.mask(), self.scale(), self.is_streaming());
+        let _fence = streaming.then(|| Fence::after(simd));
         with_elements!(self.into_buffers(), streaming, |const STREAM, elements| {
             mask_scale::<STREAM, T, S>(simd, scale, mask, elements);
         });
-        if streaming {
-            simd.fence();
-        }
     }
 }
 
-/// Applies `mask` to `elements`, which are as many; without the fence after streaming stores.
+/// Applies `mask` to `elements`, which are as many; streams only while a [`Fence`] lives.
 #[inline(always)]
 fn mask_scale<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
     simd: S,

@@ -10,7 +10,21 @@
 //! register, two of 256 or four of 128. For elements: [`Lanes`], one vector at a time of a group of
 //! [`GROUP`] elements, whose keep bits are one word of the mask.
 //!
-//! This directory is the only place in sorix with `unsafe` code.
+//! This directory is the only place in sorix with `unsafe` code. Nobody outside this crate can name
+//! a token, let alone make one,
+//!
+//! ```compile_fail,E0603
+//! use sorix_kernels::simd::Simd;
+//! ```
+//!
+//! and within it a token's only field is private to the file of its instruction set. This is the
+//! road from outside:
+//!
+//! ```
+//! use sorix_kernels::dispatch;
+//! assert_eq!(dispatch::by_name("portable")?.name(), "portable");
+//! # Ok::<(), sorix_kernels::BackendError>(())
+//! ```
 
 mod half_lanes;
 mod portable;
@@ -126,8 +140,30 @@ pub(crate) trait Simd:
     /// Whether every lane is 0.
     fn all_zero(self, a: Self::Words) -> bool;
 
-    /// Orders streaming stores before whatever follows; must be called after the last one.
+    /// Orders streaming stores before whatever follows. [`Fence`] calls it.
     fn fence(self);
+}
+
+/// To be held while there are streaming stores: orders them before whatever comes after it, also
+/// where that comes by a panic.
+///
+/// The intrinsics ask for it: until the fence, nobody, this thread included, may touch what they
+/// wrote. The kernels write through a borrow that outlives their `Fence`.
+pub(crate) struct Fence<S: Simd>(S);
+
+impl<S: Simd> Fence<S> {
+    /// The fence after the stores of `simd` that follow.
+    #[inline(always)]
+    pub(crate) fn after(simd: S) -> Self {
+        Self(simd)
+    }
+}
+
+impl<S: Simd> Drop for Fence<S> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.fence();
+    }
 }
 
 /// Vectors of `T`: the lanes that a kernel handles at a time.
@@ -153,7 +189,7 @@ pub(crate) trait Lanes<T: Element>: Copy {
     fn keep(self, x: Self::Vector, bits: u64, at: usize) -> Self::Vector;
     /// Writes a vector.
     fn store(self, x: Self::Vector, y: &mut [T; GROUP], at: usize);
-    /// Writes a vector around the cache, where the instruction set can.
+    /// Writes a vector around the cache, where the instruction set can, while a [`Fence`] lives.
     ///
     /// # Panics
     ///
@@ -208,8 +244,8 @@ macro_rules! memory_ops {
         #[inline(always)]
         fn load(self, x: &[$t; GROUP], at: usize) -> $vector {
             $crate::simd::check_inside(at, $lanes);
-            // SAFETY: the check put the vector's elements inside the array, from which they may be
-            // read; `self` exists only because `detect` saw the features.
+            // SAFETY: `check_inside` put the vector's elements inside the array, from which they may
+            // be read; `self` exists only because `detect` saw the features.
             unsafe {
                 let $from = x.as_ptr().add(at);
                 $load
@@ -219,8 +255,8 @@ macro_rules! memory_ops {
         #[inline(always)]
         fn store(self, $x: $vector, y: &mut [$t; GROUP], at: usize) {
             $crate::simd::check_inside(at, $lanes);
-            // SAFETY: the check put the vector's elements inside the array, to which they may be
-            // written; `self` exists only because `detect` saw the features.
+            // SAFETY: `check_inside` put the vector's elements inside the array, to which they may
+            // be written; `self` exists only because `detect` saw the features.
             unsafe {
                 let $to = y.as_mut_ptr().add(at);
                 $store
@@ -232,8 +268,9 @@ macro_rules! memory_ops {
             fn stream(self, $y: $vector, y: &mut [$t; GROUP], at: usize) {
                 $crate::simd::check_inside(at, $lanes);
                 $crate::simd::check_aligned(y);
-                // SAFETY: as for `store`; and the address is aligned to the vector, as the group is
-                // aligned to more and `at` counts whole vectors.
+                // SAFETY: as for `store`; the address is aligned to the vector, as `check_aligned`
+                // saw the group aligned to more and `check_inside` that `at` counts whole vectors;
+                // and the kernel holds a `Fence`, which comes before anyone else sees the borrow.
                 unsafe {
                     let $around = y.as_mut_ptr().add(at);
                     $stream
