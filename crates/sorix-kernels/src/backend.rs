@@ -175,4 +175,20 @@ impl<S: Simd> Backend for SimdBackend<S> {
     fn mask_affine_f16(&self, job: MaskAffine<'_, f16>) {
         self.0.vectorize(job);
     }
+
+    fn dropout_f32(&self, job: Dropout<'_, f32>) {
+        self.0.vectorize(job);
+    }
+
+    fn dropout_f64(&self, job: Dropout<'_, f64>) {
+        self.0.vectorize(job);
+    }
+
+    fn dropout_bf16(&self, job: Dropout<'_, bf16>) {
+        self.0.vectorize(job);
+    }
+
+    fn dropout_f16(&self, job: Dropout<'_, f16>) {
+        self.0.vectorize(job);
+    }
 }

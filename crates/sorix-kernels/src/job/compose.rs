@@ -1,15 +1,8 @@
 //! Forward and replay as a mask made and a mask applied.
 //!
 //! A chunk of a few tiles at a time: its bits, which stay in the level 1 cache, and then its
-//! elements in one run. Each of the two is a loop of its own, as fast as it is alone.
-//!
-//! Tried and found slower, on Zen 5 (ratios to a copy, f32 in the level 2 cache, p = 0.1 and 0.5;
-//! as it is: 1.65 and 1.2): one block of bits, then its 512 elements (1.6 and 1.3; beyond the
-//! caches 1.0 and more, against 0.85); the elements of one block between the steps of the generator
-//! for the next, in the hope that one would hide in the other's waiting (1.4 to 2.0, and 2.0: loads
-//! of words stored so shortly before wait for the stores of the output between; 1.2 in the level 3
-//! cache, but 1.0 beyond). Long uninterrupted runs of loads and stores are what the memory system
-//! wants.
+//! elements in one run. It is for backends that bring the two and nothing else; those over an
+//! instruction set do both at the same time, see `kernel/dropout.rs`.
 
 use super::{Dropout, FillMask, MaskScale, inside};
 use crate::buffers::Buffers;

@@ -12,6 +12,7 @@ use crate::job::MaskScale;
 use crate::kernel::elements::{
     Elements, apply_word, apply_word_to_part, unaligned_head, with_elements,
 };
+use crate::kernel::tile::Meanwhile;
 use crate::mask::{BitSlice, WORD};
 use crate::simd::{Fence, Kernel, Lanes, Simd};
 use crate::stream::BLOCK;
@@ -22,48 +23,96 @@ impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for MaskScale<'_, T> {
         let (mask, scale, streaming) = (self.mask(), self.scale(), self.is_streaming());
         let _fence = streaming.then(|| Fence::after(simd));
         with_elements!(self.into_buffers(), streaming, |const STREAM, elements| {
-            mask_scale::<STREAM, T, S>(simd, scale, mask, elements);
+            MaskScaling::<STREAM, T, S, _>::new(simd, scale, mask, elements).finish();
         });
     }
 }
 
-/// Applies `mask` to `elements`, which are as many; streams only while a [`Fence`] lives.
-#[inline(always)]
-fn mask_scale<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
+/// A mask that is being applied to elements, of which there are as many; streams only while a
+/// [`Fence`] lives.
+pub(super) struct MaskScaling<'m, const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>> {
     simd: S,
     scale: T::Scale,
-    mask: BitSlice<'_>,
-    mut elements: impl Elements<T>,
-) {
-    // Not worth it for a few: they are done before alignment would show.
-    let align = STREAM || mask.len() >= BLOCK;
-    let head = if align {
-        unaligned_head(elements.y())
-    } else {
-        0
-    };
-    let (head_mask, mask) = mask.split_at(head);
-    if head > 0 {
-        apply_word_to_part(scale, head_mask.word(0), elements.take(head));
+    scales: S::Scale,
+    /// The words that the mask of the groups lies in, and the bit of the first of them where it
+    /// begins.
+    words: &'m [u64],
+    start: usize,
+    groups: E::Groups,
+    /// What does not fill a group, and its mask.
+    rest: E,
+    rest_bits: u64,
+}
+
+impl<'m, const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>>
+    MaskScaling<'m, STREAM, T, S, E>
+{
+    /// Applies the mask to the elements before the first aligned one.
+    #[inline(always)]
+    pub(super) fn new(simd: S, scale: T::Scale, mask: BitSlice<'m>, mut elements: E) -> Self {
+        // Not worth it for a few: they are done before alignment would show.
+        let align = STREAM || mask.len() >= BLOCK;
+        let head = if align {
+            unaligned_head(elements.y())
+        } else {
+            0
+        };
+        let (head_mask, mask) = mask.split_at(head);
+        if head > 0 {
+            apply_word_to_part(scale, head_mask.word(0), elements.take(head));
+        }
+        let whole = mask.len() / WORD;
+        let (words, start) = mask.words_and_start();
+        Self {
+            simd,
+            scale,
+            scales: simd.splat_scale(scale),
+            words,
+            start,
+            groups: elements.take(whole * WORD).groups(),
+            rest_bits: if mask.len() > whole * WORD {
+                mask.word(whole)
+            } else {
+                0
+            },
+            rest: elements,
+        }
     }
 
-    let scales = <S as Lanes<T>>::splat_scale(simd, scale);
-    let whole = mask.len() / WORD * WORD;
-    let (words, start) = mask.words_and_start();
-    let groups = elements.take(whole).groups();
-    if start == 0 {
-        for (&word, group) in words.iter().zip(groups) {
-            apply_word::<STREAM, _, _>(simd, scales, word, group);
+    /// Applies what is left.
+    #[inline(always)]
+    pub(super) fn finish(self) {
+        let (words, start) = (self.words, self.start);
+        if start == 0 {
+            for (&word, group) in words.iter().zip(self.groups) {
+                apply_word::<STREAM, _, _>(self.simd, self.scales, word, group);
+            }
+        } else {
+            let pairs = words.iter().zip(words.get(1..).unwrap_or_default());
+            for ((low, high), group) in pairs.zip(self.groups) {
+                let word = low >> start | high << (WORD - start);
+                apply_word::<STREAM, _, _>(self.simd, self.scales, word, group);
+            }
         }
-    } else {
-        let pairs = words.iter().zip(words.get(1..).unwrap_or_default());
-        for ((low, high), group) in pairs.zip(groups) {
-            let word = low >> start | high << (WORD - start);
-            apply_word::<STREAM, _, _>(simd, scales, word, group);
-        }
+        apply_word_to_part(self.scale, self.rest_bits, self.rest);
     }
+}
 
-    if whole < mask.len() {
-        apply_word_to_part(scale, mask.word(whole / WORD), elements);
+impl<const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>> Meanwhile
+    for MaskScaling<'_, STREAM, T, S, E>
+{
+    /// Applies one word.
+    #[inline(always)]
+    fn step(&mut self) {
+        if let Some(group) = self.groups.next()
+            && let Some((&low, later)) = self.words.split_first()
+        {
+            self.words = later;
+            let word = match later.first() {
+                Some(high) if self.start > 0 => low >> self.start | high << (WORD - self.start),
+                _ => low,
+            };
+            apply_word::<STREAM, _, _>(self.simd, self.scales, word, group);
+        }
     }
 }

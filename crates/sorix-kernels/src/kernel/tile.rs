@@ -38,6 +38,21 @@ use crate::stream::{
     BLOCK, DIGITS, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, ROUNDS, TILE,
 };
 
+/// Other work, a little of which is done after every digit: the processor then has something to do
+/// while one step of a generator waits for the one before it.
+pub(super) trait Meanwhile {
+    /// Does a little of it, if there is any left.
+    fn step(&mut self);
+}
+
+/// No other work.
+pub(super) struct Nothing;
+
+impl Meanwhile for Nothing {
+    #[inline(always)]
+    fn step(&mut self) {}
+}
+
 /// The words of as many tiles as are made at a time, aligned so that no vector of them straddles two cache lines.
 #[repr(align(64))]
 pub(super) struct TileWords(pub(super) [[u64; LANES]; MAX_TILES * TILE / BLOCK]);
@@ -62,6 +77,14 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Nothing of any tile.
+    pub(super) const EMPTY: Self = Self {
+        tile: 0,
+        begin: 0,
+        end: 0,
+        at: 0,
+    };
+
     /// The number of elements.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
@@ -156,8 +179,14 @@ impl<S: Simd, const N: usize> TileBits<S, N> {
     }
 
     /// The next block of each tile, as [`TileStream::block`](crate::stream::TileStream::block).
+    ///
+    /// Takes a step of `meanwhile` after every digit.
     #[inline(always)]
-    pub(super) fn blocks(&mut self, threshold: NonZeroU64) -> [S::Words; N] {
+    pub(super) fn blocks(
+        &mut self,
+        threshold: NonZeroU64,
+        meanwhile: &mut impl Meanwhile,
+    ) -> [S::Words; N] {
         let simd = self.simd;
         let mut rest = threshold.get();
         let mut below = [simd.splat(0); N];
@@ -171,6 +200,7 @@ impl<S: Simd, const N: usize> TileBits<S, N> {
                 } else {
                     equal[n] = simd.and_not(equal[n], u);
                 }
+                meanwhile.step();
             }
             rest <<= 1;
             // The digits that remain when none is 1 decide nothing: what is equal so far is not
