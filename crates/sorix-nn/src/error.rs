@@ -26,6 +26,9 @@ pub enum Error {
         /// The shape that came.
         got: Vec<usize>,
     },
+    /// A part of a tensor for a dropout that draws for whole ones.
+    #[error("this form of dropout draws for whole tensors, and got a part of one")]
+    Part,
     /// A [`DropBlock2d`](crate::DropBlock2d) of blocks without a position.
     #[error("DropBlock2d: expected a block size of at least 1, got 0")]
     BlockSize,

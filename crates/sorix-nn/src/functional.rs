@@ -6,7 +6,9 @@
 
 use sorix_core::{DropRate, SaveMask, Tensor};
 
-use crate::dropout::{Alpha, Channels, Elements, FeatureAlpha, Form, Locked, Paths, draw};
+use crate::dropout::{
+    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, Paths, draw,
+};
 use crate::error::Result;
 use crate::generator::Generator;
 use crate::mode::Mode;
@@ -174,4 +176,17 @@ forms! {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     feature_alpha_dropout: FeatureAlpha;
+
+    /// [`GaussianDropout`](crate::GaussianDropout) as a function.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let x = Tensor::ones([10_000], DType::F64)?;
+    /// let y = functional::gaussian_dropout(&x, 0.2, Mode::Train, &Generator::new(42))?;
+    /// assert!((y.mean()?.item::<f64>()? - 1.0).abs() < 0.02);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    gaussian_dropout: Gaussian;
 }

@@ -40,7 +40,7 @@ mod sequential;
 
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, LockedDropout,
+    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
@@ -49,4 +49,4 @@ pub use module::Module;
 pub use monte_carlo::{McSamples, is_monte_carlo, mc_samples, monte_carlo, take_key};
 pub use schedule::Schedule;
 pub use sequential::Sequential;
-pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskWindow, SaveMask};
+pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, SaveMask};

@@ -9,7 +9,8 @@ use sorix_kernels::reference::Reference;
 use sorix_nn::dropout::{DropoutLayer, Form};
 use sorix_nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, Generator, GeneratorState, LockedDropout, Module,
+    Dropout3d, FeatureAlphaDropout, GaussianDropout, Generator, GeneratorState, LockedDropout,
+    Module, Shard,
 };
 
 const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -19,16 +20,38 @@ const KEY: MaskKey = MaskKey {
     offset: 7,
 };
 
+/// A layer of any form.
+trait Layer: Module {
+    fn sharded(&self, x: &Tensor, shard: &Shard) -> sorix_nn::Result<Tensor>;
+}
+
+impl<F: Form> Layer for DropoutLayer<F> {
+    fn sharded(&self, x: &Tensor, shard: &Shard) -> sorix_nn::Result<Tensor> {
+        self.forward_sharded(x, shard)
+    }
+}
+
 /// A layer at some p, with its mask kept in some way, that takes its keys from some generator.
-type Make = fn(f64, SaveMask, Arc<Generator>) -> Box<dyn Module>;
+type Make = fn(f64, SaveMask, Arc<Generator>) -> Box<dyn Layer>;
+
+/// What decides about the elements of an input.
+enum Mask {
+    /// The bits of this shape, repeated.
+    Small(&'static [usize]),
+    /// Squares around bits.
+    Squares,
+    /// Noise, and no mask.
+    Noise,
+}
+
+use Mask::{Noise, Small, Squares};
 
 /// One form of dropout.
 struct Row {
     name: &'static str,
     make: Make,
     shape: &'static [usize],
-    /// `None` where the mask is not one of a smaller shape, repeated.
-    mask_shape: Option<&'static [usize]>,
+    mask: Mask,
     /// What becomes of an element that is kept, and what is put in the place of the others.
     kept: fn(x: f64, p: f64) -> f64,
     dropped: fn(p: f64) -> f64,
@@ -38,7 +61,7 @@ fn boxed<F: Form + 'static>(
     layer: sorix_nn::Result<DropoutLayer<F>>,
     save: SaveMask,
     generator: Arc<Generator>,
-) -> Box<dyn Module> {
+) -> Box<dyn Layer> {
     Box::new(layer.unwrap().save_mask(save).generator(generator))
 }
 
@@ -77,7 +100,7 @@ macro_rules! rows {
             name: $name,
             make: |p, save, generator| boxed($layer(p), save, generator),
             shape: &$shape,
-            mask_shape: $mask,
+            mask: $mask,
             kept: $kept,
             dropped: $dropped,
         }),*]
@@ -86,44 +109,45 @@ macro_rules! rows {
 
 fn rows() -> impl IntoIterator<Item = Row> {
     rows![
-        "dropout", Dropout::new, [3, 50], Some(&[3, 50]), inverted, zero;
-        "dropout1d", Dropout1d::new, [4, 6, 5], Some(&[4, 6, 1]), inverted, zero;
-        "dropout1d unbatched", Dropout1d::new, [6, 5], Some(&[6, 1]), inverted, zero;
+        "dropout", Dropout::new, [3, 50], Small(&[3, 50]), inverted, zero;
+        "dropout1d", Dropout1d::new, [4, 6, 5], Small(&[4, 6, 1]), inverted, zero;
+        "dropout1d unbatched", Dropout1d::new, [6, 5], Small(&[6, 1]), inverted, zero;
         "dropout1d channels last", |p| Dropout1d::new(p).map(DropoutLayer::channels_last),
-            [4, 5, 6], Some(&[4, 1, 6]), inverted, zero;
-        "dropout2d", Dropout2d::new, [4, 6, 3, 2], Some(&[4, 6, 1, 1]), inverted, zero;
-        "dropout2d unbatched", Dropout2d::new, [16, 3, 2], Some(&[16, 1, 1]), inverted, zero;
+            [4, 5, 6], Small(&[4, 1, 6]), inverted, zero;
+        "dropout2d", Dropout2d::new, [4, 6, 3, 2], Small(&[4, 6, 1, 1]), inverted, zero;
+        "dropout2d unbatched", Dropout2d::new, [16, 3, 2], Small(&[16, 1, 1]), inverted, zero;
         "dropout2d channels last", |p| Dropout2d::new(p).map(DropoutLayer::channels_last),
-            [4, 3, 2, 6], Some(&[4, 1, 1, 6]), inverted, zero;
+            [4, 3, 2, 6], Small(&[4, 1, 1, 6]), inverted, zero;
         "dropout2d unbatched, channels last", |p| Dropout2d::new(p).map(DropoutLayer::channels_last),
-            [3, 2, 16], Some(&[1, 1, 16]), inverted, zero;
-        "dropout3d", Dropout3d::new, [3, 6, 2, 1, 3], Some(&[3, 6, 1, 1, 1]), inverted, zero;
-        "dropout3d unbatched", Dropout3d::new, [16, 2, 1, 3], Some(&[16, 1, 1, 1]), inverted, zero;
+            [3, 2, 16], Small(&[1, 1, 16]), inverted, zero;
+        "dropout3d", Dropout3d::new, [3, 6, 2, 1, 3], Small(&[3, 6, 1, 1, 1]), inverted, zero;
+        "dropout3d unbatched", Dropout3d::new, [16, 2, 1, 3], Small(&[16, 1, 1, 1]), inverted, zero;
         "dropout3d channels last", |p| Dropout3d::new(p).map(DropoutLayer::channels_last),
-            [3, 2, 1, 3, 6], Some(&[3, 1, 1, 1, 6]), inverted, zero;
+            [3, 2, 1, 3, 6], Small(&[3, 1, 1, 1, 6]), inverted, zero;
         "noise_shape", |p| BroadcastDropout::noise_shape(p, [None, Some(1), Some(2), None]),
-            [4, 3, 2, 5], Some(&[4, 1, 2, 5]), inverted, zero;
+            [4, 3, 2, 5], Small(&[4, 1, 2, 5]), inverted, zero;
         "shared_along", |p| BroadcastDropout::shared_along(p, [1, -1]),
-            [9, 3, 2, 5], Some(&[9, 1, 2, 1]), inverted, zero;
-        "locked_dropout", LockedDropout::new, [3, 5, 8], Some(&[3, 1, 8]), inverted, zero;
+            [9, 3, 2, 5], Small(&[9, 1, 2, 1]), inverted, zero;
+        "locked_dropout", LockedDropout::new, [3, 5, 8], Small(&[3, 1, 8]), inverted, zero;
         "locked_dropout over axis 0", |p| LockedDropout::new(p).map(|layer| layer.time_axis(0)),
-            [5, 3, 8], Some(&[1, 3, 8]), inverted, zero;
-        "drop_path", DropPath::new, [20, 2, 3], Some(&[20, 1, 1]), inverted, zero;
+            [5, 3, 8], Small(&[1, 3, 8]), inverted, zero;
+        "drop_path", DropPath::new, [20, 2, 3], Small(&[20, 1, 1]), inverted, zero;
         "drop_path per batch", |p| DropPath::new(p).map(DropoutLayer::per_batch),
-            [20, 2, 3], Some(&[1, 1, 1]), inverted, zero;
+            [20, 2, 3], Small(&[1, 1, 1]), inverted, zero;
         "drop_path unscaled", |p| DropPath::new(p).map(|layer| layer.scale_by_keep(false)),
-            [20, 2, 3], Some(&[20, 1, 1]), |x, _| x, zero;
-        "alpha_dropout", AlphaDropout::new, [3, 50], Some(&[3, 50]), alpha_kept, alpha_dropped;
+            [20, 2, 3], Small(&[20, 1, 1]), |x, _| x, zero;
+        "alpha_dropout", AlphaDropout::new, [3, 50], Small(&[3, 50]), alpha_kept, alpha_dropped;
         "feature_alpha_dropout", FeatureAlphaDropout::new,
-            [4, 6, 3, 2], Some(&[4, 6, 1, 1]), alpha_kept, alpha_dropped;
-        "drop_block2d", |p| DropBlock2d::new(p, 2), [2, 3, 5, 4], None, inverted, zero;
-        "drop_block2d unbatched", |p| DropBlock2d::new(p, 3), [3, 5, 9], None, inverted, zero;
+            [4, 6, 3, 2], Small(&[4, 6, 1, 1]), alpha_kept, alpha_dropped;
+        "drop_block2d", |p| DropBlock2d::new(p, 2), [2, 3, 5, 4], Squares, inverted, zero;
+        "drop_block2d unbatched", |p| DropBlock2d::new(p, 3), [3, 5, 9], Squares, inverted, zero;
+        "gaussian_dropout", GaussianDropout::new, [3, 50], Noise, inverted, zero;
     ]
 }
 
 impl Row {
     /// The layer, in training, whose next call draws by `KEY`.
-    fn layer(&self, p: f64, save: SaveMask) -> Box<dyn Module> {
+    fn layer(&self, p: f64, save: SaveMask) -> Box<dyn Layer> {
         let MaskKey { seed, offset } = KEY;
         let generator = Generator::from_state(GeneratorState { seed, offset });
         (self.make)(p, save, Arc::new(generator))
@@ -191,7 +215,7 @@ fn assert_close(got: &[f64], expected: &[f64], case: &str) {
 #[test]
 fn values_and_gradients_are_those_of_the_reference_mask() {
     for row in rows() {
-        let Some(mask_shape) = row.mask_shape else {
+        let Small(mask_shape) = row.mask else {
             continue;
         };
         for p in [0.1, 0.5, 0.8] {
@@ -390,10 +414,11 @@ fn statistics() {
         let mut shape = row.shape.to_vec();
         shape[0] *= TIMES;
         let decisions = CALLS
-            * match row.mask_shape {
-                Some([1, rest @ ..]) => rest.iter().product::<usize>(),
-                Some(mask) => mask.iter().product::<usize>() * TIMES,
-                None => shape.iter().product::<usize>() / 9,
+            * match row.mask {
+                Small([1, rest @ ..]) => rest.iter().product::<usize>(),
+                Small(mask) => mask.iter().product::<usize>() * TIMES,
+                Squares => shape.iter().product::<usize>() / 9,
+                Noise => shape.iter().product(),
             };
         let x = standardised(&random(&shape, 11));
         for p in [0.2, 0.5] {
@@ -422,20 +447,19 @@ fn statistics() {
                 _ => 1.0 / (1.0 - p),
             };
             let spread = bound(5.0 / (1.0 - p).powi(3)) + 0.02;
-            if row.mask_shape.is_some() {
-                let share = dropped as f64 / n;
-                assert!(
-                    (share - p).abs() < bound(p * (1.0 - p)),
-                    "{case}: dropped {share}"
-                );
-                assert!(
-                    (variance - expected).abs() < spread,
-                    "{case}: variance {variance}"
-                );
-            } else {
-                // Squares overlap: of a position, 1 - (1 - γ)^k where k squares can cover it.
-                let share = dropped as f64 / n;
-                assert!(0.6 * p < share && share < p, "{case}: dropped {share}");
+            let share = dropped as f64 / n;
+            match row.mask {
+                Small(_) => {
+                    let error = (share - p).abs();
+                    assert!(error < bound(p * (1.0 - p)), "{case}: dropped {share}");
+                }
+                // Squares overlap, so that somewhat less is dropped.
+                Squares => assert!(0.6 * p < share && share < p, "{case}: dropped {share}"),
+                Noise => assert_eq!(share, 0.0, "{case}"),
+            }
+            if !matches!(row.mask, Squares) {
+                let error = (variance - expected).abs();
+                assert!(error < spread, "{case}: variance {variance}");
             }
         }
     }
@@ -582,4 +606,108 @@ fn the_layout_does_not_change_the_decisions() {
     let one = Tensor::ones([7, 4, 5], DType::F64).unwrap();
     let one = first.forward_with_key(&one, KEY).unwrap();
     assert_eq!(values(&one), values(&y)[..7 * 20]);
+}
+
+#[test]
+fn gaussian_dropout_multiplies_by_the_noise_of_its_key() {
+    let x = random(&[40, 7], 1);
+    let layer = GaussianDropout::new(0.2).unwrap();
+    let normal = values(&Tensor::randn([40, 7], DType::F64, KEY).unwrap());
+    let expected: Vec<f64> = values(&x)
+        .into_iter()
+        .zip(normal)
+        // The square root of 0.2 / 0.8.
+        .map(|(x, normal)| x * (1.0 + 0.5 * normal))
+        .collect();
+    let y = layer.forward_with_key(&x, KEY).unwrap();
+    assert_close(&values(&y), &expected, "gaussian_dropout");
+}
+
+/// W workers with a part each, cut along any axis, do what one machine does with the whole.
+#[test]
+fn parts_joined_are_the_whole() {
+    for row in rows() {
+        if !matches!(row.mask, Small(_)) {
+            continue;
+        }
+        let (x, dy) = (random(row.shape, 1), random(row.shape, 2));
+        for save in SAVES {
+            let whole = run(&*row.layer(0.5, save), &x, &dy);
+            for (axis, &len) in row.shape.iter().enumerate() {
+                for workers in [1, 2, 3, 8] {
+                    let parts: Vec<(Tensor, Tensor)> = (0..workers)
+                        .map(|worker| {
+                            let range = worker * len / workers..(worker + 1) * len / workers;
+                            let shard = Shard::new(row.shape, axis, range.clone()).unwrap();
+                            let part = |x: &Tensor| {
+                                let part = x.slice(axis as isize, range.clone()).unwrap();
+                                part.contiguous().unwrap()
+                            };
+                            let x = part(&x).requires_grad(true);
+                            let y = row.layer(0.5, save).sharded(&x, &shard).unwrap();
+                            y.backward_with(&part(&dy)).unwrap();
+                            (y.detach(), x.grad().unwrap())
+                        })
+                        .collect();
+                    let joined = |part: fn(&(Tensor, Tensor)) -> &Tensor| {
+                        let parts: Vec<&Tensor> = parts.iter().map(part).collect();
+                        Tensor::concat(&parts, axis as isize).unwrap()
+                    };
+                    let case = format!("{}, axis {axis}, {workers} workers", row.name);
+                    assert_eq!(bits(&joined(|part| &part.0)), bits(&whole.0), "{case}");
+                    assert_eq!(bits(&joined(|part| &part.1)), bits(&whole.1), "{case}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_cut_is_an_error_and_takes_no_key() {
+    let generator = Arc::new(Generator::new(5));
+    let x = Tensor::ones([2, 3, 4], DType::F32).unwrap();
+    let shard = Shard::new([2, 6, 4], 1, 3..6).unwrap();
+
+    let mut dropout = Dropout::new(0.5).unwrap().generator(Arc::clone(&generator));
+    let wrong = Shard::new([2, 6, 4], 1, 2..6).unwrap();
+    let error = dropout.forward_sharded(&x, &wrong).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "forward_sharded: expected a part of shape [2, 4, 4], got shape [2, 3, 4]"
+    );
+    let blocks = DropBlock2d::new(0.5, 2)
+        .unwrap()
+        .generator(Arc::clone(&generator));
+    let noise = GaussianDropout::new(0.5)
+        .unwrap()
+        .generator(Arc::clone(&generator));
+    let whole_only = "this form of dropout draws for whole tensors, and got a part of one";
+    for error in [
+        blocks.forward_sharded(&x, &shard).unwrap_err(),
+        noise.forward_sharded(&x, &shard).unwrap_err(),
+        noise.forward_with_key(&x, KEY.window(1)).unwrap_err(),
+    ] {
+        assert_eq!(error.to_string(), whole_only);
+    }
+    let flat = Shard::new([6, 4], 0, 3..6).unwrap();
+    let part = Tensor::ones([3, 4], DType::F32).unwrap();
+    let error = Dropout2d::new(0.5).unwrap().forward_sharded(&part, &flat);
+    assert!(error.unwrap_err().to_string().ends_with("got shape [6, 4]"));
+    assert_eq!(
+        Shard::new([2, 6], 2, 0..1).unwrap_err().to_string(),
+        "a shard must be a range of an axis of the whole tensor, of shape [2, 6], with at most 2^64 \
+         elements: got 0..1 of axis 2"
+    );
+    assert_eq!(generator.state().offset, 0);
+
+    dropout.forward_sharded(&x, &shard).unwrap();
+    assert_eq!(generator.state().offset, 1);
+    dropout.eval();
+    assert!(
+        dropout
+            .forward_sharded(&x, &shard)
+            .unwrap()
+            .same_storage(&x)
+    );
+    assert_eq!(generator.state().offset, 1);
 }

@@ -6,8 +6,8 @@
 use sorix_core::{DType, Tensor, pool};
 use sorix_nn::dropout::{DropoutLayer, Form};
 use sorix_nn::{
-    AlphaDropout, DropBlock2d, DropPath, Dropout, Dropout2d, FeatureAlphaDropout, Generator,
-    LockedDropout, Module, SaveMask,
+    AlphaDropout, DropBlock2d, DropPath, Dropout, Dropout2d, FeatureAlphaDropout, GaussianDropout,
+    Generator, LockedDropout, Module, SaveMask,
 };
 
 /// Bytes that `forward` leaves allocated beside its output, for an input of `[n, 64, 16, 16]`.
@@ -45,6 +45,7 @@ fn bits_grow_with_the_mask_and_replay_does_not_grow() {
             ),
             ("locked_dropout", growth(LockedDropout::new(0.3), save)),
             ("drop_path", growth(DropPath::new(0.3), save)),
+            ("gaussian_dropout", growth(GaussianDropout::new(0.3), save)),
         ]
     });
     let [bits, replay] = grows;
@@ -57,6 +58,8 @@ fn bits_grow_with_the_mask_and_replay_does_not_grow() {
         ("locked_dropout", 4 * 64 * 16 / 8),
         // Both 4 and 8 bits are one word.
         ("drop_path", 0),
+        // Four bytes of noise per element.
+        ("gaussian_dropout", elements * 8 * 4),
     ];
     assert_eq!(bits, expected);
     assert_eq!(replay, expected.map(|(name, _)| (name, 0)));

@@ -1,6 +1,6 @@
 //! [`DropBlock2d`]: squares of an image.
 
-use sorix_core::{BitMask, DropRate, MaskWindow, SaveMask, Tensor};
+use sorix_core::{BitMask, DropRate, MaskRegion, SaveMask, Tensor};
 use sorix_kernels::dropout::fill_mask;
 
 use crate::dropout::replay::replayed;
@@ -77,6 +77,11 @@ impl Form for Blocks {
         }
     }
 
+    /// What is left is scaled by how much is left of all.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
         let Draw { rate, at, save, .. } = *draw;
         let &[.., height, width] = &*draw.mask_shape else {
@@ -123,7 +128,7 @@ impl Plane {
     }
 
     /// The mask of `len` elements, a number of planes one after another.
-    fn mask(self, rate: DropRate, at: MaskWindow, len: usize) -> sorix_core::Result<BitMask> {
+    fn mask(self, rate: DropRate, at: MaskRegion, len: usize) -> sorix_core::Result<BitMask> {
         let gamma = DropRate::new(self.gamma(rate.p()).min(1.0))
             .expect("a probability, as a square is no larger than the plane");
         let mut mask = BitMask::try_new(len).map_err(sorix_kernels::Error::from)?;
@@ -191,7 +196,7 @@ mod tests {
     use sorix_core::MaskKey;
 
     /// Position by position, from the definition.
-    fn naive(plane: Plane, rate: DropRate, at: MaskWindow, len: usize) -> Vec<bool> {
+    fn naive(plane: Plane, rate: DropRate, at: MaskRegion, len: usize) -> Vec<bool> {
         let Plane {
             height,
             width,
@@ -217,7 +222,7 @@ mod tests {
 
     #[test]
     fn masks_are_those_of_the_definition() {
-        let at = MaskKey::new(3, 9).window(17);
+        let at = MaskRegion::from(MaskKey::new(3, 9).window(17));
         for (height, width) in [(1, 1), (7, 7), (5, 70), (70, 5), (13, 64), (9, 130)] {
             for block in [1, 2, 3, 5, 7, 64] {
                 let block = block.min(height).min(width);

@@ -12,6 +12,7 @@
 //! | [`DropPath`] | samples, or the batch: stochastic depth |
 //! | [`DropBlock2d`] | squares of an image |
 //! | [`AlphaDropout`], [`FeatureAlphaDropout`] | elements or channels, keeping mean and variance |
+//! | [`GaussianDropout`] | nothing: noise on each element |
 //!
 //! A form of one's own makes a layer of one's own:
 //!
@@ -46,22 +47,26 @@ mod channels;
 mod drop_block;
 mod drop_path;
 mod elements;
+mod gaussian;
 mod locked;
 mod noise_shape;
 mod replay;
+mod shard;
 
 use core::fmt::Debug;
 use std::sync::Arc;
 
-use sorix_core::{DropRate, MaskKey, MaskWindow, SaveMask, Tensor};
+use sorix_core::{DropRate, MaskKey, MaskRegion, SaveMask, Tensor};
 
 pub use alpha::{Alpha, AlphaDropout, FeatureAlpha, FeatureAlphaDropout};
 pub use channels::{Channels, Dropout1d, Dropout2d, Dropout3d};
 pub use drop_block::{Blocks, DropBlock2d};
 pub use drop_path::{DropPath, Paths};
 pub use elements::{Dropout, Elements};
+pub use gaussian::{Gaussian, GaussianDropout};
 pub use locked::{Locked, LockedDropout};
 pub use noise_shape::{BroadcastDropout, NoiseShape};
+pub use shard::Shard;
 
 use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
@@ -81,6 +86,12 @@ pub trait Form: Debug + Send + Sync {
     /// Where the form does not fit the shape. No key is taken then.
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>>;
 
+    /// Whether a part of an input can be treated by itself, given its part of the mask, as
+    /// [`forward_sharded`](DropoutLayer::forward_sharded) does. It can unless a form says otherwise.
+    fn is_local(&self) -> bool {
+        true
+    }
+
     /// Drops from `x`, by one draw of the mask.
     ///
     /// # Errors
@@ -94,8 +105,8 @@ pub trait Form: Debug + Send + Sync {
 pub struct Draw {
     /// The probability of dropping.
     pub rate: DropRate,
-    /// The mask.
-    pub at: MaskWindow,
+    /// The mask, or the part of it that belongs to the input.
+    pub at: MaskRegion,
     /// The [shape of the mask](Form::mask_shape) for the input.
     pub mask_shape: Vec<usize>,
     /// How to remember the mask until backward.
@@ -253,9 +264,59 @@ impl<F: Form> DropoutLayer<F> {
     /// assert!(y.contains(&0.0) && y.contains(&2.0));
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
-    pub fn forward_with_key(&self, x: &Tensor, at: impl Into<MaskWindow>) -> Result<Tensor> {
+    pub fn forward_with_key(&self, x: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
         let at = at.into();
         draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
+    }
+
+    /// Drops from the part of a tensor that this worker has, as one machine would that has the whole
+    /// tensor.
+    ///
+    /// Where the layers of all workers take their keys from generators of one state, the outputs and
+    /// the gradients of the parts joined are those of the whole, bit for bit. Each worker makes its
+    /// part of the mask and no other, in whole tiles. In eval the part itself comes back.
+    ///
+    /// # Errors
+    ///
+    /// Where `x` has not the shape of the part, where the form does not fit the shape of the whole
+    /// tensor, and where it [cannot](Form::is_local) be drawn in parts; and those of the operations
+    /// it consists of. No key is taken in the first three cases.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Dropout, Generator, Module, Shard};
+    ///
+    /// let layer = || Dropout::new(0.5).map(|dropout| dropout.generator(Generator::new(42)));
+    /// let x = Tensor::ones([3, 8], DType::F32)?;
+    /// let whole = layer()?.forward(&x)?;
+    ///
+    /// // The second of two workers has columns 4 to 7.
+    /// let shard = Shard::new([3, 8], 1, 4..8)?;
+    /// let part = layer()?.forward_sharded(&x.slice(1, 4..8)?, &shard)?;
+    /// assert_eq!(part.to_vec::<f32>()?, whole.slice(1, 4..8)?.to_vec::<f32>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
+        if !self.drops() {
+            return Ok(x.clone());
+        }
+        if !self.form.is_local() {
+            return Err(Error::Part);
+        }
+        shard.check(x)?;
+        let whole = self.form.mask_shape(shard.shape())?;
+        let (at, mask_shape) = shard.part_of(self.next_key()?, whole)?;
+        let draw = Draw {
+            rate: self.rate,
+            at,
+            mask_shape,
+            save: self.save_mask,
+        };
+        self.form.apply(x, &draw)
+    }
+
+    fn drops(&self) -> bool {
+        self.mode == Mode::Train || is_monte_carlo()
     }
 
     fn next_key(&self) -> Result<MaskKey> {
@@ -268,7 +329,7 @@ impl<F: Form> DropoutLayer<F> {
 }
 
 /// Drops from `x` by a mask that is named once the form is known to fit.
-pub(crate) fn draw<W: Into<MaskWindow>>(
+pub(crate) fn draw<W: Into<MaskRegion>>(
     form: &impl Form,
     x: &Tensor,
     rate: DropRate,
@@ -304,7 +365,7 @@ fn index_of(layer: &'static str, axis: isize, what: &str, shape: &[usize]) -> Re
 
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.mode == Mode::Train || is_monte_carlo() {
+        if self.drops() {
             draw(&self.form, x, self.rate, self.save_mask, || self.next_key())
         } else {
             Ok(x.clone())

@@ -1,0 +1,71 @@
+//! [`GaussianDropout`]: multiplicative noise.
+
+use sorix_core::{MaskWindow, SaveMask, Tensor};
+
+use crate::dropout::replay::replayed;
+use crate::dropout::{Draw, DropoutLayer, Form};
+use crate::error::{Error, Result};
+
+/// Multiplies each element by a number from the normal distribution of mean 1 and variance
+/// `p / (1 - p)`: what [`Dropout`](crate::Dropout) does to mean and variance, without zeros.
+///
+/// At p = 1, where the variance would be infinite, everything becomes `+0.0`, as in the whole family.
+/// No element is dropped otherwise, so a NaN or an infinity of the input stays one.
+///
+/// There is no mask of bits. With [`SaveMask::Bits`] the noise itself is kept until backward, an
+/// element of the tensor's dtype for each of its own; with [`SaveMask::Replay`] the key alone, and
+/// backward draws the noise again.
+///
+/// The noise is drawn for whole tensors: a key names it, and no part of a mask does.
+///
+/// Source: Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*,
+/// JMLR 15 (2014), section 10; the rate as in Keras.
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{GaussianDropout, Generator, Module};
+///
+/// let dropout = GaussianDropout::new(0.2)?.generator(Generator::new(42));
+/// let noise = dropout.forward(&Tensor::ones([10_000], DType::F64)?)?;
+/// let deviation = noise.add_scalar(-1.0)?;
+/// assert!(deviation.mean()?.item::<f64>()?.abs() < 0.02);
+/// let variance = deviation.mul(&deviation)?.mean()?.item::<f64>()?;
+/// assert!((variance - 0.25).abs() < 0.02);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub type GaussianDropout = DropoutLayer<Gaussian>;
+
+/// The form of [`GaussianDropout`]: noise on each element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaussian;
+
+impl Form for Gaussian {
+    fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
+        Ok(shape.to_vec())
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
+        let Draw { rate, at, save, .. } = *draw;
+        let p = rate.p();
+        if p == 0.0 || p == 1.0 {
+            return Ok(x.dropout(rate, at, save)?);
+        }
+        let key = match at.as_window() {
+            Some(MaskWindow { key, first: 0 }) => key,
+            _ => return Err(Error::Part),
+        };
+        let deviation = (p / (1.0 - p)).sqrt();
+        let add_noise = move |x: &Tensor| {
+            let normal = Tensor::randn(x.shape(), x.dtype(), key)?;
+            x.mul(&normal.mul_scalar(deviation)?.add_scalar(1.0)?)
+        };
+        Ok(match save {
+            SaveMask::Bits => add_noise(x)?,
+            SaveMask::Replay => replayed("GaussianDropoutBackward", x, add_noise)?,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! [`Shard`]: which part of a tensor a worker has.
+
+use core::ops::Range;
+
+use sorix_core::{MaskKey, MaskRegion, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Which part of a tensor a worker has: some indices of one axis, and all of the others.
+///
+/// For [`forward_sharded`](crate::dropout::DropoutLayer::forward_sharded).
+///
+/// ```
+/// use sorix_nn::Shard;
+/// let shard = Shard::new([2, 9, 4], 1, 3..6)?;
+/// assert_eq!(shard.part(), [2, 3, 4]);
+/// assert!(Shard::new([2, 9, 4], 1, 3..10).is_err());
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    shape: Vec<usize>,
+    axis: usize,
+    range: Range<usize>,
+}
+
+impl Shard {
+    /// Indices `range` of axis `axis` of a tensor of shape `shape`.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape has no such axis, or the axis no such range.
+    pub fn new(shape: impl Into<Vec<usize>>, axis: usize, range: Range<usize>) -> Result<Self> {
+        let shape = shape.into();
+        // Any key will do to see whether it can be cut so.
+        MaskKey::default()
+            .shard(&shape, axis, range.clone())
+            .map_err(kernel_error)?;
+        Ok(Self { shape, axis, range })
+    }
+
+    /// The shape of the whole tensor.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The shape of the part.
+    #[must_use]
+    pub fn part(&self) -> Vec<usize> {
+        let mut part = self.shape.clone();
+        part[self.axis] = self.range.len();
+        part
+    }
+
+    pub(crate) fn check(&self, x: &Tensor) -> Result<()> {
+        let part = self.part();
+        if x.shape() == part {
+            return Ok(());
+        }
+        let expected = format!("a part of shape {part:?}");
+        Err(Error::shape("forward_sharded", expected, x.shape()))
+    }
+
+    /// The part of a mask that belongs to this part of the tensor, and its shape.
+    pub(crate) fn part_of(
+        &self,
+        key: MaskKey,
+        mut mask_shape: Vec<usize>,
+    ) -> Result<(MaskRegion, Vec<usize>)> {
+        if mask_shape[self.axis] == 1 {
+            // All parts share the decisions along this axis.
+            return Ok((key.into(), mask_shape));
+        }
+        let region = key
+            .shard(&mask_shape, self.axis, self.range.clone())
+            .map_err(kernel_error)?;
+        mask_shape[self.axis] = self.range.len();
+        Ok((region, mask_shape))
+    }
+}
+
+fn kernel_error(error: sorix_core::ShardError) -> Error {
+    sorix_core::Error::from(sorix_kernels::Error::from(error)).into()
+}
