@@ -179,6 +179,16 @@ pub enum Error {
         /// The number of bytes asked for.
         bytes: usize,
     },
+    /// A choice among no elements.
+    #[error("{op}: nothing to choose from over axes {axes:?} of shape {shape:?}")]
+    EmptyReduction {
+        /// The operation.
+        op: &'static str,
+        /// The shape of the tensor.
+        shape: Vec<usize>,
+        /// The axes, counted from the first.
+        axes: Vec<usize>,
+    },
     /// A tensor that has not exactly one element.
     #[error("{op}: expected a tensor of one element, got shape {shape:?}")]
     NotOneElement {
@@ -221,6 +231,25 @@ pub enum Error {
         saved: u64,
         /// The count of writes now.
         current: u64,
+    },
+    /// A [checkpoint](crate::autograd::checkpoint) that, computed again in backward, took another
+    /// number of mask keys than the first time.
+    #[error(
+        "checkpoint: took {expected} mask keys in forward and {got} when computed again in backward; \
+         was a module switched between train and eval?"
+    )]
+    RecomputedKeys {
+        /// The number of keys of the first run.
+        expected: usize,
+        /// The number of keys of the second run.
+        got: usize,
+    },
+    /// A [checkpoint](crate::autograd::checkpoint) whose closure failed when it was called again in
+    /// backward.
+    #[error("checkpoint, computed again in backward: {reason}")]
+    Recomputation {
+        /// The message of the closure's error.
+        reason: String,
     },
     /// A write in place that autograd would not see.
     #[error("{op}: with a tensor that requires a gradient it can be used only within no_grad")]

@@ -22,6 +22,9 @@ const PAIRS: [(&[usize], &[usize]); 8] = [
 /// Shapes for operations of one operand.
 const SHAPES: [&[usize]; 5] = [&[], &[1], &[5], &[2, 3], &[2, 3, 2]];
 
+/// Axes of a tensor that has three.
+const AXES: [&[isize]; 6] = [&[], &[0], &[-1], &[0, 2], &[1, 0], &[2, 0, 1]];
+
 fn check_pairs(f: fn(&Tensor, &Tensor) -> sorix_core::Result<Tensor>) {
     for (left, right) in PAIRS {
         check_gradients(&[random(left, 1), random(right, 2)], |x| f(&x[0], &x[1]));
@@ -63,8 +66,7 @@ fn numbers() {
 fn sum_and_mean() {
     check_shapes(Tensor::sum);
     check_shapes(Tensor::mean);
-    let axes: [&[isize]; 6] = [&[], &[0], &[-1], &[0, 2], &[1, 0], &[2, 0, 1]];
-    for axes in axes {
+    for axes in AXES {
         let x = [random(&[2, 3, 2], 1)];
         check_gradients(&x, |x| x[0].sum_axes(axes));
         check_gradients(&x, |x| x[0].mean_axes(axes));
@@ -92,6 +94,47 @@ fn matmul() {
     }
     check_gradients(&[random(&[3, 3], 1)], |x| {
         x[0].matmul(&x[0].transpose(0, 1)?)?.matmul(&x[0])
+    });
+}
+
+#[test]
+fn reductions_of_rows() {
+    for axes in AXES {
+        let x = [random(&[2, 3, 2], 1)];
+        check_gradients(&x, |x| x[0].max_axes(axes));
+        check_gradients(&x, |x| x[0].min_axes_keepdim(axes)?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].logsumexp_axes(axes));
+        check_gradients(&x, |x| x[0].logsumexp_axes_keepdim(axes)?.mul(&x[0]));
+        if !axes.is_empty() {
+            check_gradients(&x, |x| x[0].var_axes(axes, 1));
+            check_gradients(&x, |x| x[0].var_axes_keepdim(axes, 0)?.mul(&x[0]));
+            check_gradients(&x, |x| x[0].std_axes(axes, 1));
+            check_gradients(&x, |x| x[0].standardize(axes, 0.1));
+        }
+    }
+    check_shapes(Tensor::max);
+    check_shapes(Tensor::min);
+    check_shapes(Tensor::logsumexp);
+    check_shapes(|x| x.var(0));
+    let x = [random(&[3, 4], 1)];
+    check_gradients(&x, |x| x[0].std(1));
+    check_gradients(&x, |x| x[0].transpose(0, 1)?.standardize(&[0], 1e-5));
+}
+
+#[test]
+fn softmax_and_what_goes_with_it() {
+    for axis in [0, 1, -1] {
+        let x = [random(&[2, 3, 2], 1)];
+        check_gradients(&x, |x| x[0].softmax(axis));
+        check_gradients(&x, |x| x[0].log_softmax(axis));
+        check_gradients(&x, |x| x[0].transpose(0, 1)?.softmax(axis));
+    }
+    let logits = [random(&[2, 2, 5], 1)];
+    check_gradients(&logits, |x| {
+        x[0].log_softmax(-1)?.gather_last(&[4, 0, 2, 2])
+    });
+    check_gradients(&[random(&[3, 2], 1)], |x| {
+        x[0].transpose(0, 1)?.gather_last(&[2, 1])
     });
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use siphasher::sip::SipHasher24;
 use sorix_core::MaskKey;
+use sorix_core::autograd::taped_key;
 
 use crate::error::{Error, Result};
 
@@ -121,14 +122,19 @@ impl Generator {
     }
 
     /// The next key; the offset advances by one. After 2^64 keys they begin again.
+    ///
+    /// Where backward computes a [checkpoint](sorix_core::autograd::checkpoint) again, this is the
+    /// key of the first time, and the offset stays.
     pub fn next_key(&self) -> MaskKey {
-        let mut state = self.lock();
-        let key = MaskKey {
-            seed: state.seed,
-            offset: state.offset,
-        };
-        state.offset = state.offset.wrapping_add(1);
-        key
+        taped_key(|| {
+            let mut state = self.lock();
+            let key = MaskKey {
+                seed: state.seed,
+                offset: state.offset,
+            };
+            state.offset = state.offset.wrapping_add(1);
+            key
+        })
     }
 
     /// The seed and the offset of the next key.

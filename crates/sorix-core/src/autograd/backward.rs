@@ -9,7 +9,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::autograd::no_grad_guard;
-use crate::autograd::node::{Edge, Leaf, Node, edge};
+use crate::autograd::node::{Edge, Leaf, Node, Work, edge};
 use crate::error::{Error, Result};
 use crate::ops::elementwise;
 use crate::tensor::Tensor;
@@ -43,7 +43,17 @@ pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<
             Graph::Retain => node.state()?,
         };
         let function = node.function_name();
-        let gradients = state.function.backward(grad)?;
+        let gradients = match &state.work {
+            Work::Function(function) => function.backward(grad)?,
+            Work::Segment(segment) => {
+                // The nodes it records are the newest there are: they come next.
+                let output = segment.run_again(&state.inputs)?;
+                if let Some(edge) = edge(&output) {
+                    pending.add(function, &edge, grad)?;
+                }
+                continue;
+            }
+        };
         if gradients.len() != state.inputs.len() {
             let (expected, got) = (state.inputs.len(), gradients.len());
             return Err(Error::GradientCount {

@@ -11,6 +11,7 @@
 //!   [`Tensor::backward_retain_graph`] the first time.
 //! * Nothing here recurses along the graph, neither running it nor dropping it.
 //! * Within [`no_grad`] nothing is recorded.
+//! * What [`checkpoint`] runs is not recorded either, and run again by `backward`.
 //!
 //! # A function of one's own
 //!
@@ -43,12 +44,14 @@
 //! ```
 
 mod backward;
+mod checkpoint;
 mod grad_mode;
 mod node;
 mod saved;
 
 use core::fmt::Debug;
 
+pub use checkpoint::{checkpoint, taped_key};
 pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
 pub(crate) use node::{Leaf, Node};
 pub use saved::SavedTensor;
@@ -94,13 +97,14 @@ pub fn record<F: Function>(
         return output;
     }
     let inputs = inputs.iter().map(|input| node::edge(input)).collect();
-    let node = Node::new(&output, Box::new(function()), inputs);
+    let work = node::Work::Function(Box::new(function()));
+    let node = Node::new(&output, work, inputs);
     output.with_origin(Origin::Computed(node))
 }
 
 /// Whether an operation on these inputs records itself.
 pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
-    is_grad_enabled() && inputs.iter().any(|input| input.needs_grad())
+    is_grad_enabled() && inputs.iter().any(|input| input.needs_grad()) && !checkpoint::postpone()
 }
 
 impl Tensor {

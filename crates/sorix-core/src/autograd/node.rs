@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::autograd::Function;
+use crate::autograd::checkpoint::Segment;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::elementwise;
@@ -63,16 +64,42 @@ pub(crate) struct Node {
 }
 
 /// What backward needs of a node and frees.
-pub(crate) struct State {
-    pub(crate) function: Box<dyn Function>,
+pub(super) struct State {
+    pub(super) work: Work,
     /// Where each input came from; `None` where it needs no gradient.
     pub(crate) inputs: Box<[Option<Edge>]>,
+}
+
+/// What backward does at a node.
+pub(super) enum Work {
+    /// It turns the gradient of the output into those of the inputs.
+    Function(Box<dyn Function>),
+    /// It goes on through the graph that the segment records when it is run again.
+    Segment(Segment),
+}
+
+impl Work {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Function(function) => function.name(),
+            Self::Segment(_) => Segment::NAME,
+        }
+    }
 }
 
 /// The way a gradient goes on.
 pub(crate) enum Edge {
     Leaf(Arc<Leaf>),
     Node(Arc<Node>),
+}
+
+impl Edge {
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            Self::Leaf(leaf) => Origin::Leaf(Arc::clone(leaf)),
+            Self::Node(node) => Origin::Computed(Arc::clone(node)),
+        }
+    }
 }
 
 /// A tensor whose gradient the user wants, and that gradient.
@@ -92,16 +119,12 @@ pub(crate) fn edge(tensor: &Tensor) -> Option<Edge> {
 }
 
 impl Node {
-    pub(crate) fn new(
-        output: &Tensor,
-        function: Box<dyn Function>,
-        inputs: Box<[Option<Edge>]>,
-    ) -> Arc<Self> {
+    pub(super) fn new(output: &Tensor, work: Work, inputs: Box<[Option<Edge>]>) -> Arc<Self> {
         Arc::new(Self {
             id: next_id(),
             output: Kind::of(output),
-            function_name: function.name(),
-            state: Mutex::new(Some(Arc::new(State { function, inputs }))),
+            function_name: work.name(),
+            state: Mutex::new(Some(Arc::new(State { work, inputs }))),
         })
     }
 
@@ -118,14 +141,14 @@ impl Node {
     }
 
     /// The state, which stays.
-    pub(crate) fn state(&self) -> Result<Arc<State>> {
+    pub(super) fn state(&self) -> Result<Arc<State>> {
         lock(&self.state).clone().ok_or(Error::GraphFreed {
             function: self.function_name,
         })
     }
 
     /// The state, which then is gone.
-    pub(crate) fn take_state(&self) -> Result<Arc<State>> {
+    pub(super) fn take_state(&self) -> Result<Arc<State>> {
         lock(&self.state).take().ok_or(Error::GraphFreed {
             function: self.function_name,
         })

@@ -44,12 +44,17 @@ impl SavedTensor {
     ///
     /// Where it was written since.
     pub fn get(&self, function: &impl Function) -> Result<&Tensor> {
+        self.get_for(function.name())
+    }
+
+    /// The tensor, for the backward of the function of this name.
+    pub(super) fn get_for(&self, function: &'static str) -> Result<&Tensor> {
         let (saved, current) = (self.version, self.tensor.storage().version());
         if saved == current {
             Ok(&self.tensor)
         } else {
             Err(Error::SavedTensorWritten {
-                function: function.name(),
+                function,
                 saved,
                 current,
             })

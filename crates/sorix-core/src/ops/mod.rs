@@ -2,7 +2,8 @@
 //!
 //! Each file is one operation: a method of [`Tensor`](crate::Tensor) and the
 //! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
-//! [`elementwise`] and [`reduce`]; those of [`dropout`] are kernels of sorix-kernels.
+//! [`elementwise`] and [`reduce`], and those of faer, in [`matrices`]; a row at a time goes through
+//! [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
 
 mod add;
 mod concat;
@@ -12,6 +13,7 @@ pub(crate) mod dropout;
 pub(crate) mod elementwise;
 mod expand;
 mod flatten;
+mod gather_last;
 mod index_select;
 mod matmul;
 mod matrices;
@@ -21,6 +23,7 @@ mod neg;
 mod permute;
 mod reduce;
 mod reshape;
+mod rows;
 mod slice;
 mod squeeze;
 mod sub;

@@ -1,0 +1,269 @@
+//! [`checkpoint`]: a part of the graph that is computed again in backward instead of being kept.
+//!
+//! Forward runs the segment without recording it, and notes whether it would have recorded anything.
+//! Backward runs it again on the same inputs, which lead to where they led before, so what this
+//! records continues the graph that backward is going through: its nodes are the newest, and come
+//! next. Parameters that the closure holds, and gradients that several paths bring, need no case of
+//! their own.
+//!
+//! The second run has to draw what the first one drew. Whoever takes the key of a mask from a
+//! generator does so through [`taped_key`], which writes the keys of the first run down and reads
+//! them out in the second.
+//!
+//! Source: Chen et al., *Training deep nets with sublinear memory cost*, arXiv:1604.06174 (2016).
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+
+use sorix_kernels::MaskKey;
+
+use crate::autograd::node::{Edge, Node, Work, edge};
+use crate::autograd::{SavedTensor, enable_grad, is_grad_enabled};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::tensor::{Origin, Tensor};
+
+/// `f` of the inputs, of which nothing is kept for backward but the inputs: backward calls `f`
+/// again.
+///
+/// The gradients are those without a checkpoint, bit for bit: of the inputs and of whatever else `f`
+/// holds that requires one, such as the parameters of a layer. Dropout gets the very same masks, as
+/// far as their keys come from a generator of sorix-nn or by [`taped_key`]; no generator advances the
+/// second time. Checkpoints may be nested.
+///
+/// `f` has to do the same both times, on the calling thread. Pass what was computed before as an
+/// input; a parameter that `f` holds must not be written before backward. Writing to an input is
+/// noticed.
+///
+/// # Errors
+///
+/// Those of `f`. Backward returns an error where `f` does so the second time, draws more or fewer
+/// keys than the first time (as when a module was switched between train and eval), or returns
+/// another shape or dtype.
+///
+/// ```
+/// use sorix_core::autograd::{checkpoint, taped_key};
+/// use sorix_core::{DropRate, MaskKey, SaveMask, tensor};
+///
+/// let rate = DropRate::new(0.5)?;
+/// let x = tensor([1.0, 2.0, 3.0, 4.0]).requires_grad(true);
+/// let y = checkpoint(
+///     move |x| {
+///         let key = taped_key(|| MaskKey::new(42, 0));
+///         x[0].mul(&x[0])?.dropout(rate, key, SaveMask::Bits)
+///     },
+///     &[&x],
+/// )?;
+/// y.sum()?.backward()?;
+/// // y is 0 or 2 x², and the gradient 0 or 4 x.
+/// let expected = y.mul_scalar(2.0)?.to_vec::<f64>()?;
+/// assert_eq!(x.grad().unwrap().mul(&x)?.to_vec::<f64>()?, expected);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn checkpoint<F, E>(f: F, inputs: &[&Tensor]) -> Result<Tensor, E>
+where
+    F: Fn(&[Tensor]) -> Result<Tensor, E> + Send + Sync + 'static,
+    E: From<Error> + fmt::Display,
+{
+    let given: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
+    if !is_grad_enabled() || POSTPONED.get() != Postponed::No {
+        // Nothing is recorded, or a checkpoint around this one will run all of it again.
+        return f(&given);
+    }
+    let tape = TapeGuard::push(Tape::Written(Vec::new()));
+    let postponed = PostponedGuard::set(Postponed::NothingYet);
+    let output = f(&given)?;
+    let recorded = POSTPONED.get() == Postponed::Something;
+    drop(postponed);
+    let keys = tape.finish();
+    if !recorded {
+        return Ok(output);
+    }
+    let segment = Segment {
+        inputs: inputs.iter().map(|input| SavedTensor::new(input)).collect(),
+        keys,
+        shape: output.shape().into(),
+        dtype: output.dtype(),
+        f: Box::new(move |inputs: &[Tensor]| {
+            f(inputs).map_err(|error| Error::Recomputation {
+                reason: error.to_string(),
+            })
+        }),
+    };
+    let edges = inputs.iter().map(|input| edge(input)).collect();
+    let node = Node::new(&output, Work::Segment(segment), edges);
+    Ok(output.detach().with_origin(Origin::Computed(node)))
+}
+
+/// The key that `draw` returns; or, when backward computes a [`checkpoint`] again, the key that was
+/// returned in its place the first time, without a call of `draw`.
+///
+/// For generators of keys: sorix-nn's `Generator::next_key` is one.
+///
+/// ```
+/// use sorix_core::MaskKey;
+/// use sorix_core::autograd::taped_key;
+/// assert_eq!(taped_key(|| MaskKey::new(1, 2)), MaskKey::new(1, 2));
+/// ```
+pub fn taped_key(draw: impl FnOnce() -> MaskKey) -> MaskKey {
+    let read = TAPES.with_borrow_mut(|tapes| tapes.iter_mut().rev().find_map(Tape::read));
+    // Not while the tapes are borrowed: `draw` is the caller's.
+    let key = read.unwrap_or_else(draw);
+    TAPES.with_borrow_mut(|tapes| {
+        for tape in tapes.iter_mut().rev() {
+            match tape {
+                Tape::Written(keys) => keys.push(key),
+                // What lies below saw this key the first time.
+                Tape::Read { .. } => break,
+            }
+        }
+    });
+    key
+}
+
+/// Whether an operation that would be recorded is left to be recorded by a second run, which is
+/// noted.
+pub(super) fn postpone() -> bool {
+    let postponed = POSTPONED.get() != Postponed::No;
+    if postponed {
+        POSTPONED.set(Postponed::Something);
+    }
+    postponed
+}
+
+thread_local! {
+    static POSTPONED: Cell<Postponed> = const { Cell::new(Postponed::No) };
+    static TAPES: RefCell<Vec<Tape>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this thread is in the first run of a checkpoint, and what that would have recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Postponed {
+    No,
+    NothingYet,
+    Something,
+}
+
+/// Restores the state before when dropped, also by a panic.
+struct PostponedGuard(Postponed);
+
+impl PostponedGuard {
+    fn set(state: Postponed) -> Self {
+        Self(POSTPONED.replace(state))
+    }
+}
+
+impl Drop for PostponedGuard {
+    fn drop(&mut self) {
+        POSTPONED.set(self.0);
+    }
+}
+
+/// The keys that a run of a segment takes.
+enum Tape {
+    /// Those of the first run, so far.
+    Written(Vec<MaskKey>),
+    /// Those for the second run, and how many it has asked for.
+    Read { keys: Box<[MaskKey]>, asked: usize },
+}
+
+impl Tape {
+    /// The next key, of a tape to read.
+    fn read(&mut self) -> Option<MaskKey> {
+        let Self::Read { keys, asked } = self else {
+            return None;
+        };
+        let key = keys.get(*asked).copied();
+        *asked += 1;
+        // Any key will do beyond the end: the run is going to be refused.
+        Some(key.unwrap_or(MaskKey::new(0, 0)))
+    }
+}
+
+/// Removes a tape when dropped, also by a panic.
+struct TapeGuard {
+    below: usize,
+}
+
+impl TapeGuard {
+    fn push(tape: Tape) -> Self {
+        TAPES.with_borrow_mut(|tapes| {
+            tapes.push(tape);
+            Self {
+                below: tapes.len() - 1,
+            }
+        })
+    }
+
+    /// The keys that were written.
+    fn finish(self) -> Box<[MaskKey]> {
+        match TAPES.with_borrow_mut(Vec::pop) {
+            Some(Tape::Written(keys)) => keys.into(),
+            Some(Tape::Read { .. }) | None => Box::default(),
+        }
+    }
+
+    /// How many keys were asked for.
+    fn asked(&self) -> usize {
+        TAPES.with_borrow(|tapes| match tapes.get(self.below) {
+            Some(Tape::Read { asked, .. }) => *asked,
+            Some(Tape::Written(_)) | None => 0,
+        })
+    }
+}
+
+impl Drop for TapeGuard {
+    fn drop(&mut self) {
+        TAPES.with_borrow_mut(|tapes| tapes.truncate(self.below));
+    }
+}
+
+type Run = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
+
+/// What is kept of a checkpoint.
+pub(super) struct Segment {
+    f: Box<Run>,
+    inputs: Box<[SavedTensor]>,
+    /// Those that the first run took.
+    keys: Box<[MaskKey]>,
+    /// Of the output, as is the dtype.
+    shape: Box<[usize]>,
+    dtype: DType,
+}
+
+impl Segment {
+    pub(super) const NAME: &'static str = "CheckpointBackward";
+
+    /// The output once more, with the graph that leads to it from `edges`, where the inputs came
+    /// from.
+    pub(super) fn run_again(&self, edges: &[Option<Edge>]) -> Result<Tensor> {
+        let inputs = self.inputs.iter().zip(edges).map(|(input, edge)| {
+            let input = input.get_for(Self::NAME)?.clone();
+            Ok(match edge {
+                None => input,
+                Some(edge) => input.with_origin(edge.origin()),
+            })
+        });
+        let inputs: Vec<Tensor> = inputs.collect::<Result<_>>()?;
+        let tape = TapeGuard::push(Tape::Read {
+            keys: self.keys.clone(),
+            asked: 0,
+        });
+        let _not_postponed = PostponedGuard::set(Postponed::No);
+        let output = enable_grad(|| (self.f)(&inputs))?;
+        let (expected, got) = (self.keys.len(), tape.asked());
+        if expected != got {
+            return Err(Error::RecomputedKeys { expected, got });
+        }
+        let op = Self::NAME;
+        if *self.shape != *output.shape() {
+            let (expected, got) = (self.shape.to_vec(), output.shape().to_vec());
+            return Err(Error::Shape { op, expected, got });
+        }
+        if self.dtype != output.dtype() {
+            let (expected, got) = (self.dtype, output.dtype());
+            return Err(Error::DType { op, expected, got });
+        }
+        Ok(output)
+    }
+}

@@ -1,0 +1,76 @@
+//! The softmax.
+
+use ndarray::ArrayView1;
+
+use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::dtype::dispatch;
+use crate::error::Result;
+use crate::ops::rows::{Real, Rows, largest, sum};
+use crate::shape::resolve_axis;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// `exp(x) / sum(exp(x))` along an axis; a negative one counts from the last.
+    ///
+    /// The largest element is subtracted first, so that nothing overflows. f16 and bf16 are computed
+    /// in f32 and rounded once.
+    ///
+    /// # Errors
+    ///
+    /// Where the axis is out of range.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let y = tensor([[0.0, 3.0_f64.ln()], [1000.0, 1000.0]]).softmax(-1)?;
+    /// let expected = [0.25, 0.75, 0.5, 0.5];
+    /// assert!(y.to_vec::<f64>()?.iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-15));
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn softmax(&self, axis: isize) -> Result<Self> {
+        let op = "softmax";
+        let axis = resolve_axis(op, axis, self.shape())?;
+        let rows = Rows::new(self, &[axis])?;
+        let output = dispatch!(self.dtype(), T => rows.map::<T>(op, |_, row| softmax(row)))?;
+        let saved = SavedTensor::new(&output);
+        Ok(record(output, &[self], || SoftmaxBackward {
+            axis,
+            output: saved,
+        }))
+    }
+}
+
+fn softmax<A: Real>(row: &mut [A]) {
+    let max = largest(row);
+    row.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum = sum(row);
+    row.iter_mut().for_each(|x| *x = *x / sum);
+}
+
+/// `y (dy - sum(dy y))` in place of `dy`.
+fn softmax_gradient<A: Real>(grad: &mut [A], y: &[A]) {
+    let product = ArrayView1::from(&*grad).dot(&ArrayView1::from(y));
+    grad.iter_mut()
+        .zip(y)
+        .for_each(|(grad, &y)| *grad = y * (*grad - product));
+}
+
+#[derive(Debug)]
+struct SoftmaxBackward {
+    axis: usize,
+    output: SavedTensor,
+}
+
+impl Function for SoftmaxBackward {
+    fn name(&self) -> &'static str {
+        "SoftmaxBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let outputs = Rows::new(self.output.get(self)?, &[self.axis])?;
+        let grads = Rows::new(&grad, &[self.axis])?;
+        let gradient = dispatch!(grad.dtype(), T => {
+            grads.map_with::<T>(self.name(), &outputs, softmax_gradient)
+        })?;
+        Ok(vec![Some(gradient)])
+    }
+}

@@ -1,0 +1,88 @@
+//! Mean 0 and variance 1, as layer normalisation needs.
+
+use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::dtype::dispatch;
+use crate::error::Result;
+use crate::ops::rows::{Real, Rows, centre, mean};
+use crate::shape::resolve_axes;
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// `(x - mean) / sqrt(variance + epsilon)` with the mean and the (biased) variance over some
+    /// axes: layer normalisation without its scale and shift. A negative axis counts from the last.
+    ///
+    /// f16 and bf16 are computed in f32 and rounded once. Backward computes mean and variance again
+    /// from the input.
+    ///
+    /// Source: Ba, Kiros and Hinton, *Layer normalization*, arXiv:1607.06450 (2016).
+    ///
+    /// # Errors
+    ///
+    /// Where an axis is out of range or repeated.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([[1.0, 3.0], [10.0, 30.0]]);
+    /// assert_eq!(x.standardize(&[-1], 0.0)?.to_vec::<f64>()?, [-1.0, 1.0, -1.0, 1.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn standardize(&self, axes: &[isize], epsilon: f64) -> Result<Self> {
+        let op = "standardize";
+        let axes = resolve_axes(op, axes, self.shape())?;
+        let rows = Rows::new(self, &axes)?;
+        let output = dispatch!(self.dtype(), T => rows.map::<T>(op, |_, row| {
+            standardize(row, epsilon);
+        }))?;
+        Ok(record(output, &[self], || StandardizeBackward {
+            axes,
+            epsilon,
+            input: SavedTensor::new(self),
+        }))
+    }
+}
+
+/// Standardizes a row in place, and returns what its distances from the mean were multiplied by.
+fn standardize<A: Real>(row: &mut [A], epsilon: f64) -> A {
+    centre(row);
+    let squares = row.iter().fold(A::zero(), |sum, &x| sum + x * x);
+    let variance = squares / A::nearest(row.len() as f64);
+    let scale = (variance + A::nearest(epsilon)).sqrt().recip();
+    row.iter_mut().for_each(|x| *x = *x * scale);
+    scale
+}
+
+/// `scale (dy - mean(dy) - y mean(dy y))` in place of `x`, whose standardized row is `y`.
+fn gradient<A: Real>(x: &mut [A], grad: &[A], epsilon: f64) {
+    let scale = standardize(x, epsilon);
+    let y = x;
+    let products = grad
+        .iter()
+        .zip(&*y)
+        .fold(A::zero(), |sum, (&grad, &y)| sum + grad * y);
+    let (of_products, of_grad) = (products / A::nearest(y.len() as f64), mean(grad));
+    y.iter_mut().zip(grad).for_each(|(y, &grad)| {
+        *y = scale * (grad - of_grad - *y * of_products);
+    });
+}
+
+#[derive(Debug)]
+struct StandardizeBackward {
+    axes: Vec<usize>,
+    epsilon: f64,
+    input: SavedTensor,
+}
+
+impl Function for StandardizeBackward {
+    fn name(&self) -> &'static str {
+        "StandardizeBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let inputs = Rows::new(self.input.get(self)?, &self.axes)?;
+        let grads = Rows::new(&grad, &self.axes)?;
+        let gradient = dispatch!(grad.dtype(), T => {
+            inputs.map_with::<T>(self.name(), &grads, |x, grad| gradient(x, grad, self.epsilon))
+        })?;
+        Ok(vec![Some(gradient)])
+    }
+}
