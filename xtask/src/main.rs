@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod nightly;
+mod release_check;
 mod sanitize;
 mod stats;
 mod step;
@@ -26,6 +27,7 @@ enum Command {
     Fuzz(fuzz::Args),
     Stats(stats::Args),
     Sanitize(sanitize::Args),
+    ReleaseCheck(release_check::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(&args),
         Command::Sanitize(args) => sanitize::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::ReleaseCheck(args) => release_check::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
