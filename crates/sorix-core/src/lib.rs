@@ -39,6 +39,8 @@ mod data;
 mod display;
 mod dtype;
 mod error;
+#[cfg(feature = "npy")]
+mod npy;
 mod ops;
 pub mod pool;
 mod random;
@@ -49,6 +51,8 @@ mod tensor;
 pub use data::{Rectangular, TensorData};
 pub use dtype::{DType, Scalar};
 pub use error::{Error, Result};
+#[cfg(feature = "npy")]
+pub use npy::NpyError;
 pub use ops::dropout::SaveMask;
 pub use ops::update::UpdateRule;
 pub use sorix_kernels::{

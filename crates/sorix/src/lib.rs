@@ -32,6 +32,7 @@
 //! # Features
 //!
 //! * `parallel` (default): large calls run on the current rayon thread pool.
+//! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
 //! * `serde`: [`GeneratorState`] can be serialised.
 #![forbid(unsafe_code)]
 

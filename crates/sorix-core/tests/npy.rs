@@ -1,0 +1,208 @@
+//! `.npy` files: those that NumPy wrote, those that are written here, and those nobody should write.
+#![cfg(feature = "npy")]
+
+mod common;
+
+use common::values;
+use half::f16;
+use sorix_core::{DType, NpyError, Tensor, tensor};
+
+/// A file of version 1 with this header text and these bytes.
+fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    file.extend((padded as u16).to_le_bytes());
+    file.extend(format!("{header:width$}\n", width = padded - 1).bytes());
+    file.extend(data);
+    file
+}
+
+fn header(descr: &str, fortran: &str, shape: &str) -> String {
+    format!("{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}")
+}
+
+fn bytes<const N: usize>(numbers: &[f64], bytes: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
+    numbers.iter().flat_map(|&number| bytes(number)).collect()
+}
+
+const NUMBERS: [f64; 6] = [0.5, -1.0, 2.0, 3.25, -0.0, 65504.0];
+
+#[test]
+fn files_of_numpy_are_read() {
+    let files = [
+        ("'<f8'", bytes(&NUMBERS, f64::to_le_bytes), DType::F64),
+        ("'>f8'", bytes(&NUMBERS, f64::to_be_bytes), DType::F64),
+        (
+            "'<f4'",
+            bytes(&NUMBERS, |x| (x as f32).to_le_bytes()),
+            DType::F32,
+        ),
+        (
+            "'>f4'",
+            bytes(&NUMBERS, |x| (x as f32).to_be_bytes()),
+            DType::F32,
+        ),
+        (
+            "'<f2'",
+            bytes(&NUMBERS, |x| f16::from_f64(x).to_le_bytes()),
+            DType::F16,
+        ),
+        (
+            "'>f2'",
+            bytes(&NUMBERS, |x| f16::from_f64(x).to_be_bytes()),
+            DType::F16,
+        ),
+    ];
+    for (descr, data, dtype) in files {
+        let rows = Tensor::read_npy(&*file(&header(descr, "False", "(2, 3)"), &data)).unwrap();
+        assert_eq!(
+            (rows.shape(), rows.dtype()),
+            (&[2, 3][..], dtype),
+            "{descr}"
+        );
+        assert_eq!(values(&rows), NUMBERS, "{descr}");
+        // The first index runs fastest.
+        let columns = Tensor::read_npy(&*file(&header(descr, "True", "(2, 3)"), &data)).unwrap();
+        assert_eq!(
+            (columns.shape(), columns.strides()),
+            (&[2, 3][..], &[1, 2][..])
+        );
+        assert_eq!(
+            values(&columns),
+            [0, 2, 4, 1, 3, 5].map(|i: usize| NUMBERS[i])
+        );
+    }
+    let scalar = Tensor::read_npy(&*file(
+        &header("'<f8'", "False", "()"),
+        &1.5_f64.to_le_bytes(),
+    ));
+    assert_eq!(scalar.unwrap().item::<f64>().unwrap(), 1.5);
+    let empty = Tensor::read_npy(&*file(&header("'<f4'", "False", "(0, 3)"), &[])).unwrap();
+    assert_eq!(empty.shape(), [0, 3]);
+}
+
+#[test]
+fn what_is_written_is_row_major_and_is_read_back() {
+    let mut written = Vec::new();
+    let x = tensor([[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    x.transpose(0, 1).unwrap().write_npy(&mut written).unwrap();
+    let data = bytes(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], |x| {
+        (x as f32).to_le_bytes()
+    });
+    let end = written.len() - data.len();
+    assert_eq!((written.len() % 64, &written[end..]), (24, &data[..]));
+    let text = std::str::from_utf8(&written[10..end]).unwrap();
+    assert!(
+        text.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2, ), }"),
+        "{text}"
+    );
+
+    for shape in [&[][..], &[0], &[5], &[2, 3, 2]] {
+        for dtype in [DType::F16, DType::F32, DType::F64] {
+            let x = common::random(shape, 1).to_dtype(dtype).unwrap();
+            let mut written = Vec::new();
+            x.write_npy(&mut written).unwrap();
+            let y = Tensor::read_npy(written.as_slice()).unwrap();
+            assert_eq!(
+                (y.shape(), y.dtype(), values(&y)),
+                (x.shape(), dtype, values(&x))
+            );
+        }
+    }
+    let error = tensor(half::bf16::ONE).write_npy(Vec::new()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "write_npy: the format has no sorix.bfloat16; convert with to_dtype"
+    );
+}
+
+#[test]
+fn a_file_that_lies_is_an_error() {
+    let nested = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
+    let deep = format!("[('a', '<f4', ({}))]", "1, ".repeat(2000));
+    let shapes = [
+        // Promises more than any memory has, or than an index can count, or than there is.
+        "(1000000000000,)",
+        "(18446744073709551615,)",
+        "(184467440737095516160,)",
+        "(9223372036854775808, 4, 0)",
+        "(0, 9223372036854775808, 4)",
+        "(4294967296, 4294967296)",
+        "(-1,)",
+        "(2.5,)",
+        "('a',)",
+        "3",
+        "(4,)",
+    ];
+    let descrs = [
+        "'<i8'",
+        "'|O'",
+        "'<c16'",
+        "'<f3'",
+        "'f'",
+        "''",
+        "3",
+        "[('a', '<f4')]",
+        &nested,
+        &deep,
+    ];
+    let headers = shapes
+        .map(|shape| header("'<f8'", "False", shape))
+        .into_iter()
+        .chain(descrs.map(|descr| header(descr, "False", "(3,)")))
+        .chain(["", "{}", "{'descr': '<f8'}", "()", "\u{fffd}"].map(str::to_owned))
+        .chain([header("'<f8'", "3", "(3,)")]);
+    for header in headers {
+        // Only the last of the shapes is one that data falls short of.
+        let result = Tensor::read_npy(&*file(&header, &[0; 24]));
+        assert!(result.is_err(), "{header:.80}: {result:?}");
+    }
+}
+
+#[test]
+fn a_file_that_ends_too_soon_is_an_error_wherever_it_ends() {
+    let whole = file(&header("'<f8'", "False", "(3,)"), &[0; 24]);
+    assert!(Tensor::read_npy(&*whole).is_ok());
+    for end in 0..whole.len() {
+        let error = Tensor::read_npy(&whole[..end]).unwrap_err();
+        assert!(
+            matches!(error, NpyError::Io { op: "read_npy", .. }),
+            "{end}: {error}"
+        );
+    }
+}
+
+#[test]
+fn errors_say_what_was_wrong() {
+    let mut long = b"\x93NUMPY\x02\x00".to_vec();
+    long.extend(u32::MAX.to_le_bytes());
+    let rows = [
+        (
+            long,
+            "read_npy: expected a header of at most 10000 bytes, got 4294967295",
+        ),
+        (
+            file(&header("'<i8'", "False", "(3,)"), &[0; 24]),
+            "read_npy: expected elements of type f2, f4 or f8, got '<i8'",
+        ),
+        (
+            file("{'descr': [('a', '<f4')]}", &[]),
+            "read_npy: expected the header of a plain array, got {'descr': [('a', '<f4')]}",
+        ),
+        (
+            file(&header("'<f4'", "False", "(4294967296, 4294967296)"), &[]),
+            "read_npy: a tensor of shape [4294967296, 4294967296] and dtype sorix.float64 is too large \
+             to address",
+        ),
+        (
+            b"not an npy file, but long enough".to_vec(),
+            "read_npy: magic not found for NPY file",
+        ),
+    ];
+    for (file, message) in rows {
+        assert_eq!(
+            Tensor::read_npy(file.as_slice()).unwrap_err().to_string(),
+            message
+        );
+    }
+}
