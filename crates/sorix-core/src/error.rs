@@ -77,6 +77,18 @@ pub enum Error {
         /// The number of elements that came.
         got: usize,
     },
+    /// A number of bytes that does not fill a shape.
+    #[error("{op}: shape {shape:?} has {expected} bytes, got {got}")]
+    Bytes {
+        /// The operation.
+        op: &'static str,
+        /// The shape to fill.
+        shape: Vec<usize>,
+        /// The number of bytes of that shape.
+        expected: usize,
+        /// The number of bytes that came.
+        got: usize,
+    },
     /// An axis that the tensor does not have.
     #[error("{op}: axis {axis} is out of range for shape {shape:?}")]
     Axis {

@@ -35,6 +35,7 @@
 
 mod arange;
 pub mod autograd;
+mod bytes;
 mod data;
 mod display;
 mod dtype;

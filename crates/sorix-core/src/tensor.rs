@@ -270,6 +270,20 @@ impl Tensor {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)
     }
 
+    /// Whether the two are handles to one tensor, as a clone is; of a leaf, whether they share its
+    /// gradient too.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([1.0, 2.0]);
+    /// assert!(x.is_same(&x.clone()));
+    /// assert!(!x.is_same(&x.requires_grad(true)));
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The elements in row-major order.
     ///
     /// # Errors
@@ -373,7 +387,7 @@ impl Tensor {
     }
 
     /// The elements in row-major order. A view may have more of them than memory can hold.
-    fn elements<T: Scalar>(&self, op: &'static str) -> Result<Vec<T>> {
+    pub(crate) fn elements<T: Scalar>(&self, op: &'static str) -> Result<Vec<T>> {
         self.check_type::<T>(op)?;
         let mut elements = Vec::new();
         let bytes = self.numel() * size_of::<T>();

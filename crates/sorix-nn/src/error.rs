@@ -32,6 +32,72 @@ pub enum Error {
     /// A [`DropBlock2d`](crate::DropBlock2d) of blocks without a position.
     #[error("DropBlock2d: expected a block size of at least 1, got 0")]
     BlockSize,
+    /// A number that names no row of a table, or no class.
+    #[error("{layer}: expected whole numbers from 0 to {}, got {got}", .count.saturating_sub(1))]
+    Index {
+        /// The layer or function.
+        layer: &'static str,
+        /// How many there are.
+        count: usize,
+        /// The number that came.
+        got: f64,
+    },
+    /// Indices of a dtype that cannot tell as many apart as there are.
+    #[error("{layer}: {dtype} does not tell {count} rows apart")]
+    IndexType {
+        /// The layer.
+        layer: &'static str,
+        /// How many there are.
+        count: usize,
+        /// The dtype that came.
+        dtype: sorix_core::DType,
+    },
+    /// A number that a user chose and that is out of its range.
+    #[error("{what}: expected {expected}, got {got}")]
+    Hyperparameter {
+        /// The number.
+        what: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The number that came.
+        got: f64,
+    },
+    /// A tensor for an optimiser to change that an operation computed.
+    #[error("{optimizer}: parameter {name:?} is no leaf: an operation computed it")]
+    NotALeaf {
+        /// The optimiser.
+        optimizer: &'static str,
+        /// The name it was given under.
+        name: String,
+    },
+    /// Two tensors of one name for an optimiser.
+    #[error("{optimizer}: parameter {name:?} is given twice")]
+    RepeatedName {
+        /// The optimiser.
+        optimizer: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A state that does not fit the parameters of an optimiser.
+    #[error("{optimizer}: state of parameter {parameter:?}: {reason}")]
+    OptimizerState {
+        /// The optimiser.
+        optimizer: &'static str,
+        /// The name that the state gives.
+        parameter: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Gradients of which no factor makes a norm in range.
+    #[error("clip_grad_norm: the norm of the gradients is {norm}")]
+    GradientNorm {
+        /// Infinite, or NaN.
+        norm: f64,
+    },
+    /// A checkpoint that could not be written, read or used.
+    #[cfg(feature = "safetensors")]
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// Monte Carlo dropout without samples, of which there is no mean.
     #[error("mc_samples: expected at least one sample, got n = 0")]
     NoSamples,

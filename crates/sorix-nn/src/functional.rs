@@ -11,6 +11,7 @@ use crate::dropout::{
 };
 use crate::error::Result;
 use crate::generator::Generator;
+pub use crate::layers::linear::linear;
 use crate::mode::Mode;
 use crate::monte_carlo::{is_monte_carlo, scope_key};
 

@@ -21,32 +21,51 @@
 //! # Map
 //!
 //! * [`Module`]: what a layer is; [`Mode`]: whether it trains.
-//! * [`Dropout`], [`Sequential`]: the layers. [`functional`]: the same without an object.
+//! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
+//!   [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
+//!   object.
+//! * [`loss`]: mean squared error. [`init`]: first values of parameters.
+//! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
+//! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
 //! * [`monte_carlo`], [`mc_samples`]: dropout at inference, repeatably.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "safetensors")]
+mod checkpoint;
 pub mod dropout;
 mod error;
 pub mod functional;
 mod generator;
+mod hyperparameter;
+pub mod init;
+mod layers;
+pub mod loss;
 mod mode;
 mod module;
 mod monte_carlo;
+pub mod optim;
 mod schedule;
 mod sequential;
 
+#[cfg(feature = "safetensors")]
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
     Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
+pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Tanh};
+pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;
 pub use monte_carlo::{McSamples, is_monte_carlo, mc_samples, monte_carlo, take_key};
+pub use optim::{
+    Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,
+};
 pub use schedule::Schedule;
 pub use sequential::Sequential;
 pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, SaveMask};

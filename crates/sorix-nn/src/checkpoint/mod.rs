@@ -1,0 +1,501 @@
+//! [`Checkpoint`]: parameters, optimisers and generators in a file, to continue bit for bit.
+
+mod archive;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use sorix_core::Tensor;
+use sorix_core::autograd::no_grad;
+
+use self::archive::{Archive, Entry, io_error};
+use crate::error::Result;
+use crate::generator::{Generator, GeneratorState};
+use crate::module::Module;
+use crate::optim::{Optimizer, OptimizerState, ParameterState};
+
+/// What to save in a file, or to load from one: sections of parameters, optimisers and generators,
+/// each under a name.
+///
+/// A run that saves all three, loads them into objects made anew and goes on gives the same numbers,
+/// bit for bit, as one that was not interrupted. Include the [generator of the
+/// process](crate::default_generator) where a dropout has none of its own, and whatever else draws.
+///
+/// The file is in the [safetensors](https://github.com/huggingface/safetensors) format, version 1 of
+/// sorix' layout. An entry is called `section.path.name`; a section without a name, the only one
+/// then, gives plain names such as `0.weight`, which other programs read and write too. A generator
+/// is two U64, seed and offset.
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{
+///     Adam, Checkpoint, Dropout, Generator, Linear, Module, Optimizer, Result, Sequential,
+/// };
+///
+/// fn network(seed: u64) -> Result<(Sequential, Adam)> {
+///     let generator = Generator::new(seed);
+///     let net = Sequential::new()
+///         .with(Linear::new(2, 3, &generator)?)
+///         .with(Dropout::new(0.5)?.generator(generator.fork("dropout")));
+///     let adam = Adam::new(net.named_parameters(), 1e-3)?;
+///     Ok((net, adam))
+/// }
+///
+/// let (net, mut adam) = network(1)?;
+/// net.forward(&Tensor::ones([4, 2], DType::F32)?)?.sum()?.backward()?;
+/// adam.step()?;
+/// let bytes = Checkpoint::new()
+///     .parameters("model", &net)
+///     .generators("dropout", &net)
+///     .optimizer("optimizer", &mut adam)
+///     .to_bytes()?;
+///
+/// let (again, mut adam) = network(2)?;
+/// Checkpoint::new()
+///     .parameters("model", &again)
+///     .generators("dropout", &again)
+///     .optimizer("optimizer", &mut adam)
+///     .load_bytes(&bytes)?;
+/// let x = Tensor::ones([4, 2], DType::F32)?;
+/// assert_eq!(again.forward(&x)?.to_vec::<f32>()?, net.forward(&x)?.to_vec::<f32>()?);
+///
+/// // To use the network, its parameters are enough.
+/// Checkpoint::new().parameters("model", &again).load_bytes(&bytes)?;
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Checkpoint<'a> {
+    sections: Vec<(String, Section<'a>)>,
+}
+
+#[derive(Debug)]
+enum Section<'a> {
+    Parameters(Vec<(String, Tensor)>),
+    Generators(Vec<(String, Arc<Generator>)>),
+    Generator(&'a Generator),
+    Optimizer(&'a mut dyn Optimizer),
+}
+
+/// What a section will become.
+enum Loaded {
+    Parameters(Vec<Tensor>),
+    Generators(Vec<GeneratorState>),
+    Optimizer(OptimizerState),
+}
+
+impl<'a> Checkpoint<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With the parameters of a module.
+    #[must_use]
+    pub fn parameters(self, section: &str, module: &dyn Module) -> Self {
+        self.with(section, Section::Parameters(module.named_parameters()))
+    }
+
+    /// With the generators that the layers of a module own.
+    #[must_use]
+    pub fn generators(self, section: &str, module: &dyn Module) -> Self {
+        self.with(section, Section::Generators(module.named_generators()))
+    }
+
+    /// With a generator: that of the process, that of a shuffle.
+    #[must_use]
+    pub fn generator(self, section: &str, generator: &'a Generator) -> Self {
+        self.with(section, Section::Generator(generator))
+    }
+
+    /// With the state of an optimiser: learning rate, steps, what it keeps for each parameter. Its
+    /// other hyperparameters are those of its constructor, and not in the file.
+    #[must_use]
+    pub fn optimizer(self, section: &str, optimizer: &'a mut dyn Optimizer) -> Self {
+        self.with(section, Section::Optimizer(optimizer))
+    }
+
+    fn with(mut self, section: &str, content: Section<'a>) -> Self {
+        self.sections.push((section.to_owned(), content));
+        self
+    }
+
+    /// The file, in memory.
+    ///
+    /// # Errors
+    ///
+    /// Where names of sections repeat or contain a dot, or one of several is empty; where two
+    /// entries of a section have one name.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.check_sections()?;
+        let mut entries = BTreeMap::new();
+        let mut add = |section: &str, path: &str, entry: Entry| match entries
+            .insert(join(section, path), entry)
+        {
+            None => Ok(()),
+            Some(_) => Err(CheckpointError::Repeated {
+                name: join(section, path),
+            }),
+        };
+        for (section, content) in &self.sections {
+            match content {
+                Section::Parameters(parameters) => {
+                    for (name, parameter) in parameters {
+                        add(section, name, Entry::tensor(parameter)?)?;
+                    }
+                }
+                Section::Generators(generators) => {
+                    for (name, generator) in generators {
+                        add(section, name, generator_entry(generator))?;
+                    }
+                }
+                Section::Generator(generator) => {
+                    add(section, GENERATOR, generator_entry(generator))?;
+                }
+                Section::Optimizer(optimizer) => {
+                    let state = optimizer.state();
+                    add(section, LEARNING_RATE, Entry::number(state.learning_rate))?;
+                    for parameter in state.parameters {
+                        let name = parameter.name;
+                        add(
+                            section,
+                            &join(&name, STEPS),
+                            Entry::words(&[parameter.steps]),
+                        )?;
+                        for (field, tensor) in parameter.tensors {
+                            add(section, &join(&name, &field), Entry::tensor(&tensor)?)?;
+                        }
+                    }
+                }
+            }
+        }
+        archive::write(entries)
+    }
+
+    /// Writes the file. It appears whole or not at all: one that was there before stays until the
+    /// new one is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_bytes`](Self::to_bytes), and where the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let bytes = self.to_bytes()?;
+        Ok(replace_file(path.as_ref(), &bytes).map_err(io_error)?)
+    }
+
+    /// [`load_bytes`](Self::load_bytes) of a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_bytes`](Self::load_bytes), and where the file cannot be read.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.read(BufReader::new(File::open(path).map_err(io_error)?))
+    }
+
+    /// Sets everything to what the file says.
+    ///
+    /// A section has to contain what it would if it were saved, with the same names, shapes and
+    /// dtypes, and nothing else. Other sections of the file are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Where the file is not one, or does not fit. Nothing has changed then.
+    pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.read(Cursor::new(bytes))
+    }
+
+    fn read(&mut self, source: impl Read + Seek) -> Result<()> {
+        self.check_sections()?;
+        let mut archive = Archive::open(source)?;
+        self.check_no_others(&archive.names())?;
+        let loaded = self
+            .sections
+            .iter()
+            .map(|(section, content)| content.read(section, &mut archive))
+            .collect::<Result<Vec<Loaded>>>()?;
+        self.commit(loaded)
+    }
+
+    /// That sections cannot be confused.
+    fn check_sections(&self) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for (section, _) in &self.sections {
+            let alone = !section.is_empty() || self.sections.len() == 1;
+            if !alone || section.contains('.') || !seen.insert(section) {
+                let section = section.clone();
+                return Err(CheckpointError::Section { section }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// That no name of the file is in one of the sections without being expected.
+    fn check_no_others(&self, names: &[String]) -> Result<()> {
+        for (section, content) in &self.sections {
+            let expected: BTreeSet<String> = content
+                .possible_names()
+                .into_iter()
+                .map(|name| join(section, &name))
+                .collect();
+            let within = join(section, "");
+            let other = names
+                .iter()
+                .find(|&name| name.starts_with(&within) && !expected.contains(name));
+            if let Some(name) = other {
+                let name = name.clone();
+                return Err(CheckpointError::Unexpected { name }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets everything. What may be refused comes first, and is undone where something is.
+    fn commit(&mut self, loaded: Vec<Loaded>) -> Result<()> {
+        let mut undo: Vec<(&mut &'a mut dyn Optimizer, OptimizerState)> = Vec::new();
+        let mut rest = Vec::new();
+        for ((_, content), loaded) in self.sections.iter_mut().zip(loaded) {
+            match (content, loaded) {
+                (Section::Optimizer(optimizer), Loaded::Optimizer(state)) => {
+                    let before = optimizer.state();
+                    if let Err(error) = optimizer.set_state(state) {
+                        for (optimizer, before) in undo {
+                            optimizer.set_state(before)?;
+                        }
+                        return Err(error);
+                    }
+                    undo.push((optimizer, before));
+                }
+                (content, loaded) => rest.push((content, loaded)),
+            }
+        }
+        for (content, loaded) in rest {
+            match (content, loaded) {
+                (Section::Parameters(parameters), Loaded::Parameters(values)) => no_grad(|| {
+                    let mut pairs = parameters.iter().zip(&values);
+                    pairs.try_for_each(|((_, parameter), value)| parameter.assign(value))
+                })?,
+                (Section::Generators(generators), Loaded::Generators(states)) => {
+                    for ((_, generator), state) in generators.iter().zip(states) {
+                        generator.set_state(state);
+                    }
+                }
+                (Section::Generator(generator), Loaded::Generators(states)) => {
+                    states.iter().for_each(|&state| generator.set_state(state));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Section<'_> {
+    /// The names of the entries that the section may have.
+    fn possible_names(&self) -> Vec<String> {
+        match self {
+            Self::Parameters(parameters) => names(parameters),
+            Self::Generators(generators) => names(generators),
+            Self::Generator(_) => vec![GENERATOR.to_owned()],
+            Self::Optimizer(optimizer) => {
+                let fields = || optimizer.state_names().iter().copied().chain([STEPS]);
+                let parameters = optimizer.named_parameters();
+                let kept = parameters
+                    .iter()
+                    .flat_map(|(name, _)| fields().map(move |field| join(name, field)));
+                kept.chain([LEARNING_RATE.to_owned()]).collect()
+            }
+        }
+    }
+
+    /// What the file says of this section.
+    fn read(&self, section: &str, archive: &mut Archive<impl Read + Seek>) -> Result<Loaded> {
+        let mut state = |name: &str| {
+            let [seed, offset] = archive.words(&join(section, name))?;
+            Ok(GeneratorState { seed, offset })
+        };
+        match self {
+            Self::Parameters(parameters) => parameters
+                .iter()
+                .map(|(name, parameter)| {
+                    check_writable(parameter)?;
+                    archive.tensor(&join(section, name), parameter.shape(), parameter.dtype())
+                })
+                .collect::<Result<_>>()
+                .map(Loaded::Parameters),
+            Self::Generators(generators) => generators
+                .iter()
+                .map(|(name, _)| state(name))
+                .collect::<Result<_>>()
+                .map(Loaded::Generators),
+            Self::Generator(_) => Ok(Loaded::Generators(vec![state(GENERATOR)?])),
+            Self::Optimizer(optimizer) => {
+                read_optimizer(&**optimizer, section, archive).map(Loaded::Optimizer)
+            }
+        }
+    }
+}
+
+fn read_optimizer(
+    optimizer: &dyn Optimizer,
+    section: &str,
+    archive: &mut Archive<impl Read + Seek>,
+) -> Result<OptimizerState> {
+    let mut parameters = Vec::new();
+    for (name, parameter) in optimizer.named_parameters() {
+        let path = join(section, &name);
+        let mut fields = optimizer.state_names().iter().copied().chain([STEPS]);
+        // One that was never changed has no entries; otherwise all are needed.
+        if !fields.any(|field| archive.contains(&join(&path, field))) {
+            continue;
+        }
+        let [steps] = archive.words(&join(&path, STEPS))?;
+        let dtype = parameter.dtype().arithmetic();
+        let tensors = optimizer
+            .state_names()
+            .iter()
+            .map(|&field| {
+                let tensor = archive.tensor(&join(&path, field), parameter.shape(), dtype)?;
+                Ok((field.to_owned(), tensor))
+            })
+            .collect::<Result<_>>()?;
+        parameters.push(ParameterState {
+            name,
+            steps,
+            tensors,
+        });
+    }
+    Ok(OptimizerState {
+        learning_rate: archive.number(&join(section, LEARNING_RATE))?,
+        parameters,
+    })
+}
+
+/// The entry of a section that is one generator.
+const GENERATOR: &str = "generator";
+
+/// The entry of an optimiser's learning rate.
+const LEARNING_RATE: &str = "learning_rate";
+
+/// The entry of the number of steps of a parameter.
+const STEPS: &str = "steps";
+
+/// A name below another, which may be empty.
+fn join(above: &str, name: &str) -> String {
+    if above.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{above}.{name}")
+    }
+}
+
+fn names<T>(named: &[(String, T)]) -> Vec<String> {
+    named.iter().map(|(name, _)| name.clone()).collect()
+}
+
+fn generator_entry(generator: &Generator) -> Entry {
+    let GeneratorState { seed, offset } = generator.state();
+    Entry::words(&[seed, offset])
+}
+
+/// That a parameter can be assigned to.
+fn check_writable(parameter: &Tensor) -> Result<()> {
+    let mut axes = parameter.shape().iter().zip(parameter.strides());
+    if axes.any(|(&length, &stride)| length > 1 && stride == 0) {
+        let (op, strides) = ("checkpoint", parameter.strides().to_vec());
+        return Err(sorix_core::Error::WriteToExpanded { op, strides }.into());
+    }
+    Ok(())
+}
+
+/// Writes a file beside `path` and then gives it that name.
+fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Less what the umask takes, as for any new file.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Why a [`Checkpoint`] could not be written, read or used.
+///
+/// ```
+/// use sorix_nn::{Checkpoint, CheckpointError, Error, Generator, Linear};
+/// let linear = Linear::new(2, 3, &Generator::new(1))?;
+/// let bytes = Checkpoint::new().parameters("", &linear.clone().without_bias()).to_bytes()?;
+/// let error = Checkpoint::new().parameters("", &linear).load_bytes(&bytes).unwrap_err();
+/// assert_eq!(error.to_string(), "checkpoint: there is no \"bias\"");
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("checkpoint: {reason}")]
+    Io {
+        /// What it said.
+        reason: String,
+    },
+    /// The file is not in the safetensors format.
+    #[error("checkpoint: not a safetensors file: {reason}")]
+    Format {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file is of another version of sorix' layout.
+    #[error("checkpoint: expected version 1, got {got:?}")]
+    Version {
+        /// The version that came.
+        got: String,
+    },
+    /// Something is not in the file.
+    #[error("checkpoint: there is no {name:?}")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// Something is in a section of the file that does not belong there.
+    #[error("checkpoint: {name:?} is not expected")]
+    Unexpected {
+        /// Its name.
+        name: String,
+    },
+    /// Something has another shape or dtype.
+    #[error("checkpoint: expected {name:?} to be {expected}, got {got}")]
+    Mismatch {
+        /// Its name.
+        name: String,
+        /// The dtype and shape it has to have.
+        expected: String,
+        /// The dtype and shape it has.
+        got: String,
+    },
+    /// Two entries of one name.
+    #[error("checkpoint: there are two of {name:?}")]
+    Repeated {
+        /// The name.
+        name: String,
+    },
+    /// A section that could be taken for another.
+    #[error(
+        "checkpoint: expected sections of different names, without a dot, and the empty name only \
+         for one that is alone; got {section:?}"
+    )]
+    Section {
+        /// The name of the section.
+        section: String,
+    },
+}

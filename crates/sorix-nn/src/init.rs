@@ -1,0 +1,198 @@
+//! Initialisers: the first values of parameters.
+//!
+//! Each overwrites a tensor, a leaf that requires a gradient or not, with numbers that depend on its
+//! shape, its dtype and one key of a [`Generator`], and on nothing else: they are the same on every
+//! machine.
+//!
+//! For a weight of shape `[outputs, inputs, …]`, where what follows are the axes of a kernel, the
+//! *fan-in* is `inputs` times the number of elements of a kernel and the *fan-out* is `outputs`
+//! times that.
+//!
+//! ```
+//! use sorix_nn::{Generator, Linear, init};
+//!
+//! let generator = Generator::new(42);
+//! let linear = Linear::new(64, 32, &generator)?;
+//! init::kaiming_normal(linear.weight(), init::Fan::In, init::RELU_GAIN, &generator)?;
+//! init::zeros(linear.bias().unwrap())?;
+//! assert_eq!(linear.bias().unwrap().to_vec::<f32>()?, [0.0; 32]);
+//! # Ok::<(), sorix_nn::Error>(())
+//! ```
+
+use sorix_core::Tensor;
+use sorix_core::autograd::no_grad;
+
+use crate::error::{Error, Result};
+use crate::generator::Generator;
+use crate::hyperparameter::{finite, non_negative};
+
+/// The gain of [`kaiming_uniform`] and [`kaiming_normal`] for a ReLU, √2; for none it is 1, for tanh
+/// 5/3.
+pub const RELU_GAIN: f64 = core::f64::consts::SQRT_2;
+
+/// Which of the two numbers of connections a variance is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fan {
+    /// Those into an output, which keeps the variance of what goes forward.
+    In,
+    /// Those out of an input, which keeps the variance of gradients.
+    Out,
+}
+
+/// All elements 0.
+///
+/// # Errors
+///
+/// Those of [`Tensor::assign`].
+pub fn zeros(tensor: &Tensor) -> Result<()> {
+    constant(tensor, 0.0)
+}
+
+/// All elements `value`, rounded to the tensor's dtype.
+///
+/// # Errors
+///
+/// Those of [`Tensor::assign`].
+///
+/// ```
+/// use sorix_core::tensor;
+/// let x = tensor([1.0, 2.0]).requires_grad(true);
+/// sorix_nn::init::constant(&x, 0.5)?;
+/// assert_eq!(x.to_vec::<f64>()?, [0.5, 0.5]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn constant(tensor: &Tensor, value: f64) -> Result<()> {
+    assign(tensor, Tensor::full(tensor.shape(), value, tensor.dtype()))
+}
+
+/// Uniform in `[low, high)`.
+///
+/// # Errors
+///
+/// Where a bound is not finite or `low` is above `high`, and those of [`Tensor::assign`].
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{Generator, init};
+/// let x = Tensor::zeros([100], DType::F32)?;
+/// init::uniform(&x, -2.0, 3.0, &Generator::new(42))?;
+/// assert!(x.to_vec::<f32>()?.iter().all(|x| (-2.0..3.0).contains(x)));
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> Result<()> {
+    finite("init::uniform: low", low)?;
+    finite("init::uniform: high", high)?;
+    non_negative("init::uniform: high - low", high - low)?;
+    let (shape, dtype) = (tensor.shape(), tensor.dtype());
+    let key = generator.next_key();
+    assign(tensor, Tensor::uniform(shape, low, high, dtype, key))
+}
+
+/// Normal with this mean and standard deviation.
+///
+/// # Errors
+///
+/// Where `mean` is not finite or `std` is negative or not finite, and those of [`Tensor::assign`].
+pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Result<()> {
+    finite("init::normal: mean", mean)?;
+    non_negative("init::normal: std", std)?;
+    let standard = Tensor::randn(tensor.shape(), tensor.dtype(), generator.next_key())?;
+    let values = standard
+        .mul_scalar(std)
+        .and_then(|scaled| scaled.add_scalar(mean));
+    assign(tensor, values)
+}
+
+/// Uniform within `±gain √(6 / (fan-in + fan-out))`, which is of variance
+/// `2 gain² / (fan-in + fan-out)`.
+///
+/// Source: Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural
+/// networks*, AISTATS 2010.
+///
+/// # Errors
+///
+/// Where the tensor has fewer than two axes or `gain` is negative or not finite.
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{Generator, init};
+/// let weight = Tensor::zeros([2, 4], DType::F64)?;
+/// init::xavier_uniform(&weight, 1.0, &Generator::new(42))?; // √(6 / (4 + 2)) = 1
+/// assert!(weight.to_vec::<f64>()?.iter().all(|w| w.abs() <= 1.0));
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn xavier_uniform(tensor: &Tensor, gain: f64, generator: &Generator) -> Result<()> {
+    let std = xavier_std("init::xavier_uniform", tensor, gain)?;
+    uniform_with_std(tensor, std, generator)
+}
+
+/// Normal with mean 0 and the variance of [`xavier_uniform`].
+///
+/// # Errors
+///
+/// As [`xavier_uniform`].
+pub fn xavier_normal(tensor: &Tensor, gain: f64, generator: &Generator) -> Result<()> {
+    let std = xavier_std("init::xavier_normal", tensor, gain)?;
+    normal(tensor, 0.0, std, generator)
+}
+
+/// Uniform within `±gain √(3 / fan)`, which is of variance `gain² / fan`.
+///
+/// Source: He, Zhang, Ren and Sun, *Delving deep into rectifiers*, ICCV 2015.
+///
+/// # Errors
+///
+/// Where the tensor has fewer than two axes or `gain` is negative or not finite.
+pub fn kaiming_uniform(tensor: &Tensor, fan: Fan, gain: f64, generator: &Generator) -> Result<()> {
+    let std = kaiming_std("init::kaiming_uniform", tensor, fan, gain)?;
+    uniform_with_std(tensor, std, generator)
+}
+
+/// Normal with mean 0 and the variance of [`kaiming_uniform`].
+///
+/// # Errors
+///
+/// As [`kaiming_uniform`].
+pub fn kaiming_normal(tensor: &Tensor, fan: Fan, gain: f64, generator: &Generator) -> Result<()> {
+    let std = kaiming_std("init::kaiming_normal", tensor, fan, gain)?;
+    normal(tensor, 0.0, std, generator)
+}
+
+fn uniform_with_std(tensor: &Tensor, std: f64, generator: &Generator) -> Result<()> {
+    let bound = 3f64.sqrt() * std;
+    uniform(tensor, -bound, bound, generator)
+}
+
+fn xavier_std(op: &'static str, tensor: &Tensor, gain: f64) -> Result<f64> {
+    non_negative("init: gain", gain)?;
+    let [fan_in, fan_out] = fans(op, tensor)?;
+    Ok(gain * (2.0 / (fan_in + fan_out).max(1.0)).sqrt())
+}
+
+fn kaiming_std(op: &'static str, tensor: &Tensor, fan: Fan, gain: f64) -> Result<f64> {
+    non_negative("init: gain", gain)?;
+    let [fan_in, fan_out] = fans(op, tensor)?;
+    let fan = match fan {
+        Fan::In => fan_in,
+        Fan::Out => fan_out,
+    };
+    Ok(gain / fan.max(1.0).sqrt())
+}
+
+/// Fan-in and fan-out.
+fn fans(op: &'static str, tensor: &Tensor) -> Result<[f64; 2]> {
+    let [outputs, inputs, kernel @ ..] = tensor.shape() else {
+        return Err(Error::shape(
+            op,
+            "a weight of shape [outputs, inputs, ..]",
+            tensor.shape(),
+        ));
+    };
+    let kernel: f64 = kernel.iter().map(|&length| length as f64).product();
+    Ok([*inputs as f64 * kernel, *outputs as f64 * kernel])
+}
+
+fn assign(tensor: &Tensor, values: sorix_core::Result<Tensor>) -> Result<()> {
+    let values = values?;
+    Ok(no_grad(|| tensor.assign(&values))?)
+}

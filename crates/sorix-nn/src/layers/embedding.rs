@@ -1,0 +1,158 @@
+//! [`Embedding`]: a table of vectors, looked up by row.
+
+use sorix_core::{DType, Tensor};
+
+use crate::error::{Error, Result};
+use crate::generator::Generator;
+use crate::init;
+use crate::module::Module;
+
+/// Rows of a table, `weight` of shape `[rows, width]`.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::{Embedding, Module};
+///
+/// let table = Embedding::from_tensor(tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))?;
+/// assert_eq!(table.lookup(&[2, 0])?.to_vec::<f64>()?, [5.0, 6.0, 1.0, 2.0]);
+/// // As a module: whole numbers of any shape, to vectors.
+/// assert_eq!(table.forward(&tensor([[1.0], [0.0]]))?.shape(), [2, 1, 2]);
+/// assert_eq!(
+///     table.forward(&tensor([0.5])).unwrap_err().to_string(),
+///     "Embedding: expected whole numbers from 0 to 2, got 0.5"
+/// );
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    weight: Tensor,
+}
+
+impl Embedding {
+    /// A table of f32, drawn from the standard normal distribution, as in PyTorch; the generator
+    /// gives one key.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    pub fn new(rows: usize, width: usize, generator: &Generator) -> Result<Self> {
+        Self::with_dtype(rows, width, DType::F32, generator)
+    }
+
+    /// [`new`](Self::new), of another dtype.
+    ///
+    /// # Errors
+    ///
+    /// Where the memory cannot be had.
+    pub fn with_dtype(
+        rows: usize,
+        width: usize,
+        dtype: DType,
+        generator: &Generator,
+    ) -> Result<Self> {
+        let weight = Tensor::zeros([rows, width], dtype)?;
+        init::normal(&weight, 0.0, 1.0, generator)?;
+        Self::from_tensor(weight)
+    }
+
+    /// This table, of shape `[rows, width]`, which becomes a leaf that requires a gradient where it
+    /// is not already.
+    ///
+    /// # Errors
+    ///
+    /// Where it has more or fewer than two axes.
+    pub fn from_tensor(weight: Tensor) -> Result<Self> {
+        if weight.ndim() != 2 {
+            return Err(Error::shape(
+                "Embedding",
+                "a table of shape [rows, width]",
+                weight.shape(),
+            ));
+        }
+        Ok(Self {
+            weight: weight.requires_grad(true),
+        })
+    }
+
+    /// The table, of shape `[rows, width]`.
+    #[must_use]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The rows of these numbers, `[rows.len(), width]`. The gradients of a row that comes several
+    /// times add up.
+    ///
+    /// # Errors
+    ///
+    /// Where the table has no such row.
+    ///
+    /// ```
+    /// use sorix_nn::{Embedding, Generator};
+    /// let table = Embedding::new(3, 2, &Generator::new(42))?;
+    /// assert_eq!(
+    ///     table.lookup(&[3]).unwrap_err().to_string(),
+    ///     "Embedding: expected whole numbers from 0 to 2, got 3"
+    /// );
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn lookup(&self, rows: &[usize]) -> Result<Tensor> {
+        if let Some(&row) = rows.iter().find(|&&row| row >= self.rows()) {
+            return Err(self.not_a_row(row as f64));
+        }
+        Ok(self.weight.index_select(0, rows)?)
+    }
+
+    fn rows(&self) -> usize {
+        self.weight.shape()[0]
+    }
+
+    fn not_a_row(&self, got: f64) -> Error {
+        Error::Index {
+            layer: "Embedding",
+            count: self.rows(),
+            got,
+        }
+    }
+}
+
+impl Module for Embedding {
+    /// From whole numbers of shape `[…]` to `[…, width]`; no gradient flows to them. Their dtype
+    /// has to tell all rows apart: f32 does up to 2^24, f16 up to 2^11, bf16 up to 2^8.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let exact = match x.dtype() {
+            DType::F16 => 1 << 11,
+            DType::BF16 => 1 << 8,
+            DType::F32 => 1_usize << 24,
+            _ => 1 << 53,
+        };
+        if self.rows() > exact + 1 {
+            return Err(Error::IndexType {
+                layer: "Embedding",
+                count: self.rows(),
+                dtype: x.dtype(),
+            });
+        }
+        let rows = x
+            .to_dtype(DType::F64)?
+            .to_vec::<f64>()?
+            .into_iter()
+            .map(|value| {
+                let row = value as usize;
+                if row as f64 == value && row < self.rows() {
+                    Ok(row)
+                } else {
+                    Err(self.not_a_row(value))
+                }
+            })
+            .collect::<Result<Vec<usize>>>()?;
+        let width = self.weight.shape()[1];
+        Ok(self
+            .lookup(&rows)?
+            .reshape([x.shape(), &[width]].concat())?)
+    }
+
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        visit("weight", &self.weight);
+    }
+}

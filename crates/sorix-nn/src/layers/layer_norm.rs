@@ -1,0 +1,141 @@
+//! [`LayerNorm`]: mean 0 and variance 1 over the last axes.
+
+use sorix_core::{DType, Tensor};
+
+use crate::error::{Error, Result};
+use crate::hyperparameter::non_negative;
+use crate::module::Module;
+
+/// `(x - mean) / √(variance + eps) * weight + bias`, with mean and variance over the last axes of
+/// `x`, whose lengths are given.
+///
+/// The variance is that of the elements themselves (divided by their number, not by one less). The
+/// parameters are `weight`, ones at first, and `bias`, zeros at first, both of the shape of the
+/// axes. f16 and bf16 are computed with in f32 and rounded once.
+///
+/// Source: Ba, Kiros and Hinton, *Layer normalization*, arXiv:1607.06450.
+///
+/// ```
+/// use sorix_core::{DType, tensor};
+/// use sorix_nn::{LayerNorm, Module};
+///
+/// let norm = LayerNorm::with_dtype([2], DType::F64)?.eps(0.0)?;
+/// let y = norm.forward(&tensor([[1.0, 3.0], [10.0, 2.0]]))?;
+/// assert_eq!(y.to_vec::<f64>()?, [-1.0, 1.0, 1.0, -1.0]);
+///
+/// let error = norm.forward(&tensor([1.0, 2.0, 3.0])).unwrap_err();
+/// assert_eq!(error.to_string(), "LayerNorm: expected an input that ends in axes [2], got shape [3]");
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    shape: Vec<usize>,
+    eps: f64,
+    affine: Option<Affine>,
+}
+
+#[derive(Clone, Debug)]
+struct Affine {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// Over last axes of these lengths, in f32, with weight and bias and `eps` 1e-5.
+    ///
+    /// # Errors
+    ///
+    /// Where `shape` names no axis, and where the memory cannot be had.
+    pub fn new(shape: impl AsRef<[usize]>) -> Result<Self> {
+        Self::with_dtype(shape, DType::F32)
+    }
+
+    /// [`new`](Self::new), of another dtype.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_dtype(shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
+        let shape = shape.as_ref();
+        if shape.is_empty() {
+            return Err(Error::shape(
+                "LayerNorm",
+                "at least one axis to normalise",
+                &[],
+            ));
+        }
+        Ok(Self {
+            shape: shape.to_vec(),
+            eps: 1e-5,
+            affine: Some(Affine {
+                weight: Tensor::ones(shape, dtype)?.requires_grad(true),
+                bias: Tensor::zeros(shape, dtype)?.requires_grad(true),
+            }),
+        })
+    }
+
+    /// With another `eps`.
+    ///
+    /// # Errors
+    ///
+    /// Where it is negative or not finite.
+    pub fn eps(self, eps: f64) -> Result<Self> {
+        non_negative("LayerNorm: eps", eps)?;
+        Ok(Self { eps, ..self })
+    }
+
+    /// Without weight and bias.
+    ///
+    /// ```
+    /// use sorix_nn::{LayerNorm, Module};
+    /// assert!(LayerNorm::new([2])?.without_affine().parameters().is_empty());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn without_affine(self) -> Self {
+        Self {
+            affine: None,
+            ..self
+        }
+    }
+}
+
+impl Module for LayerNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if !x.shape().ends_with(&self.shape) {
+            return Err(Error::shape(
+                "LayerNorm",
+                format!("an input that ends in axes {:?}", self.shape),
+                x.shape(),
+            ));
+        }
+        let dtype = x.dtype();
+        if let Some(Affine { weight, .. }) = &self.affine
+            && weight.dtype() != dtype
+        {
+            return Err(sorix_core::Error::MixedDTypes {
+                op: "LayerNorm",
+                left: dtype,
+                right: weight.dtype(),
+            }
+            .into());
+        }
+        let wide = dtype.arithmetic();
+        let axes: Vec<isize> = (1..=self.shape.len() as isize).map(|k| -k).collect();
+        let x = x.to_dtype(wide)?;
+        let centred = x.sub(&x.mean_axes_keepdim(&axes)?)?;
+        let variance = centred.mul(&centred)?.mean_axes_keepdim(&axes)?;
+        let mut y = centred.div(&variance.add_scalar(self.eps)?.sqrt()?)?;
+        if let Some(Affine { weight, bias }) = &self.affine {
+            y = y.mul(&weight.to_dtype(wide)?)?.add(&bias.to_dtype(wide)?)?;
+        }
+        Ok(y.to_dtype(dtype)?)
+    }
+
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        if let Some(Affine { weight, bias }) = &self.affine {
+            visit("weight", weight);
+            visit("bias", bias);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The layers of a network, one file each.
+
+mod embedding;
+mod gelu;
+mod layer_norm;
+pub(crate) mod linear;
+mod relu;
+mod sigmoid;
+mod tanh;
+
+pub use embedding::Embedding;
+pub use gelu::GELU;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+pub use relu::ReLU;
+pub use sigmoid::Sigmoid;
+pub use tanh::Tanh;

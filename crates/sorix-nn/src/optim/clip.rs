@@ -1,0 +1,82 @@
+//! Clipping of gradients, between backward and step.
+
+use sorix_core::Tensor;
+use sorix_core::autograd::no_grad;
+
+use crate::error::{Error, Result};
+use crate::hyperparameter::non_negative;
+
+/// Scales all gradients by one factor, so that their Euclidean norm taken together is at most
+/// `max_norm`; returns the norm before. Below it nothing changes.
+///
+/// Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*,
+/// ICML 2013.
+///
+/// # Errors
+///
+/// Where `max_norm` is negative or not finite; where the norm is infinite or NaN, so that no factor
+/// would help: the gradients stay as they were, and the step is best left out.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::clip_grad_norm;
+///
+/// let w = tensor([0.0, 0.0]).requires_grad(true);
+/// w.mul(&tensor([3.0, 4.0]))?.sum()?.backward()?;
+/// assert_eq!(clip_grad_norm(&[w.clone()], 2.5)?, 5.0);
+/// assert_eq!(w.grad().unwrap().to_vec::<f64>()?, [1.5, 2.0]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
+    non_negative("clip_grad_norm: max_norm", max_norm)?;
+    let gradients: Vec<Tensor> = parameters.iter().filter_map(Tensor::grad).collect();
+    let mut sum = 0.0;
+    for gradient in &gradients {
+        let wide = gradient.to_dtype(sorix_core::DType::F64)?;
+        sum += wide.mul(&wide)?.sum()?.item::<f64>()?;
+    }
+    let norm = sum.sqrt();
+    if !norm.is_finite() {
+        return Err(Error::GradientNorm { norm });
+    }
+    if norm > max_norm {
+        replace_all(&gradients, |gradient| gradient.mul_scalar(max_norm / norm))?;
+    }
+    Ok(norm)
+}
+
+/// Moves each element of each gradient into `[-max, max]`; NaN stays.
+///
+/// # Errors
+///
+/// Where `max` is negative or not finite.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::clip_grad_value;
+///
+/// let w = tensor([0.0, 0.0, 0.0]).requires_grad(true);
+/// w.mul(&tensor([3.0, -0.5, -4.0]))?.sum()?.backward()?;
+/// clip_grad_value(&[w.clone()], 1.0)?;
+/// assert_eq!(w.grad().unwrap().to_vec::<f64>()?, [1.0, -0.5, -1.0]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn clip_grad_value(parameters: &[Tensor], max: f64) -> Result<()> {
+    non_negative("clip_grad_value: max", max)?;
+    let gradients: Vec<Tensor> = parameters.iter().filter_map(Tensor::grad).collect();
+    replace_all(&gradients, |gradient| gradient.clamp(-max, max))
+}
+
+/// Overwrites gradients in place; their new values are all there before the first is written.
+fn replace_all(
+    gradients: &[Tensor],
+    f: impl Fn(&Tensor) -> sorix_core::Result<Tensor>,
+) -> Result<()> {
+    no_grad(|| {
+        let new = gradients.iter().map(f).collect::<Result<Vec<_>, _>>()?;
+        for (gradient, new) in gradients.iter().zip(&new) {
+            gradient.assign(new)?;
+        }
+        Ok(())
+    })
+}

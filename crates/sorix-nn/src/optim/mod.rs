@@ -1,0 +1,120 @@
+//! Optimisers: what changes the parameters of a network by their gradients.
+//!
+//! ```
+//! use sorix_core::{DType, Tensor};
+//! use sorix_nn::{Adam, Generator, Linear, Module, Optimizer, Reduction, loss};
+//!
+//! // y = 2 x, from examples.
+//! let x = Tensor::from_slice(&[-1.0_f32, 0.0, 1.0, 2.0], [4, 1])?;
+//! let y = x.mul_scalar(2.0)?;
+//! let net = Linear::new(1, 1, &Generator::new(42))?;
+//! let mut optimizer = Adam::new(net.named_parameters(), 0.1)?;
+//! for _ in 0..200 {
+//!     optimizer.zero_grad();
+//!     loss::mse_loss(&net.forward(&x)?, &y, Reduction::Mean)?.backward()?;
+//!     optimizer.step()?;
+//! }
+//! assert!((net.weight().item::<f32>()? - 2.0).abs() < 0.01);
+//! # Ok::<(), sorix_nn::Error>(())
+//! ```
+
+mod adam;
+mod adamw;
+mod clip;
+mod sgd;
+mod slots;
+
+use core::fmt::Debug;
+
+pub use adam::Adam;
+pub use adamw::AdamW;
+pub use clip::{clip_grad_norm, clip_grad_value};
+pub use sgd::Sgd;
+use sorix_core::Tensor;
+
+use crate::error::Result;
+
+/// What changes parameters by their gradients.
+///
+/// It is made over [named parameters](crate::Module::named_parameters), handles to the tensors that
+/// the network itself uses. A parameter that appears twice is changed once, under its first name.
+/// One without a gradient, because none arrived or because it requires none, stays as it is.
+///
+/// For an example see the [module](self).
+pub trait Optimizer: Debug + Send + Sync {
+    /// Changes each parameter that has a gradient.
+    ///
+    /// # Errors
+    ///
+    /// Where memory cannot be had.
+    fn step(&mut self) -> Result<()>;
+
+    /// Forgets the gradients of all parameters.
+    fn zero_grad(&self);
+
+    /// The learning rate.
+    fn learning_rate(&self) -> f64;
+
+    /// Sets the learning rate of the steps to come.
+    ///
+    /// # Errors
+    ///
+    /// Where it is negative or not finite; the one before remains.
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
+
+    /// The parameters, under the names they were given.
+    fn named_parameters(&self) -> Vec<(String, Tensor)>;
+
+    /// The names of the tensors that are kept for each parameter; they have its shape, and the
+    /// [arithmetic dtype](sorix_core::DType::arithmetic) of its dtype. Names are without a dot.
+    fn state_names(&self) -> &[&'static str];
+
+    /// What the steps so far left, beside the parameters themselves.
+    fn state(&self) -> OptimizerState;
+
+    /// Continues where `state` was taken.
+    ///
+    /// # Errors
+    ///
+    /// Where it names a parameter that there is not, or does not fit one; nothing has changed then.
+    fn set_state(&mut self, state: OptimizerState) -> Result<()>;
+}
+
+/// What an [`Optimizer`] is at one moment: its learning rate, and for each parameter that was
+/// changed the number of steps and the tensors kept.
+///
+/// The other hyperparameters are those of the constructor. The tensors are handles; the optimiser
+/// does not write to them while they are held.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::{Adam, Optimizer};
+///
+/// let w = tensor([1.0]).requires_grad(true);
+/// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.1)?;
+/// w.sum()?.backward()?;
+/// adam.step()?;
+/// let state = adam.state();
+/// assert_eq!((&*state.parameters[0].name, state.parameters[0].steps), ("w", 1));
+/// let names: Vec<_> = state.parameters[0].tensors.iter().map(|(name, _)| &**name).collect();
+/// assert_eq!(names, ["exp_avg", "exp_avg_sq"]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct OptimizerState {
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The parameters that were changed.
+    pub parameters: Vec<ParameterState>,
+}
+
+/// What an [`Optimizer`] keeps for one parameter.
+#[derive(Clone, Debug)]
+pub struct ParameterState {
+    /// The name of the parameter.
+    pub name: String,
+    /// How often it was changed.
+    pub steps: u64,
+    /// The tensors kept, under their [names](Optimizer::state_names).
+    pub tensors: Vec<(String, Tensor)>,
+}

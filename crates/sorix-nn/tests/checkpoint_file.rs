@@ -1,0 +1,517 @@
+//! Checkpoints: a run that is resumed equals one that was not interrupted, files are written whole or
+//! not at all, and what does not fit is refused before anything changes.
+#![cfg(feature = "safetensors")]
+
+use std::fs;
+use std::sync::Mutex;
+
+use sorix_core::{DType, Tensor};
+use sorix_nn::loss::mse_loss;
+use sorix_nn::{
+    Adam, AdamW, Checkpoint, CheckpointError, Dropout, Embedding, Error, Generator, LayerNorm,
+    Linear, Module, Optimizer, ReLU, Reduction, Result, Sequential, Sgd, default_generator,
+    manual_seed,
+};
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().to_vec().unwrap()
+}
+
+/// Everything an optimiser may change, as numbers.
+fn weights(net: &dyn Module) -> Vec<(String, Vec<f64>)> {
+    let named = net.named_parameters().into_iter();
+    named.map(|(name, w)| (name, values(&w))).collect()
+}
+
+/// Dropouts with generators of their own, or with that of the process.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Keys {
+    Own,
+    Process,
+}
+
+fn network(seed: u64, keys: Keys) -> Sequential {
+    let generator = Generator::new(seed);
+    let dropout = |name| match keys {
+        Keys::Own => Dropout::new(0.3).unwrap().generator(generator.fork(name)),
+        Keys::Process => Dropout::new(0.3).unwrap(),
+    };
+    let hidden = Sequential::new()
+        .with(Linear::new(6, 16, &generator).unwrap())
+        .with(LayerNorm::new([16]).unwrap())
+        .with(ReLU)
+        .with(dropout("a"));
+    Sequential::new()
+        .with(Embedding::new(10, 6, &generator).unwrap())
+        .with(hidden)
+        .with(dropout("b"))
+        .with(Linear::new(16, 3, &generator).unwrap())
+}
+
+type Make = fn(&Sequential) -> Result<Box<dyn Optimizer>>;
+
+const OPTIMIZERS: [(&str, Make); 5] = [
+    ("sgd", |net| {
+        Ok(Box::new(Sgd::new(net.named_parameters(), 0.1)?))
+    }),
+    ("sgd with momentum", |net| {
+        Ok(Box::new(
+            Sgd::new(net.named_parameters(), 0.1)?.momentum(0.9)?,
+        ))
+    }),
+    ("sgd with nesterov's momentum", |net| {
+        Ok(Box::new(
+            Sgd::new(net.named_parameters(), 0.1)?.nesterov_momentum(0.9)?,
+        ))
+    }),
+    ("adam", |net| {
+        Ok(Box::new(Adam::new(net.named_parameters(), 0.01)?))
+    }),
+    ("adamw", |net| {
+        Ok(Box::new(AdamW::new(net.named_parameters(), 0.01)?))
+    }),
+];
+
+/// Steps number `from` to `to` of a run; the learning rate falls at step 3.
+fn train(net: &Sequential, optimizer: &mut dyn Optimizer, from: u64, to: u64) {
+    for step in from..to {
+        let batch = Generator::new(step).fork("batch").next_key();
+        let x = Tensor::uniform([8], 0.0, 10.0, DType::F64, batch).unwrap();
+        let rows: Vec<f64> = values(&x).iter().map(|x| x.floor()).collect();
+        let class = |row: f64| [0, 1, 2].map(|k| if row as usize % 3 == k { 1.0 } else { 0.0 });
+        let one_hot: Vec<f32> = rows.iter().flat_map(|&row| class(row)).collect();
+        let one_hot = Tensor::from_slice(&one_hot, [8, 3]).unwrap();
+        let x = Tensor::from_slice(&rows, [8]).unwrap();
+        if step == 3 {
+            optimizer
+                .set_learning_rate(optimizer.learning_rate() / 2.0)
+                .unwrap();
+        }
+        optimizer.zero_grad();
+        let y = net.forward(&x).unwrap();
+        mse_loss(&y, &one_hot, Reduction::Mean)
+            .unwrap()
+            .backward()
+            .unwrap();
+        optimizer.step().unwrap();
+    }
+}
+
+fn checkpoint<'a>(net: &Sequential, optimizer: &'a mut dyn Optimizer) -> Checkpoint<'a> {
+    Checkpoint::new()
+        .parameters("model", net)
+        .generators("dropout", net)
+        .generator("process", default_generator().unwrap())
+        .optimizer("optimizer", optimizer)
+}
+
+/// The generator of the process is one for all tests.
+static PROCESS: Mutex<()> = Mutex::new(());
+
+#[test]
+fn a_resumed_run_is_equal_bit_for_bit() {
+    let _process = PROCESS.lock();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run.safetensors");
+    for keys in [Keys::Own, Keys::Process] {
+        for (name, make) in OPTIMIZERS {
+            manual_seed(11);
+            let net = network(1, keys);
+            let mut optimizer = make(&net).unwrap();
+            train(&net, &mut *optimizer, 0, 5);
+            checkpoint(&net, &mut *optimizer).save(&path).unwrap();
+            let saved = weights(&net);
+            train(&net, &mut *optimizer, 5, 10);
+
+            // Other weights, other keys, no steps.
+            manual_seed(99);
+            let resumed = network(2, keys);
+            let mut optimizer = make(&resumed).unwrap();
+            train(&resumed, &mut *optimizer, 7, 8);
+            checkpoint(&resumed, &mut *optimizer).load(&path).unwrap();
+            assert_eq!(weights(&resumed), saved, "{name} {keys:?}");
+            train(&resumed, &mut *optimizer, 5, 10);
+            assert_eq!(weights(&resumed), weights(&net), "{name} {keys:?}");
+            assert_ne!(weights(&resumed), saved);
+        }
+    }
+}
+
+/// Without one of its parts a checkpoint does not repeat the run: each of them is needed, and the
+/// test above would see it.
+#[test]
+fn each_part_matters() {
+    let run = |without: &str| {
+        let net = network(1, Keys::Own);
+        let mut adam = Adam::new(net.named_parameters(), 0.01).unwrap();
+        train(&net, &mut adam, 0, 5);
+        let bytes = Checkpoint::new()
+            .parameters("model", &net)
+            .generators("dropout", &net)
+            .optimizer("optimizer", &mut adam)
+            .to_bytes()
+            .unwrap();
+        let resumed = network(2, Keys::Own);
+        let mut adam = Adam::new(resumed.named_parameters(), 0.01).unwrap();
+        let mut parts = Checkpoint::new();
+        if without != "model" {
+            parts = parts.parameters("model", &resumed);
+        }
+        if without != "dropout" {
+            parts = parts.generators("dropout", &resumed);
+        }
+        if without != "optimizer" {
+            parts = parts.optimizer("optimizer", &mut adam);
+        }
+        parts.load_bytes(&bytes).unwrap();
+        train(&resumed, &mut adam, 5, 8);
+        weights(&resumed)
+    };
+    let whole = run("");
+    for part in ["model", "dropout", "optimizer"] {
+        assert_ne!(run(part), whole, "{part}");
+    }
+}
+
+#[test]
+fn every_dtype_and_every_value_comes_back() {
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        let special = [0.0, -0.0, 1e-7, f64::INFINITY, f64::NEG_INFINITY, 0.1];
+        let table = |values: &[f64]| {
+            let tensor = Tensor::from_slice(values, [3, 2]).unwrap();
+            Embedding::from_tensor(tensor.to_dtype(dtype).unwrap()).unwrap()
+        };
+        let (from, to) = (table(&special), table(&[0.0; 6]));
+        let bytes = Checkpoint::new().parameters("", &from).to_bytes().unwrap();
+        Checkpoint::new()
+            .parameters("", &to)
+            .load_bytes(&bytes)
+            .unwrap();
+        assert_eq!(
+            to.weight().to_le_bytes(),
+            from.weight().to_le_bytes(),
+            "{dtype}"
+        );
+    }
+}
+
+#[test]
+fn other_programs_can_read_and_write_parameters() {
+    let net = Sequential::new().with(Linear::new(2, 3, &Generator::new(1)).unwrap());
+    let bytes = Checkpoint::new().parameters("", &net).to_bytes().unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let weight = file.tensor("0.weight").unwrap();
+    assert_eq!(
+        (weight.dtype(), weight.shape()),
+        (safetensors::Dtype::F32, &[3, 2][..])
+    );
+    assert_eq!(weight.data(), net.parameters()[0].to_le_bytes().unwrap());
+
+    let data: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    let weight =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, 2], &data).unwrap();
+    let bias = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3], &data[..12])
+        .unwrap();
+    let theirs = safetensors::serialize([("0.weight", &weight), ("0.bias", &bias)], None).unwrap();
+    Checkpoint::new()
+        .parameters("", &net)
+        .load_bytes(&theirs)
+        .unwrap();
+    assert_eq!(values(&net.parameters()[0]), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+}
+
+/// A trained network, its file, and another network with the same layers.
+fn saved() -> (Vec<u8>, Sequential, Adam) {
+    let net = network(1, Keys::Own);
+    let mut adam = Adam::new(net.named_parameters(), 0.01).unwrap();
+    train(&net, &mut adam, 0, 2);
+    let bytes = parts(&net, &mut adam).to_bytes().unwrap();
+    let other = network(2, Keys::Own);
+    let adam = Adam::new(other.named_parameters(), 0.5).unwrap();
+    (bytes, other, adam)
+}
+
+fn parts<'a>(net: &Sequential, optimizer: &'a mut dyn Optimizer) -> Checkpoint<'a> {
+    Checkpoint::new()
+        .parameters("model", net)
+        .generators("dropout", net)
+        .optimizer("optimizer", optimizer)
+}
+
+/// The message of a load that fails and that changes nothing.
+fn refused(bytes: &[u8]) -> String {
+    let (_, net, mut adam) = saved();
+    let before = (weights(&net), generators(&net));
+    let error = parts(&net, &mut adam).load_bytes(bytes).unwrap_err();
+    assert_eq!((weights(&net), generators(&net)), before);
+    assert_eq!(
+        (adam.learning_rate(), adam.state().parameters.len()),
+        (0.5, 0)
+    );
+    error.to_string()
+}
+
+fn generators(net: &Sequential) -> Vec<sorix_nn::GeneratorState> {
+    net.named_generators()
+        .iter()
+        .map(|(_, g)| g.state())
+        .collect()
+}
+
+/// The file with its header changed as text, and its length set right.
+fn with_header(bytes: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = change(std::str::from_utf8(&bytes[8..8 + length]).unwrap());
+    let mut changed = (header.len() as u64).to_le_bytes().to_vec();
+    changed.extend_from_slice(header.as_bytes());
+    changed.extend_from_slice(&bytes[8 + length..]);
+    changed
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_nothing_changes() {
+    let (bytes, ..) = saved();
+    let cases = [
+        (
+            "\"model.0.weight\"",
+            "\"model.0.width\"",
+            "checkpoint: \"model.0.width\" is not expected",
+        ),
+        (
+            "\"model.0.weight\"",
+            "\"0.weight\"",
+            "checkpoint: there is no \"model.0.weight\"",
+        ),
+        (
+            "\"model.3.weight\":{\"dtype\":\"F32\",\"shape\":[3,16]",
+            "\"model.3.weight\":{\"dtype\":\"F32\",\"shape\":[16,3]",
+            "checkpoint: expected \"model.3.weight\" to be F32 of shape [3, 16], got F32 of shape [16, 3]",
+        ),
+        (
+            "\"model.3.bias\":{\"dtype\":\"F32\"",
+            "\"model.3.bias\":{\"dtype\":\"I32\"",
+            "checkpoint: expected \"model.3.bias\" to be F32 of shape [3], got I32 of shape [3]",
+        ),
+        (
+            "\"dropout.2.generator\":{\"dtype\":\"U64\"",
+            "\"dropout.2.generator\":{\"dtype\":\"F64\"",
+            "checkpoint: expected \"dropout.2.generator\" to be U64 of shape [2], got F64 of shape [2]",
+        ),
+        (
+            "\"optimizer.0.weight.steps\"",
+            "\"0.steps\"",
+            "checkpoint: there is no \"optimizer.0.weight.steps\"",
+        ),
+        (
+            "\"optimizer.3.bias.exp_avg\"",
+            "\"exp_avg\"",
+            "checkpoint: there is no \"optimizer.3.bias.exp_avg\"",
+        ),
+        (
+            "\"optimizer.learning_rate\"",
+            "\"rate\"",
+            "checkpoint: there is no \"optimizer.learning_rate\"",
+        ),
+        (
+            "\"optimizer.0.weight.exp_avg\"",
+            "\"optimizer.0.weight.momentum\"",
+            "checkpoint: \"optimizer.0.weight.momentum\" is not expected",
+        ),
+        (
+            "\"sorix_checkpoint\":\"1\"",
+            "\"sorix_checkpoint\":\"2\"",
+            "checkpoint: expected version 1, got \"2\"",
+        ),
+    ];
+    for (from, to, message) in cases {
+        let changed = with_header(&bytes, |header| {
+            assert!(header.contains(from), "{from} in {header}");
+            header.replacen(from, to, 1)
+        });
+        assert_eq!(refused(&changed), message);
+    }
+}
+
+#[test]
+fn a_learning_rate_that_is_none_is_refused() {
+    let (bytes, ..) = saved();
+    let rate = 0.01_f64.to_le_bytes();
+    let at = bytes.windows(8).position(|window| window == rate).unwrap();
+    let mut changed = bytes.clone();
+    changed[at..at + 8].copy_from_slice(&f64::NAN.to_le_bytes());
+    assert_eq!(
+        refused(&changed),
+        "learning rate: expected a finite number, at least 0, got NaN"
+    );
+}
+
+/// Files that are cut off, that promise more than there is, or that are something else.
+#[test]
+fn broken_files_are_errors() {
+    let (bytes, ..) = saved();
+    for length in (0..bytes.len()).step_by(97) {
+        refused(&bytes[..length]);
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    refused(&longer);
+    let huge = [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat();
+    assert!(refused(&huge).contains("header"));
+    let large = [99_999_999_u64.to_le_bytes().as_slice(), b"{}"].concat();
+    refused(&large);
+    for text in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{\"a\":1}",
+        "{\"__metadata__\":7}",
+        "\u{1F600}",
+    ] {
+        refused(&with_header(
+            &8_u64
+                .to_le_bytes()
+                .iter()
+                .chain(b"        ")
+                .copied()
+                .collect::<Vec<u8>>(),
+            |_| text.to_owned(),
+        ));
+    }
+    // 2^63 elements, with offsets that say so.
+    for shape in [
+        "[9223372036854775808]",
+        "[18446744073709551615,18446744073709551615]",
+        "[4294967296,4294967296]",
+    ] {
+        let header = format!(
+            "{{\"model.0.weight\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[0,18446744073709551615]}}}}"
+        );
+        refused(&[&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat());
+    }
+    // Every byte of the header, changed.
+    let length = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (_, net, mut adam) = saved();
+    for at in (0..length).step_by(13) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x55;
+        let _ = parts(&net, &mut adam).load_bytes(&changed);
+    }
+}
+
+#[test]
+fn optimizers_are_all_set_or_none() {
+    let (net, other) = (network(1, Keys::Own), network(2, Keys::Own));
+    let adam = |net: &Sequential| Adam::new(net.named_parameters(), 0.01).unwrap();
+    let (mut first, mut second) = (adam(&net), adam(&other));
+    second.set_learning_rate(0.02).unwrap();
+    let bytes = Checkpoint::new()
+        .optimizer("a", &mut first)
+        .optimizer("b", &mut second)
+        .to_bytes()
+        .unwrap();
+    let at = bytes
+        .windows(8)
+        .position(|window| window == 0.02_f64.to_le_bytes())
+        .unwrap();
+    let mut changed = bytes.clone();
+    changed[at..at + 8].copy_from_slice(&(-1.0_f64).to_le_bytes());
+    let (mut first, mut second) = (adam(&net), adam(&other));
+    first.set_learning_rate(0.7).unwrap();
+    let mut both = Checkpoint::new()
+        .optimizer("a", &mut first)
+        .optimizer("b", &mut second);
+    both.load_bytes(&changed).unwrap_err();
+    assert_eq!((first.learning_rate(), second.learning_rate()), (0.7, 0.01));
+    let mut both = Checkpoint::new()
+        .optimizer("a", &mut first)
+        .optimizer("b", &mut second);
+    both.load_bytes(&bytes).unwrap();
+    assert_eq!(
+        (first.learning_rate(), second.learning_rate()),
+        (0.01, 0.02)
+    );
+}
+
+#[test]
+fn sections_that_could_be_confused_are_refused() {
+    let net = network(1, Keys::Own);
+    let cases = [["a", "a"], ["", "a"], ["a", "a.b"], ["a", ""]];
+    for [first, second] in cases {
+        let mut both = Checkpoint::new()
+            .parameters(first, &net)
+            .generators(second, &net);
+        for result in [both.to_bytes().map(drop), both.load_bytes(&[])] {
+            assert!(
+                matches!(
+                    result,
+                    Err(Error::Checkpoint(CheckpointError::Section { .. }))
+                ),
+                "{first:?} {second:?}"
+            );
+        }
+    }
+    let empty = Checkpoint::new().to_bytes().unwrap();
+    Checkpoint::new().load_bytes(&empty).unwrap();
+}
+
+#[test]
+fn a_file_is_replaced_whole_or_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("net.safetensors");
+    fs::write(&path, "what was there").unwrap();
+    let net = network(1, Keys::Own);
+    let names = |directory: &std::path::Path| fs::read_dir(directory).unwrap().count();
+
+    // Two entries of one name cannot be saved.
+    let mut twice = Checkpoint::new().parameters("a", &Twice(net.parameters()[0].clone()));
+    assert_eq!(
+        twice.save(&path).unwrap_err().to_string(),
+        "checkpoint: there are two of \"a.w\""
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), "what was there");
+    assert_eq!(names(directory.path()), 1);
+    assert!(
+        twice
+            .load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("checkpoint")
+    );
+
+    Checkpoint::new().parameters("", &net).save(&path).unwrap();
+    assert_eq!(names(directory.path()), 1, "no temporary file stays");
+    Checkpoint::new()
+        .parameters("", &network(2, Keys::Own))
+        .load(&path)
+        .unwrap();
+
+    let nowhere = directory.path().join("no").join("such");
+    for result in [
+        Checkpoint::new().parameters("", &net).save(&nowhere),
+        Checkpoint::new().parameters("", &net).load(&nowhere),
+    ] {
+        assert!(matches!(
+            result,
+            Err(Error::Checkpoint(CheckpointError::Io { .. }))
+        ));
+    }
+}
+
+/// One tensor, twice under one name.
+#[derive(Debug)]
+struct Twice(Tensor);
+
+impl Module for Twice {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        visit("w", &self.0);
+        visit("w", &self.0);
+    }
+}

@@ -1,0 +1,343 @@
+//! Layers: values, shapes, gradients where they meet, modes at depth, and what they refuse.
+
+use sorix_core::{DType, Tensor, tensor};
+use sorix_nn::{
+    Dropout, Embedding, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU, Sequential,
+    Sigmoid, Tanh, functional,
+};
+
+const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().to_vec().unwrap()
+}
+
+fn message(result: sorix_nn::Result<Tensor>) -> String {
+    result.unwrap_err().to_string()
+}
+
+fn linear() -> Linear {
+    let weight = tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    Linear::from_tensors(weight, Some(tensor([0.5, 0.0, -0.5]))).unwrap()
+}
+
+#[test]
+fn linear_multiplies_the_last_axis_whatever_the_others() {
+    let x = tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [-1.0, 2.0]]]);
+    let expected = [
+        [1.5, 3.0, 4.5],
+        [2.5, 4.0, 5.5],
+        [3.5, 7.0, 10.5],
+        [3.5, 5.0, 6.5],
+    ];
+    let y = linear().forward(&x).unwrap();
+    assert_eq!((y.shape(), values(&y)), (&[2, 2, 3][..], expected.concat()));
+    let row = linear().forward(&tensor([-1.0, 2.0])).unwrap();
+    assert_eq!(
+        (row.shape(), values(&row)),
+        (&[3][..], expected[3].to_vec())
+    );
+    let none = Tensor::zeros([0, 4, 2], DType::F64).unwrap();
+    assert_eq!(linear().forward(&none).unwrap().shape(), [0, 4, 3]);
+    let bare = linear().without_bias();
+    assert_eq!(
+        values(&bare.forward(&tensor([1.0, 1.0])).unwrap()),
+        [3.0, 7.0, 11.0]
+    );
+}
+
+#[test]
+fn linear_has_the_gradients_of_a_product() {
+    let linear = linear();
+    let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
+    let upstream = tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]);
+    linear
+        .forward(&x)
+        .unwrap()
+        .backward_with(&upstream)
+        .unwrap();
+    // dx = dy W, dW = dyᵀ x, db = the sum of dy over rows.
+    assert_eq!(values(&x.grad().unwrap()), [11.0, 14.0, 3.0, 4.0]);
+    assert_eq!(
+        values(&linear.weight().grad().unwrap()),
+        [1.0, 2.0, 3.0, 4.0, 2.0, 4.0]
+    );
+    assert_eq!(
+        values(&linear.bias().unwrap().grad().unwrap()),
+        [1.0, 1.0, 2.0]
+    );
+}
+
+#[test]
+fn linear_starts_uniform_within_the_bound_and_the_same_for_a_seed() {
+    for dtype in DTYPES {
+        let new = |seed| Linear::with_dtype(100, 50, dtype, &Generator::new(seed)).unwrap();
+        let (linear, again, other) = (new(1), new(1), new(2));
+        for ((_, a), (_, b)) in linear
+            .named_parameters()
+            .iter()
+            .zip(again.named_parameters())
+        {
+            assert_eq!(values(a), values(&b));
+            assert!(a.needs_grad());
+        }
+        let weight = values(linear.weight());
+        assert_ne!(weight, values(other.weight()));
+        // A bound of 0.1, rounded to the dtype; the standard deviation is 0.1 / √3.
+        assert!(weight.iter().all(|w| w.abs() < 0.1002), "{dtype}");
+        let variance = weight.iter().map(|w| w * w).sum::<f64>() / 5000.0;
+        assert!((variance.sqrt() / 0.057735 - 1.0).abs() < 0.03, "{dtype}");
+        let bias = values(linear.bias().unwrap());
+        assert!(bias.iter().all(|b| b.abs() < 0.1002));
+        assert_ne!(bias[..], weight[..50], "another key");
+    }
+    let generator = Generator::new(1);
+    Linear::new(2, 3, &generator).unwrap();
+    assert_eq!(generator.state().offset, 2);
+    assert_eq!(
+        Linear::new(2, 3, &generator).unwrap().weight().shape(),
+        [3, 2]
+    );
+    assert!(Linear::new(0, 3, &generator).unwrap().bias().is_some());
+}
+
+#[test]
+fn linear_names_what_does_not_fit() {
+    for x in [tensor([[1.0; 3]]), tensor([[[1.0]]])] {
+        assert_eq!(
+            message(linear().forward(&x)),
+            format!(
+                "Linear: expected an input of shape [.., 2], got shape {:?}",
+                x.shape()
+            )
+        );
+    }
+    assert_eq!(
+        message(linear().forward(&tensor(1.0))),
+        "Linear: expected an input of shape [.., 2], got shape []"
+    );
+    assert!(message(linear().forward(&tensor([1.0_f32, 2.0]))).contains("dtype"));
+    let weight = tensor([[1.0, 2.0]]);
+    let error = Linear::from_tensors(tensor([1.0]), None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Linear: expected a weight of shape [outputs, inputs], got shape [1]"
+    );
+    let error = Linear::from_tensors(weight, Some(tensor([1.0_f32]))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Linear: operands must have one dtype, got sorix.float64 and sorix.float32"
+    );
+    let other = tensor([[1.0], [1.0]]);
+    assert!(functional::linear(&tensor([1.0, 2.0]), &other, None).is_err());
+}
+
+#[test]
+fn activations_are_the_functions_of_their_names() {
+    let x = tensor([[-2.0, -0.5, 0.0], [0.5, 1.0, 3.0]]);
+    // Of Python's math module: tanh, 1 / (1 + exp(-x)), x (1 + erf(x / √2)) / 2.
+    let cases: [(Box<dyn Module>, [f64; 6]); 3] = [
+        (Box::new(ReLU), [0.0, 0.0, 0.0, 0.5, 1.0, 3.0]),
+        (
+            Box::new(Tanh),
+            [
+                -0.9640275800758169,
+                -0.46211715726000973,
+                0.0,
+                0.46211715726000973,
+                0.7615941559557649,
+                0.9950547536867305,
+            ],
+        ),
+        (
+            Box::new(Sigmoid),
+            [
+                0.11920292202211755,
+                0.3775406687981454,
+                0.5,
+                0.6224593312018546,
+                0.7310585786300049,
+                0.9525741268224334,
+            ],
+        ),
+    ];
+    for (module, expected) in cases {
+        let y = module.forward(&x).unwrap();
+        assert_eq!(y.shape(), [2, 3]);
+        for (y, expected) in values(&y).into_iter().zip(expected) {
+            assert!((y - expected).abs() < 1e-14, "{module:?}: {y}, {expected}");
+        }
+        assert_eq!(module.mode(), None);
+    }
+    let gelu = values(&GELU::new().forward(&x).unwrap());
+    let with_tanh = values(&GELU::with_tanh().forward(&x).unwrap());
+    for (i, expected) in [(0, -0.04550026389635842), (5, 2.9959503059051037)] {
+        assert!((gelu[i] - expected).abs() < 1e-12);
+        assert!((with_tanh[i] - expected).abs() < 1e-3 && with_tanh[i] != gelu[i]);
+    }
+}
+
+#[test]
+fn layer_norm_gives_mean_0_and_variance_1() {
+    let x = tensor([[1.0, 2.0, 3.0, 6.0], [-1.0, -1.0, -1.0, -1.0]]);
+    let norm = LayerNorm::with_dtype([4], DType::F64).unwrap();
+    let y = values(&norm.forward(&x).unwrap());
+    // The mean is 3 and the variance 3.5.
+    let expected = [-2.0, -1.0, 0.0, 3.0].map(|x| x / (3.5_f64 + 1e-5).sqrt());
+    for (y, expected) in y.iter().zip(expected) {
+        assert!((y - expected).abs() < 1e-14);
+    }
+    assert_eq!(y[4..], [0.0; 4], "a constant row");
+
+    let over_two = LayerNorm::with_dtype([2, 4], DType::F64).unwrap();
+    let y = over_two.forward(&x.reshape([1, 2, 4]).unwrap()).unwrap();
+    assert!(y.mean().unwrap().item::<f64>().unwrap().abs() < 1e-15);
+    assert!((y.mul(&y).unwrap().mean().unwrap().item::<f64>().unwrap() - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn layer_norm_scales_and_shifts_by_parameters_that_learn() {
+    let norm = LayerNorm::with_dtype([2], DType::F64)
+        .unwrap()
+        .eps(0.0)
+        .unwrap();
+    let names: Vec<String> = norm
+        .named_parameters()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["weight", "bias"]);
+    let x = tensor([[1.0, 3.0], [7.0, 5.0]]).requires_grad(true);
+    let upstream = tensor([[1.0, 2.0], [3.0, 4.0]]);
+    norm.forward(&x).unwrap().backward_with(&upstream).unwrap();
+    let [weight, bias] = norm.parameters().try_into().unwrap();
+    assert_eq!(values(&weight.grad().unwrap()), [-1.0 + 3.0, 2.0 - 4.0]);
+    assert_eq!(values(&bias.grad().unwrap()), [4.0, 6.0]);
+    // Two elements have values ±1 whatever x is.
+    assert!(values(&x.grad().unwrap()).iter().all(|dx| dx.abs() < 1e-15));
+}
+
+/// The square of the difference of these leaves the range of f16.
+#[test]
+fn layer_norm_of_half_precision_is_computed_in_single() {
+    let norm = LayerNorm::with_dtype([2], DType::F16).unwrap();
+    let x = tensor([1000.0, -1000.0]).to_dtype(DType::F16).unwrap();
+    assert_eq!(values(&norm.forward(&x).unwrap()), [1.0, -1.0]);
+}
+
+#[test]
+fn layer_norm_names_what_does_not_fit() {
+    let norm = LayerNorm::new([2, 3]).unwrap();
+    for shape in [&[3, 2][..], &[3], &[]] {
+        let x = Tensor::zeros(shape, DType::F32).unwrap();
+        assert_eq!(
+            message(norm.forward(&x)),
+            format!("LayerNorm: expected an input that ends in axes [2, 3], got shape {shape:?}")
+        );
+    }
+    let x = Tensor::zeros([2, 3], DType::F64).unwrap();
+    assert!(message(norm.forward(&x)).contains("one dtype"));
+    assert!(LayerNorm::new([]).is_err());
+    for bad in [-1e-9, f64::NAN, f64::INFINITY] {
+        assert_eq!(
+            LayerNorm::new([1])
+                .unwrap()
+                .eps(bad)
+                .unwrap_err()
+                .to_string(),
+            format!("LayerNorm: eps: expected a finite number, at least 0, got {bad}")
+        );
+    }
+}
+
+#[test]
+fn embedding_looks_up_rows_and_adds_up_their_gradients() {
+    let table = Embedding::from_tensor(tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).unwrap();
+    let y = table.lookup(&[2, 0, 2]).unwrap();
+    assert_eq!(values(&y), [5.0, 6.0, 1.0, 2.0, 5.0, 6.0]);
+    y.backward_with(&tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        .unwrap();
+    assert_eq!(
+        values(&table.weight().grad().unwrap()),
+        [3.0, 4.0, 0.0, 0.0, 6.0, 8.0]
+    );
+    assert_eq!(table.lookup(&[]).unwrap().shape(), [0, 2]);
+    for dtype in DTYPES {
+        let rows = tensor([[2.0], [-0.0]]).to_dtype(dtype).unwrap();
+        let y = table.forward(&rows).unwrap();
+        assert_eq!(
+            (y.shape(), values(&y)),
+            (&[2, 1, 2][..], vec![5.0, 6.0, 1.0, 2.0])
+        );
+    }
+    assert_eq!(table.forward(&tensor(1.0)).unwrap().shape(), [2]);
+}
+
+#[test]
+fn embedding_refuses_what_is_no_row() {
+    let table = Embedding::new(3, 2, &Generator::new(1)).unwrap();
+    for bad in [3.0, -1.0, 0.5, f64::NAN, f64::INFINITY, 1e300] {
+        assert_eq!(
+            message(table.forward(&tensor([0.0, bad]))),
+            format!("Embedding: expected whole numbers from 0 to 2, got {bad}")
+        );
+    }
+    assert!(Embedding::from_tensor(tensor([1.0])).is_err());
+    // 257 is not a number of bf16: rows up to 256 can be told apart, more cannot.
+    let rows = |count| Embedding::new(count, 1, &Generator::new(1)).unwrap();
+    let x = tensor([256.0]).to_dtype(DType::BF16).unwrap();
+    assert_eq!(
+        values(&rows(257).forward(&x).unwrap()),
+        values(&rows(257).lookup(&[256]).unwrap())
+    );
+    assert_eq!(
+        message(rows(258).forward(&x)),
+        "Embedding: sorix.bfloat16 does not tell 258 rows apart"
+    );
+}
+
+#[test]
+fn embedding_starts_standard_normal() {
+    let table = values(
+        Embedding::new(100, 100, &Generator::new(7))
+            .unwrap()
+            .weight(),
+    );
+    let mean = table.iter().sum::<f64>() / 1e4;
+    let variance = table.iter().map(|x| x * x).sum::<f64>() / 1e4;
+    assert!(mean.abs() < 0.04 && (variance - 1.0).abs() < 0.06);
+}
+
+#[test]
+fn a_mode_passes_layers_that_have_none() {
+    let generator = Generator::new(1);
+    let block = || {
+        Sequential::new()
+            .with(Linear::new(4, 4, &generator).unwrap())
+            .with(LayerNorm::new([4]).unwrap())
+            .with(ReLU)
+            .with(Dropout::new(0.5).unwrap().generator(Generator::new(3)))
+    };
+    let mut net = Sequential::new()
+        .with(Sequential::new().with(block()).with(GELU::new()))
+        .with(block());
+    let x = Tensor::ones([8, 4], DType::F32).unwrap();
+    assert_eq!(net.mode(), Some(Mode::Train));
+    assert_ne!(
+        values(&net.forward(&x).unwrap()),
+        values(&net.forward(&x).unwrap())
+    );
+    net.eval();
+    assert_eq!(net.mode(), Some(Mode::Eval));
+    assert_eq!(
+        values(&net.forward(&x).unwrap()),
+        values(&net.forward(&x).unwrap())
+    );
+    net.train();
+    assert_ne!(
+        values(&net.forward(&x).unwrap()),
+        values(&net.forward(&x).unwrap())
+    );
+    assert_eq!(net.named_parameters()[0].0, "0.0.0.weight");
+    assert_eq!(net.parameters().len(), 8);
+}

@@ -1,0 +1,363 @@
+//! Optimisers against worked examples, and what they refuse; clipping.
+
+use std::slice;
+
+use sorix_core::autograd::no_grad;
+use sorix_core::{DType, Tensor, tensor};
+use sorix_nn::{
+    Adam, AdamW, Error, Optimizer, OptimizerState, Result, Sgd, clip_grad_norm, clip_grad_value,
+};
+
+const START: [f64; 3] = [1.0, -2.0, 0.5];
+
+const GRADIENTS: [[f64; 3]; 3] = [[0.5, -1.0, 2.0], [-0.25, 0.75, 1.0], [1.5, 0.0, -3.0]];
+
+fn named(tensor: &Tensor) -> [(String, Tensor); 1] {
+    [("w".to_owned(), tensor.clone())]
+}
+
+fn leaf(dtype: DType) -> Tensor {
+    tensor(START).to_dtype(dtype).unwrap().requires_grad(true)
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().to_vec().unwrap()
+}
+
+/// Makes `gradient` the gradient of `w`.
+fn set_gradient(w: &Tensor, gradient: &[f64]) {
+    w.zero_grad();
+    let gradient = Tensor::from_slice(gradient, [gradient.len()]).unwrap();
+    let gradient = gradient.to_dtype(w.dtype()).unwrap();
+    w.mul(&gradient).unwrap().sum().unwrap().backward().unwrap();
+}
+
+fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(
+            (got - expected).abs() <= tolerance * (1.0 + expected.abs()),
+            "{what}: {got} where {expected} was expected"
+        );
+    }
+}
+
+type Change = fn(&mut OptimizerState);
+
+type Make = fn(&Tensor) -> Result<Box<dyn Optimizer>>;
+
+/// Three steps with the gradients above. The figures come from a program of a page in Python, over
+/// lists of floats, after the formulas in PyTorch's documentation.
+const CASES: [(&str, Make, [f64; 3]); 8] = [
+    (
+        "sgd",
+        |w| Ok(Box::new(Sgd::new(named(w), 0.1)?)),
+        [0.825, -1.975, 0.5],
+    ),
+    (
+        "sgd with decay",
+        |w| Ok(Box::new(Sgd::new(named(w), 0.1)?.weight_decay(0.01)?)),
+        [0.822077949, -1.969130898, 0.4990012995],
+    ),
+    (
+        "sgd with momentum",
+        |w| {
+            let sgd = Sgd::new(named(w), 0.1)?.weight_decay(0.01)?;
+            Ok(Box::new(sgd.momentum(0.9)?))
+        },
+        [0.756559749, -1.860594498, 0.0660571995],
+    ),
+    (
+        "sgd with nesterov's momentum",
+        |w| {
+            let sgd = Sgd::new(named(w), 0.1)?.weight_decay(0.01)?;
+            Ok(Box::new(sgd.nesterov_momentum(0.9)?))
+        },
+        [0.603189208191, -1.844038166382, 0.1096016787705],
+    ),
+    (
+        "adam",
+        |w| Ok(Box::new(Adam::new(named(w), 1e-3)?)),
+        [0.998063162429161, -1.9988416265149462, 0.4981497971695565],
+    ),
+    (
+        "adam, other numbers",
+        |w| {
+            let adam = Adam::new(named(w), 0.1)?.betas(0.8, 0.95)?;
+            Ok(Box::new(adam.eps(1e-3)?.weight_decay(0.05)?))
+        },
+        [0.795563833476948, -1.8707743158929757, 0.3242945823908417],
+    ),
+    (
+        "adamw",
+        |w| Ok(Box::new(AdamW::new(named(w), 1e-3)?)),
+        [0.9980331853924301, -1.9987816480080944, 0.49813482664125225],
+    ),
+    (
+        "adamw, other numbers",
+        |w| {
+            let adamw = AdamW::new(named(w), 0.1)?.betas(0.8, 0.95)?;
+            Ok(Box::new(adamw.eps(1e-3)?.weight_decay(0.05)?))
+        },
+        [0.794830091969188, -1.8658048982640254, 0.3193229577233369],
+    ),
+];
+
+#[test]
+fn three_steps_are_those_of_the_worked_examples() {
+    // For f16 and bf16 the bound is three roundings of a number below 4.
+    let dtypes = [
+        (DType::F64, 1e-14),
+        (DType::F32, 1e-6),
+        (DType::F16, 2e-3),
+        (DType::BF16, 2e-2),
+    ];
+    for (name, make, expected) in CASES {
+        for (dtype, tolerance) in dtypes {
+            let w = leaf(dtype);
+            let mut optimizer = make(&w).unwrap();
+            for gradient in GRADIENTS {
+                set_gradient(&w, &gradient);
+                optimizer.step().unwrap();
+            }
+            assert_close(
+                &values(&w),
+                &expected,
+                tolerance,
+                &format!("{name} {dtype}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_learning_rate_counts_from_the_next_step_on() {
+    for (name, make, _) in CASES {
+        let w = leaf(DType::F64);
+        let mut optimizer = make(&w).unwrap();
+        optimizer.set_learning_rate(0.0).unwrap();
+        assert_eq!(optimizer.learning_rate(), 0.0);
+        set_gradient(&w, &GRADIENTS[0]);
+        optimizer.step().unwrap();
+        assert_eq!(values(&w), START, "{name}");
+        optimizer.set_learning_rate(0.5).unwrap();
+        optimizer.step().unwrap();
+        assert_ne!(values(&w), START, "{name}");
+    }
+}
+
+#[test]
+fn parameters_without_a_gradient_stay_and_do_not_count_a_step() {
+    for (name, make, _) in CASES {
+        let w = leaf(DType::F64);
+        let mut optimizer = make(&w).unwrap();
+        optimizer.step().unwrap();
+        assert_eq!(values(&w), START, "{name}");
+        assert!(optimizer.state().parameters.is_empty());
+        set_gradient(&w, &GRADIENTS[0]);
+        optimizer.step().unwrap();
+        assert_eq!(optimizer.state().parameters[0].steps, 1);
+        optimizer.zero_grad();
+        assert!(w.grad().is_none());
+    }
+    let frozen = tensor(START);
+    Sgd::new(named(&frozen), 0.1).unwrap().step().unwrap();
+    assert_eq!(values(&frozen), START);
+}
+
+#[test]
+fn a_tied_parameter_is_changed_once() {
+    let w = leaf(DType::F64);
+    let [one] = named(&w);
+    let mut sgd = Sgd::new([one, ("tied".to_owned(), w.clone())], 0.1).unwrap();
+    set_gradient(&w, &[1.0; 3]);
+    sgd.step().unwrap();
+    assert_eq!(values(&w), [0.9, -2.1, 0.4]);
+    assert_eq!(sgd.named_parameters().len(), 1);
+}
+
+#[test]
+fn a_state_taken_and_set_repeats_the_steps_after_it() {
+    for (name, make, _) in CASES {
+        let w = leaf(DType::F64);
+        let mut optimizer = make(&w).unwrap();
+        set_gradient(&w, &GRADIENTS[0]);
+        optimizer.step().unwrap();
+        let (state, at) = (optimizer.state(), values(&w));
+        let follow = |optimizer: &mut dyn Optimizer, w: &Tensor| {
+            for gradient in &GRADIENTS[1..] {
+                set_gradient(w, gradient);
+                optimizer.step().unwrap();
+            }
+            values(w)
+        };
+        let expected = follow(&mut *optimizer, &w);
+
+        let w = Tensor::from_slice(&at, [3]).unwrap().requires_grad(true);
+        let mut optimizer = make(&w).unwrap();
+        optimizer.set_state(state.clone()).unwrap();
+        assert_eq!(follow(&mut *optimizer, &w), expected, "{name}");
+        // The state that was taken is as it was, whoever went on.
+        no_grad(|| w.assign(&Tensor::from_slice(&at, [3]).unwrap())).unwrap();
+        optimizer.set_state(state).unwrap();
+        assert_eq!(follow(&mut *optimizer, &w), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused_whole() {
+    let w = leaf(DType::F64);
+    let mut adam = Adam::new(named(&w), 0.1).unwrap();
+    set_gradient(&w, &GRADIENTS[0]);
+    adam.step().unwrap();
+    let state = adam.state();
+    let refused = |adam: &mut Adam, change: Change| {
+        let mut wrong = state.clone();
+        change(&mut wrong);
+        let error = adam.set_state(wrong).unwrap_err();
+        assert_eq!(adam.learning_rate(), 0.1);
+        assert_eq!(adam.state().parameters[0].steps, 1);
+        error.to_string()
+    };
+    let cases: [(Change, &str); 6] = [
+        (
+            |state| state.parameters[0].name = "v".to_owned(),
+            "Adam: state of parameter \"v\": there is no such parameter",
+        ),
+        (
+            |state| state.parameters.push(state.parameters[0].clone()),
+            "Adam: state of parameter \"w\": it is given twice",
+        ),
+        (
+            |state| state.parameters[0].tensors.truncate(1),
+            "Adam: state of parameter \"w\": expected the tensors [\"exp_avg\", \"exp_avg_sq\"], \
+             got [\"exp_avg\"]",
+        ),
+        (
+            |state| state.parameters[0].tensors[1].0 = "exp_avg".to_owned(),
+            "Adam: state of parameter \"w\": expected the tensors [\"exp_avg\", \"exp_avg_sq\"], \
+             got [\"exp_avg\", \"exp_avg\"]",
+        ),
+        (
+            |state| state.parameters[0].tensors[1].1 = tensor([1.0]),
+            "Adam: state of parameter \"w\": expected exp_avg_sq of shape [3] and dtype \
+             sorix.float64, got [1] and sorix.float64",
+        ),
+        (
+            |state| state.learning_rate = -1.0,
+            "learning rate: expected a finite number, at least 0, got -1",
+        ),
+    ];
+    for (change, message) in cases {
+        assert_eq!(refused(&mut adam, change), message);
+    }
+}
+
+#[test]
+fn hyperparameters_out_of_range_are_named() {
+    let w = leaf(DType::F64);
+    let sgd = || Sgd::new(named(&w), 0.1).unwrap();
+    let adam = || Adam::new(named(&w), 0.1).unwrap();
+    let adamw = || AdamW::new(named(&w), 0.1).unwrap();
+    let message = |result: Result<()>| result.unwrap_err().to_string();
+    for bad in [-0.1, f64::NAN, f64::INFINITY] {
+        let expected =
+            |what: &str| format!("{what}: expected a finite number, at least 0, got {bad}");
+        let cases = [
+            (Sgd::new(named(&w), bad).map(drop), "Sgd: learning rate"),
+            (sgd().set_learning_rate(bad), "Sgd: learning rate"),
+            (sgd().momentum(bad).map(drop), "Sgd: momentum"),
+            (sgd().nesterov_momentum(bad).map(drop), "Sgd: momentum"),
+            (sgd().weight_decay(bad).map(drop), "Sgd: weight decay"),
+            (Adam::new(named(&w), bad).map(drop), "learning rate"),
+            (adam().set_learning_rate(bad), "learning rate"),
+            (adam().eps(bad).map(drop), "eps"),
+            (adam().weight_decay(bad).map(drop), "weight decay"),
+            (AdamW::new(named(&w), bad).map(drop), "learning rate"),
+            (adamw().weight_decay(bad).map(drop), "weight decay"),
+        ];
+        for (result, what) in cases {
+            assert_eq!(message(result), expected(what));
+        }
+    }
+    for bad in [-0.1, 1.0, f64::NAN] {
+        assert_eq!(
+            message(adam().betas(bad, 0.9).map(drop)),
+            format!("first beta: expected a number in [0, 1), got {bad}")
+        );
+        assert_eq!(
+            message(adamw().betas(0.9, bad).map(drop)),
+            format!("second beta: expected a number in [0, 1), got {bad}")
+        );
+    }
+}
+
+#[test]
+fn only_leaves_under_distinct_names_can_be_optimised() {
+    let w = leaf(DType::F64);
+    assert_eq!(
+        Sgd::new(named(&w.neg().unwrap()), 0.1).unwrap_err(),
+        Error::NotALeaf {
+            optimizer: "Sgd",
+            name: "w".to_owned()
+        }
+    );
+    let [one] = named(&w);
+    let [other] = named(&leaf(DType::F64));
+    assert_eq!(
+        AdamW::new([one, other], 0.1).unwrap_err().to_string(),
+        "AdamW: parameter \"w\" is given twice"
+    );
+}
+
+#[test]
+fn the_norm_is_taken_over_all_gradients_together() {
+    let (a, b) = (leaf(DType::F64), leaf(DType::F32));
+    let without = leaf(DType::F64);
+    set_gradient(&a, &[1.0, 2.0, 2.0]);
+    set_gradient(&b, &[0.0, 4.0, 0.0]);
+    let all = [a.clone(), without, b.clone()];
+    assert_eq!(clip_grad_norm(&all, 5.0).unwrap(), 5.0);
+    assert_eq!(values(&a.grad().unwrap()), [1.0, 2.0, 2.0]);
+    assert_eq!(clip_grad_norm(&all, 2.5).unwrap(), 5.0);
+    assert_eq!(values(&a.grad().unwrap()), [0.5, 1.0, 1.0]);
+    assert_eq!(values(&b.grad().unwrap()), [0.0, 2.0, 0.0]);
+    assert_eq!(clip_grad_norm(&[], 1.0).unwrap(), 0.0);
+}
+
+#[test]
+fn a_norm_that_is_not_finite_changes_nothing() {
+    for bad in [f64::INFINITY, f64::NAN] {
+        let (a, b) = (leaf(DType::F64), leaf(DType::F64));
+        set_gradient(&a, &[1.0, 2.0, 3.0]);
+        set_gradient(&b, &[bad, 0.0, 0.0]);
+        let error = clip_grad_norm(&[a.clone(), b], 1.0).unwrap_err();
+        assert!(matches!(error, Error::GradientNorm { norm } if !norm.is_finite()));
+        assert_eq!(values(&a.grad().unwrap()), [1.0, 2.0, 3.0]);
+    }
+    assert!(clip_grad_norm(&[], -1.0).is_err());
+    assert!(clip_grad_norm(&[], f64::NAN).is_err());
+}
+
+/// The squares of these leave the range of f16.
+#[test]
+fn the_norm_of_half_precision_gradients_does_not_overflow() {
+    let w = leaf(DType::F16);
+    set_gradient(&w, &[3000.0, 0.0, 4000.0]);
+    assert_eq!(clip_grad_norm(slice::from_ref(&w), 5.0).unwrap(), 5000.0);
+    assert_close(
+        &values(&w.grad().unwrap()),
+        &[3.0, 0.0, 4.0],
+        1e-3,
+        "clipped",
+    );
+}
+
+#[test]
+fn values_are_clipped_one_by_one() {
+    let w = leaf(DType::F32);
+    set_gradient(&w, &[5.0, -0.25, -7.0]);
+    clip_grad_value(slice::from_ref(&w), 0.5).unwrap();
+    assert_eq!(values(&w.grad().unwrap()), [0.5, -0.25, -0.5]);
+    assert!(clip_grad_value(&[w], -1.0).is_err());
+}
