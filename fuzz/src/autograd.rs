@@ -2,8 +2,10 @@
 //!
 //! Where the model has no answer the operation has to be an error, and nothing may panic.
 
+use core::f64::consts::PI;
+
 use arbitrary::{Arbitrary, Unstructured};
-use sorix::kernels::MaskKey;
+use sorix::kernels::{DropRate, MaskKey};
 use sorix::{DType, Error, Result, SaveMask, Tensor};
 
 use crate::inputs::{Rate, bounded};
@@ -60,7 +62,17 @@ enum Step {
     Permute(u8, Axes),
     Transpose(u8, i8, i8),
     Expand(u8, Shape),
+    Slice(u8, i8, [u8; 3]),
+    IndexSelect(u8, i8, [u8; 3], u8),
+    Concat(u8, u8, i8),
+    Stack(u8, u8, i8),
+    Squeeze(u8, i8),
+    Unsqueeze(u8, i8),
+    Flatten(u8, i8, i8),
+    Matmul(u8, u8),
     Dropout(u8, Rate, u8, bool),
+    /// A mask that is shared along some axes.
+    DropoutBroadcast(u8, Rate, u8, bool, [bool; 4]),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -68,11 +80,21 @@ enum Binary {
     Add,
     Sub,
     Mul,
+    Div,
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Unary {
     Neg,
+    Abs,
+    Clamp,
+    Exp,
+    GeluTanh,
+    Log,
+    Relu,
+    Sigmoid,
+    Sqrt,
+    Tanh,
     Contiguous,
     Detach,
     ToDType,
@@ -111,7 +133,7 @@ fn check(program: Program) {
         let (Ok(tensor), Some((model, needs_grad))) = (result, expected) else {
             continue;
         };
-        let value = Value {
+        let mut value = Value {
             tensor,
             model,
             needs_grad,
@@ -156,8 +178,10 @@ fn tensor_of(model: &Array, part: impl Fn(&Dual) -> f64) -> Tensor {
 }
 
 impl Value {
-    fn compare(&self, step: &Step, program: &Program) {
-        let (tensor, model) = (&self.tensor, &self.model);
+    /// Compares, and goes on from the tensor's values: what was rounded another way must not grow,
+    /// or end up on the other side of an edge.
+    fn compare(&mut self, step: &Step, program: &Program) {
+        let (tensor, model) = (&self.tensor, &mut self.model);
         assert_eq!(tensor.shape(), model.shape, "{step:?} in {program:?}");
         assert_eq!(
             tensor.needs_grad(),
@@ -165,13 +189,14 @@ impl Value {
             "{step:?} in {program:?}"
         );
         let got = tensor.to_vec::<f64>().expect("an f64 tensor");
-        for (got, want) in got.iter().zip(&model.elements) {
+        for (&got, want) in got.iter().zip(&mut model.elements) {
             let close = (got - want.value).abs() <= 1e-9 * (1.0 + want.value.abs());
             assert!(
-                close || got.is_nan() && want.value.is_nan() || *got == want.value,
+                close || got.is_nan() && want.value.is_nan() || got == want.value,
                 "{step:?} in {program:?}: {got} for {}",
                 want.value
             );
+            want.value = got;
         }
     }
 }
@@ -188,34 +213,99 @@ fn apply(step: &Step, values: &[Value]) -> (Result<Tensor>, Option<(Array, bool)
             model(&x.model).map(|model| (model, x.needs_grad)),
         )
     };
+    let each = |f: fn(Dual) -> Dual| move |x: &Array| Some(x.map(f));
+    let pair = |i: u8,
+                j: u8,
+                result: &dyn Fn(&Tensor, &Tensor) -> Result<Tensor>,
+                model: &dyn Fn(&Array, &Array) -> Option<Array>| {
+        let (x, y) = (value(i), value(j));
+        let model = model(&x.model, &y.model);
+        (
+            result(&x.tensor, &y.tensor),
+            model.map(|model| (model, x.needs_grad || y.needs_grad)),
+        )
+    };
     match step {
         Step::Binary(op, i, j) => {
-            let (x, y) = (value(*i), value(*j));
-            let needs_grad = x.needs_grad || y.needs_grad;
-            let (result, model) = match op {
-                Binary::Add => (x.tensor.add(&y.tensor), x.model.zip(&y.model, |x, y| x + y)),
-                Binary::Sub => (x.tensor.sub(&y.tensor), x.model.zip(&y.model, |x, y| x - y)),
-                Binary::Mul => (x.tensor.mul(&y.tensor), x.model.zip(&y.model, |x, y| x * y)),
-            };
-            (result, model.map(|model| (model, needs_grad)))
+            let zip = |f: fn(Dual, Dual) -> Dual| move |x: &Array, y: &Array| x.zip(y, f);
+            match op {
+                Binary::Add => pair(*i, *j, &Tensor::add, &zip(|x, y| x + y)),
+                Binary::Sub => pair(*i, *j, &Tensor::sub, &zip(|x, y| x - y)),
+                Binary::Mul => pair(*i, *j, &Tensor::mul, &zip(|x, y| x * y)),
+                Binary::Div => pair(*i, *j, &Tensor::div, &zip(|x, y| x / y)),
+            }
         }
         Step::Scalar(op, i, number) => {
             let number = f64::from(*number) / 8.0;
             let constant = Dual::constant(number);
+            let each = |f: fn(Dual, Dual) -> Dual| move |x: &Array| Some(x.map(|x| f(x, constant)));
             match op {
-                Binary::Add => unary(*i, &|x| x.add_scalar(number), &|x| {
-                    Some(x.map(|x| x + constant))
-                }),
-                Binary::Sub => unary(*i, &|x| x.add_scalar(-number), &|x| {
-                    Some(x.map(|x| x - constant))
-                }),
-                Binary::Mul => unary(*i, &|x| x.mul_scalar(number), &|x| {
-                    Some(x.map(|x| x * constant))
-                }),
+                Binary::Add => unary(*i, &|x| x.add_scalar(number), &each(|x, c| x + c)),
+                Binary::Sub => unary(*i, &|x| x.add_scalar(-number), &each(|x, c| x - c)),
+                Binary::Mul => unary(*i, &|x| x.mul_scalar(number), &each(|x, c| x * c)),
+                Binary::Div => unary(*i, &|x| x.div_scalar(number), &each(|x, c| x / c)),
             }
         }
         Step::Unary(op, i) => match op {
-            Unary::Neg => unary(*i, &Tensor::neg, &|x| Some(x.map(|x| -x))),
+            Unary::Neg => unary(*i, &Tensor::neg, &each(|x| -x)),
+            Unary::Abs => unary(
+                *i,
+                &Tensor::abs,
+                &each(|x| {
+                    let sign = if x.value == 0.0 {
+                        0.0
+                    } else {
+                        x.value.signum()
+                    };
+                    x.chain(x.value.abs(), sign)
+                }),
+            ),
+            Unary::Clamp => unary(
+                *i,
+                &|x| x.clamp(-1.0, 1.5),
+                &each(|x| {
+                    let within = (-1.0..=1.5).contains(&x.value);
+                    x.chain(x.value.clamp(-1.0, 1.5), f64::from(within))
+                }),
+            ),
+            Unary::Exp => unary(
+                *i,
+                &Tensor::exp,
+                &each(|x| x.chain(x.value.exp(), x.value.exp())),
+            ),
+            Unary::GeluTanh => unary(
+                *i,
+                &Tensor::gelu_tanh,
+                &each(|x| {
+                    let a = Dual::constant((2.0 / PI).sqrt());
+                    let inner = a * (x + Dual::constant(0.044715) * x * x * x);
+                    Dual::constant(0.5) * x * (Dual::constant(1.0) + tanh(inner))
+                }),
+            ),
+            Unary::Log => unary(
+                *i,
+                &Tensor::log,
+                &each(|x| x.chain(x.value.ln(), 1.0 / x.value)),
+            ),
+            Unary::Relu => unary(
+                *i,
+                &Tensor::relu,
+                &each(|x| x.chain(x.value.max(0.0), f64::from(x.value > 0.0))),
+            ),
+            Unary::Sigmoid => unary(
+                *i,
+                &Tensor::sigmoid,
+                &each(|x| {
+                    let y = 1.0 / (1.0 + (-x.value).exp());
+                    x.chain(y, y * (1.0 - y))
+                }),
+            ),
+            Unary::Sqrt => unary(
+                *i,
+                &Tensor::sqrt,
+                &each(|x| x.chain(x.value.sqrt(), 0.5 / x.value.sqrt())),
+            ),
+            Unary::Tanh => unary(*i, &Tensor::tanh, &each(tanh)),
             Unary::Contiguous => unary(*i, &Tensor::contiguous, &|x| Some(x.clone())),
             Unary::ToDType => unary(*i, &|x| x.to_dtype(DType::F64), &|x| Some(x.clone())),
             Unary::Detach => {
@@ -251,23 +341,93 @@ fn apply(step: &Step, values: &[Value]) -> (Result<Tensor>, Option<(Array, bool)
             })
         }
         Step::Expand(i, Shape(shape)) => unary(*i, &|x| x.expand(shape), &|x| x.expand(shape)),
-        Step::Dropout(i, Rate(rate), seed, replay) => {
-            let key = MaskKey::new(u64::from(*seed), 1);
-            let save = match replay {
-                true => SaveMask::Replay,
-                false => SaveMask::Bits,
-            };
-            unary(*i, &|x| x.dropout(*rate, key, save), &|x| {
-                let keep = keep_bits(*rate, key.into(), x.elements.len());
-                let mut keep = keep.iter();
-                let scale = Dual::constant(rate.scale());
-                Some(Array::from_fn(&x.shape, |index| match keep.next() {
-                    Some(true) => x.at(index) * scale,
-                    _ => Dual::default(),
-                }))
+        Step::Slice(i, axis, range) => {
+            let axis = (axis % 4).into();
+            let [begin, end, step] = range.map(|n| usize::from(n % 6));
+            unary(*i, &|x| x.slice_step(axis, begin..end, step), &|x| {
+                x.slice(axis, begin, end, step)
             })
         }
+        Step::IndexSelect(i, axis, indices, count) => {
+            let axis = (axis % 4).into();
+            let indices = indices.map(|n| usize::from(n % 5));
+            let indices = &indices[..usize::from(count % 4)];
+            unary(*i, &|x| x.index_select(axis, indices), &|x| {
+                x.select(axis, indices)
+            })
+        }
+        Step::Concat(i, j, axis) => {
+            let axis = (axis % 4).into();
+            pair(*i, *j, &|x, y| Tensor::concat(&[x, y], axis), &|x, y| {
+                x.concat(y, axis)
+            })
+        }
+        Step::Stack(i, j, axis) => {
+            let axis = (axis % 5).into();
+            pair(*i, *j, &|x, y| Tensor::stack(&[x, y], axis), &|x, y| {
+                x.stack(y, axis)
+            })
+        }
+        Step::Squeeze(i, axis) => {
+            let axis = (axis % 4).into();
+            unary(*i, &|x| x.squeeze(axis), &|x| x.squeeze(axis))
+        }
+        Step::Unsqueeze(i, axis) => {
+            let axis = (axis % 5).into();
+            unary(*i, &|x| x.unsqueeze(axis), &|x| x.unsqueeze(axis))
+        }
+        Step::Flatten(i, start, end) => {
+            let (start, end) = ((start % 4).into(), (end % 4).into());
+            unary(*i, &|x| x.flatten(start, end), &|x| x.flatten(start, end))
+        }
+        Step::Matmul(i, j) => pair(*i, *j, &Tensor::matmul, &Array::matmul),
+        Step::Dropout(i, Rate(rate), seed, replay) => {
+            let (key, save) = (MaskKey::new(u64::from(*seed), 1), save(*replay));
+            unary(*i, &|x| x.dropout(*rate, key, save), &|x| {
+                Some(drop(x, &x.shape, *rate, key))
+            })
+        }
+        Step::DropoutBroadcast(i, Rate(rate), seed, replay, shared) => {
+            let (key, save) = (MaskKey::new(u64::from(*seed), 1), save(*replay));
+            let mask_shape = |shape: &[usize]| -> Vec<usize> {
+                let axes = shape.iter().zip(shared.iter().cycle());
+                axes.map(|(&length, &shared)| if shared { 1 } else { length })
+                    .collect()
+            };
+            unary(
+                *i,
+                &|x| x.dropout_broadcast(*rate, key, &mask_shape(x.shape()), save),
+                &|x| Some(drop(x, &mask_shape(&x.shape), *rate, key)),
+            )
+        }
     }
+}
+
+fn save(replay: bool) -> SaveMask {
+    if replay {
+        SaveMask::Replay
+    } else {
+        SaveMask::Bits
+    }
+}
+
+fn tanh(x: Dual) -> Dual {
+    let y = x.value.tanh();
+    x.chain(y, 1.0 - y * y)
+}
+
+/// Inverted dropout by the mask of a shape that broadcasts to that of `x`.
+fn drop(x: &Array, mask_shape: &[usize], rate: DropRate, key: MaskKey) -> Array {
+    let keep = keep_bits(rate, key.into(), mask_shape.iter().product());
+    let mut keep = keep.iter();
+    let mask = Array::from_fn(mask_shape, |_| {
+        Dual::constant(f64::from(keep.next() == Some(true)))
+    });
+    let scale = Dual::constant(rate.scale());
+    Array::from_fn(&x.shape, |index| match mask.at(index).value {
+        1.0 => x.at(index) * scale,
+        _ => Dual::default(),
+    })
 }
 
 fn all_axes(x: &Array) -> Vec<isize> {

@@ -13,6 +13,7 @@ mod inputs;
 pub mod json;
 pub mod kernels;
 mod model;
+pub mod modules;
 pub mod windows;
 
 /// A target: its name, and what it does with an input.
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("environment", environment::run),
     ("json", json::run),
     ("kernels", kernels::run),
+    ("modules", modules::run),
     ("windows", windows::run),
 ];
 

@@ -4,7 +4,7 @@
 //! the gradients must add up to along that direction. Indices are walked one at a time, and `None`
 //! is returned where the tensor operation has to be an error.
 
-use core::ops::{Add, Mul, Neg, Sub};
+use core::ops::{Add, Div, Mul, Neg, Sub};
 
 /// A value and its derivative in the direction that the leaves are moved in.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -68,6 +68,18 @@ impl Mul for Dual {
         Self {
             value: self.value * other.value,
             tangent: self.tangent * other.value + self.value * other.tangent,
+        }
+    }
+}
+
+impl Div for Dual {
+    type Output = Self;
+
+    fn div(self, other: Self) -> Self {
+        let value = self.value / other.value;
+        Self {
+            value,
+            tangent: (self.tangent - value * other.tangent) / other.value,
         }
     }
 }
@@ -154,6 +166,126 @@ impl Array {
         let mut axes: Vec<isize> = (0..ndim as isize).collect();
         axes.swap(resolve(&[first], ndim)?[0], resolve(&[second], ndim)?[0]);
         self.permute(&axes)
+    }
+
+    /// The places of an axis that `indices` names.
+    pub(crate) fn select(&self, axis: isize, indices: &[usize]) -> Option<Self> {
+        let axis = resolve(&[axis], self.shape.len())?[0];
+        if indices.iter().any(|&i| i >= self.shape[axis]) {
+            return None;
+        }
+        let mut shape = self.shape.clone();
+        shape[axis] = indices.len();
+        Some(Self::from_fn(&shape, |index| {
+            let mut own = index.to_vec();
+            own[axis] = indices[index[axis]];
+            self.at(&own)
+        }))
+    }
+
+    /// Every `step`-th place of an axis from `begin` to before `end`.
+    pub(crate) fn slice(&self, axis: isize, begin: usize, end: usize, step: usize) -> Option<Self> {
+        let length = self.shape[resolve(&[axis], self.shape.len())?[0]];
+        if step == 0 || begin > end || end > length {
+            return None;
+        }
+        let indices: Vec<usize> = (begin..end).step_by(step).collect();
+        self.select(axis, &indices)
+    }
+
+    /// One after the other along an axis.
+    pub(crate) fn concat(&self, other: &Self, axis: isize) -> Option<Self> {
+        let axis = resolve(&[axis], self.shape.len())?[0];
+        let mut fitting = other.shape.clone();
+        *fitting.get_mut(axis)? = self.shape[axis];
+        if fitting != self.shape {
+            return None;
+        }
+        let (own, mut shape) = (self.shape[axis], self.shape.clone());
+        shape[axis] += other.shape[axis];
+        Some(Self::from_fn(&shape, |index| {
+            let mut place = index.to_vec();
+            if index[axis] < own {
+                return self.at(&place);
+            }
+            place[axis] -= own;
+            other.at(&place)
+        }))
+    }
+
+    /// Side by side along a new axis.
+    pub(crate) fn stack(&self, other: &Self, axis: isize) -> Option<Self> {
+        if self.shape != other.shape {
+            return None;
+        }
+        let layers = [self.unsqueeze(axis)?, other.unsqueeze(axis)?];
+        layers[0].concat(&layers[1], axis)
+    }
+
+    pub(crate) fn squeeze(&self, axis: isize) -> Option<Self> {
+        let axis = resolve(&[axis], self.shape.len())?[0];
+        let mut shape = self.shape.clone();
+        (shape.remove(axis) == 1).then(|| self.reshape(&shape))?
+    }
+
+    pub(crate) fn unsqueeze(&self, axis: isize) -> Option<Self> {
+        let axis = resolve(&[axis], self.shape.len() + 1)?[0];
+        let mut shape = self.shape.clone();
+        shape.insert(axis, 1);
+        self.reshape(&shape)
+    }
+
+    /// The axes from `start` to `end` made one.
+    pub(crate) fn flatten(&self, start: isize, end: isize) -> Option<Self> {
+        let shape = match &self.shape[..] {
+            [] => &[1],
+            shape => shape,
+        };
+        let (start, end) = (
+            resolve(&[start], shape.len())?[0],
+            resolve(&[end], shape.len())?[0],
+        );
+        if start > end {
+            return None;
+        }
+        let flat = shape[start..=end].iter().product();
+        self.reshape(&[&shape[..start], &[flat], &shape[end + 1..]].concat())
+    }
+
+    /// The products of matrices, whose leading axes broadcast; a vector is a row on the left and a
+    /// column on the right, without that axis in the result.
+    pub(crate) fn matmul(&self, other: &Self) -> Option<Self> {
+        let left = match self.shape.len() {
+            1 => self.unsqueeze(0)?,
+            _ => self.clone(),
+        };
+        let right = match other.shape.len() {
+            1 => other.unsqueeze(1)?,
+            _ => other.clone(),
+        };
+        let (left_lead, &[rows, inner]) = left.shape.split_last_chunk()?;
+        let (right_lead, &[same, columns]) = right.shape.split_last_chunk()?;
+        if inner != same {
+            return None;
+        }
+        let lead = broadcast(left_lead, right_lead)?;
+        let ndim = lead.len();
+        let mut product = Self::from_fn(&[&lead[..], &[rows, columns]].concat(), |index| {
+            let (lead, row, column) = (&index[..ndim], index[ndim], index[ndim + 1]);
+            (0..inner)
+                .map(|k| {
+                    let [l, r] = [[row, k], [k, column]].map(|last| [lead, &last].concat());
+                    left.at(&l) * right.at(&r)
+                })
+                .fold(Dual::default(), |sum, product| sum + product)
+        });
+        if other.shape.len() == 1 {
+            product.shape.remove(ndim + 1);
+        }
+        if self.shape.len() == 1 {
+            product.shape.remove(ndim);
+        }
+        Some(product)
     }
 
     /// The sums over some axes.

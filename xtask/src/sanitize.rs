@@ -36,16 +36,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     let workspace = Workspace::read()?;
 
-    let mut address = tests(nightly, &workspace, "address");
-    address
-        .args(["--lib", "--tests", "--all-features"])
-        .args(["--package=sorix-kernels", "--package=sorix-core"]);
+    // The kernels first: they are where `unsafe` is, and built sooner.
+    let address = ["sorix-kernels", "sorix-core"].map(|package| {
+        let mut command = tests(nightly, &workspace, "address");
+        command.args(["--lib", "--tests", "--all-features", "--package", package]);
+        command
+    });
 
     let steps = vec![
         Step::new(
             "address",
             "the kernels and the core under AddressSanitizer",
-            Action::Run(vec![address]),
+            Action::Run(address.into()),
         ),
         Step::new(
             "thread",

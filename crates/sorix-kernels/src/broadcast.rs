@@ -172,12 +172,12 @@ impl Broadcast {
 
     /// Elements in a block, for a tensor with elements.
     pub(crate) fn block_len(&self) -> usize {
-        self.times * self.row_len()
+        self.times.saturating_mul(self.row_len())
     }
 
     /// Elements of a block that go through its bits once.
     pub(crate) fn row_len(&self) -> usize {
-        self.bits * self.each
+        self.bits.saturating_mul(self.each)
     }
 
     /// Elements, one after another, that share a bit.

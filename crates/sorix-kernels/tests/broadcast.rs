@@ -240,3 +240,29 @@ fn one_two_and_seven_threads_agree() {
         }
     }
 }
+
+/// A shape of more elements than a `usize` counts has no tensor, but it may be asked about.
+#[test]
+fn shapes_beyond_any_tensor_are_no_panic() {
+    const MOST: usize = usize::MAX;
+    for (shape, mask_shape, i, bit) in [
+        ([MOST, MOST], [MOST, 1], MOST - 1, 0),
+        ([MOST, MOST], [1, MOST], MOST - 1, MOST - 1),
+        ([2, MOST], [2, 1], MOST - 1, 0),
+        ([MOST, 3], [MOST, 1], 5, 1),
+    ] {
+        let broadcast = Broadcast::new(&shape, &mask_shape).unwrap();
+        assert_eq!(broadcast.bit_of(i), bit, "{shape:?} by {mask_shape:?}");
+    }
+    let empty = Broadcast::new(&[0, MOST, MOST], &[1, MOST, 1]).unwrap();
+    assert_eq!((empty.len(), empty.is_empty()), (0, true));
+    let mask = BitMask::new(0);
+    let refused = dropout::apply_broadcast(
+        DropRate::new(0.5).unwrap(),
+        &mask,
+        &empty,
+        &[0.0; 0],
+        &mut [],
+    );
+    assert!(refused.is_err(), "the mask has more elements than that");
+}

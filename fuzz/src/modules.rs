@@ -1,0 +1,142 @@
+//! Every dropout module on any shape, in either mode: an error or a result, never a panic, and a
+//! result that has the shape, the zeros and the gradient it should.
+
+use std::sync::Arc;
+
+use arbitrary::{Arbitrary, Unstructured};
+use sorix::nn::{
+    AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
+    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Mode, Module, Result,
+};
+use sorix::{DType, Generator, Tensor};
+
+use crate::inputs::{Rate, bounded};
+
+#[derive(Arbitrary, Debug)]
+struct Case {
+    layer: Layer,
+    rate: Rate,
+    shape: Shape,
+    dtype: u8,
+    transposed: bool,
+    eval: bool,
+    seed: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Layer {
+    Dropout,
+    Dropout1d(bool),
+    Dropout2d(bool),
+    Dropout3d(bool),
+    Alpha,
+    FeatureAlpha,
+    Gaussian,
+    DropBlock(u8),
+    DropPath,
+    Locked(i8),
+    Broadcast(Vec<Option<u8>>),
+    SharedAlong(Vec<i8>),
+}
+
+/// Up to six axes of up to five elements.
+#[derive(Debug)]
+struct Shape(Vec<usize>);
+
+impl<'a> Arbitrary<'a> for Shape {
+    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        bounded(u, 6, |u| u.int_in_range(0..=5)).map(Self)
+    }
+}
+
+/// The target.
+pub fn run(data: &[u8]) {
+    crate::with_arbitrary(data, check);
+}
+
+fn check(case: Case) {
+    let generator = Arc::new(Generator::new(case.seed.into()));
+    let Ok(mut layer) = layer(&case, &generator) else {
+        return;
+    };
+    if case.eval {
+        layer.set_mode(Mode::Eval);
+    }
+    let Shape(shape) = &case.shape;
+    let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64][usize::from(case.dtype % 4)];
+    let leaf = Tensor::full(shape, 0.5, dtype)
+        .expect("at most some thousand elements")
+        .requires_grad(true);
+    let x = match (case.transposed, shape.len()) {
+        (true, 2..) => leaf.transpose(0, -1).expect("there are two axes"),
+        _ => leaf.clone(),
+    };
+
+    let before = generator.state();
+    let Ok(y) = layer.forward(&x) else {
+        assert!(!case.eval, "{case:?}: eval takes any input");
+        assert!(leaf.grad().is_none(), "{case:?}");
+        return;
+    };
+    assert_eq!((y.shape(), y.dtype()), (x.shape(), dtype), "{case:?}");
+    let taken = generator.state().offset - before.offset;
+    assert_eq!(taken, u64::from(!case.eval), "{case:?}: keys taken");
+    if case.eval {
+        assert!(y.same_storage(&x), "{case:?}");
+    }
+    y.sum().expect("a sum").backward().expect("once");
+    let gradient = leaf.grad().expect("x is the only leaf");
+    assert_eq!(gradient.shape(), leaf.shape(), "{case:?}");
+    let repeated = Generator::from_state(before);
+    let again = self::layer(&case, &Arc::new(repeated)).and_then(|mut layer| {
+        if case.eval {
+            layer.set_mode(Mode::Eval);
+        }
+        layer.forward(&x)
+    });
+    let bits = |x: &Tensor| -> Vec<u64> {
+        let wide = x.to_dtype(DType::F64).and_then(|x| x.to_vec::<f64>());
+        wide.expect("a small tensor")
+            .into_iter()
+            .map(f64::to_bits)
+            .collect()
+    };
+    assert_eq!(
+        bits(&again.expect("as before")),
+        bits(&y),
+        "{case:?}: the same key again"
+    );
+}
+
+fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Module>> {
+    let (p, generator) = (case.rate.0.p(), Arc::clone(generator));
+    Ok(match &case.layer {
+        Layer::Dropout => Box::new(Dropout::new(p)?.generator(generator)),
+        Layer::Dropout1d(false) => Box::new(Dropout1d::new(p)?.generator(generator)),
+        Layer::Dropout1d(true) => Box::new(Dropout1d::new(p)?.channels_last().generator(generator)),
+        Layer::Dropout2d(false) => Box::new(Dropout2d::new(p)?.generator(generator)),
+        Layer::Dropout2d(true) => Box::new(Dropout2d::new(p)?.channels_last().generator(generator)),
+        Layer::Dropout3d(false) => Box::new(Dropout3d::new(p)?.generator(generator)),
+        Layer::Dropout3d(true) => Box::new(Dropout3d::new(p)?.channels_last().generator(generator)),
+        Layer::Alpha => Box::new(AlphaDropout::new(p)?.generator(generator)),
+        Layer::FeatureAlpha => Box::new(FeatureAlphaDropout::new(p)?.generator(generator)),
+        Layer::Gaussian => Box::new(GaussianDropout::new(p)?.generator(generator)),
+        Layer::DropBlock(size) => {
+            Box::new(DropBlock2d::new(p, usize::from(size % 9))?.generator(generator))
+        }
+        Layer::DropPath => Box::new(DropPath::new(p)?.generator(generator)),
+        Layer::Locked(axis) => Box::new(
+            LockedDropout::new(p)?
+                .time_axis((*axis).into())
+                .generator(generator),
+        ),
+        Layer::Broadcast(shape) => {
+            let shape: Vec<_> = shape.iter().map(|axis| axis.map(usize::from)).collect();
+            Box::new(BroadcastDropout::noise_shape(p, shape)?.generator(generator))
+        }
+        Layer::SharedAlong(axes) => {
+            let axes: Vec<isize> = axes.iter().map(|&axis| axis.into()).collect();
+            Box::new(BroadcastDropout::shared_along(p, axes)?.generator(generator))
+        }
+    })
+}
