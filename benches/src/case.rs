@@ -15,6 +15,16 @@ pub enum Op {
     Backward,
     /// Makes the mask again from its key and applies it to a gradient.
     Replay,
+    /// Applies a mask with a bit for each channel to `[n, 64, 32, 32]`: runs of 1,024 elements.
+    BroadcastChannelsFirst,
+    /// Applies a mask with a bit for each channel to `[n, 32, 32, 64]`: the same 64 bits for 1,024
+    /// rows.
+    BroadcastChannelsLast,
+    /// Applies a mask with a bit for each of 64 samples, as stochastic depth does.
+    BroadcastSamples,
+    /// [`Op::Replay`] of a shard: columns 2,048 to 4,095 of a tensor of 4,096 columns. Every tile
+    /// is half the shard's, so twice as many bits are made as are applied.
+    ReplayShard,
     /// Forward and then backward, by the kernels alone.
     ForwardBackward,
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
@@ -24,11 +34,15 @@ pub enum Op {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
         Self::Replay,
+        Self::BroadcastChannelsFirst,
+        Self::BroadcastChannelsLast,
+        Self::BroadcastSamples,
+        Self::ReplayShard,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
     ];
@@ -41,6 +55,10 @@ impl Op {
             Self::Forward => "forward",
             Self::Backward => "backward",
             Self::Replay => "replay",
+            Self::BroadcastChannelsFirst => "broadcast_channels_first",
+            Self::BroadcastChannelsLast => "broadcast_channels_last",
+            Self::BroadcastSamples => "broadcast_samples",
+            Self::ReplayShard => "replay_shard",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
         }
@@ -52,8 +70,37 @@ impl Op {
     #[must_use]
     pub fn rates(self) -> &'static [f64] {
         match self {
-            Self::Backward | Self::ForwardBackward | Self::TensorForwardBackward => &[0.1],
-            _ => &[0.1, 0.5],
+            Self::FillMask | Self::Forward | Self::Replay => &[0.1, 0.5],
+            _ => &[0.1],
+        }
+    }
+
+    /// The shapes worth a row. How a mask covers a tensor, and how it is cut, shows in the caches.
+    #[must_use]
+    pub fn shapes(self) -> &'static [Shape] {
+        match self {
+            Self::BroadcastChannelsFirst
+            | Self::BroadcastChannelsLast
+            | Self::BroadcastSamples
+            | Self::ReplayShard => &[Shape::ALL[0], Shape::ALL[2]],
+            _ => &Shape::ALL,
+        }
+    }
+
+    /// Whether the kernel reads a mask that was there before.
+    #[must_use]
+    pub fn reads_mask(self) -> bool {
+        match self {
+            Self::Backward
+            | Self::BroadcastChannelsFirst
+            | Self::BroadcastChannelsLast
+            | Self::BroadcastSamples => true,
+            Self::FillMask
+            | Self::Forward
+            | Self::Replay
+            | Self::ReplayShard
+            | Self::ForwardBackward
+            | Self::TensorForwardBackward => false,
         }
     }
 
@@ -66,7 +113,11 @@ impl Op {
         match self {
             Self::FillMask => mask,
             Self::Forward | Self::Backward => 2 * tensor + mask,
-            Self::Replay => 2 * tensor,
+            Self::Replay
+            | Self::BroadcastChannelsFirst
+            | Self::BroadcastChannelsLast
+            | Self::BroadcastSamples
+            | Self::ReplayShard => 2 * tensor,
             Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
         }
     }
@@ -224,10 +275,18 @@ impl Case {
         id(self.op, self.dtype, self.backend.name(), self.shape)
     }
 
-    /// Whether the kernel exists for this dtype on this backend.
-    fn exists(op: Op, dtype: Dtype, backend: &dyn Backend) -> bool {
+    /// Whether there is a row for this kernel, dtype and shape on this backend.
+    fn exists(op: Op, dtype: Dtype, shape: Shape, backend: &dyn Backend) -> bool {
         let active = || dispatch::active().is_ok_and(|active| active.name() == backend.name());
-        op != Op::TensorForwardBackward || (dtype == Dtype::F32 && active())
+        let dtype = match op {
+            Op::TensorForwardBackward => dtype == Dtype::F32 && active(),
+            Op::BroadcastChannelsFirst
+            | Op::BroadcastChannelsLast
+            | Op::BroadcastSamples
+            | Op::ReplayShard => dtype == Dtype::F32,
+            _ => true,
+        };
+        dtype && op.shapes().contains(&shape)
     }
 
     /// Every combination of the given backends and thread counts with all kernels, dtypes, shapes
@@ -243,7 +302,7 @@ impl Case {
             for shape in Shape::ALL {
                 for &backend in backends {
                     for op in Op::ALL {
-                        if !Self::exists(op, dtype, backend)
+                        if !Self::exists(op, dtype, shape, backend)
                             || !selected(filter, op, dtype, backend.name(), shape)
                         {
                             continue;

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use rayon::ThreadPool;
-use sorix_kernels::{Backend, BitMask, DropRate, Engine, Error, MaskKey, dispatch};
+use sorix_kernels::{
+    Backend, BitMask, BitSlice, Broadcast, DropRate, Engine, Error, MaskKey, dispatch,
+};
 
-use crate::case::{Case, Op};
+use crate::case::{Case, Op, Shape};
 use crate::tensors::{Operands, Tensors, Value};
 use crate::with_dtype;
 
@@ -14,6 +16,9 @@ const SEED: u64 = 42;
 /// Elements of the tensor that [`check`] compares: several tiles, and a tail that fills neither a
 /// block nor a word of the mask.
 const CHECKED: usize = 5 * 8192 + 77;
+
+/// The same where a tensor is one of 64 channels of 32 by 32, or cut in columns.
+const CHECKED_SHAPED: usize = 64 * 1024;
 
 /// Calls `op` once; of the tensor's forward and backward, the kernels that it calls.
 ///
@@ -42,11 +47,36 @@ pub fn call<T: Value>(
         Op::Forward => engine.forward(rate, key, input, output, mask),
         Op::Backward => engine.backward(rate, &**mask, input, output),
         Op::Replay => engine.replay(rate, key, input, output),
+        Op::BroadcastChannelsFirst | Op::BroadcastChannelsLast | Op::BroadcastSamples => {
+            let cover = cover(op, input.len())?;
+            let bits = some_bits(mask, cover.mask_len(), operands.calls)?;
+            engine.apply_broadcast(rate, bits, &cover, input, output)
+        }
+        Op::ReplayShard => {
+            let shard = key.shard(&[input.len() / 2048, 4096], 1, 2048..4096)?;
+            engine.replay(rate, shard, input, output)
+        }
         Op::ForwardBackward | Op::TensorForwardBackward => {
             engine.forward(rate, key, input, output, mask)?;
             engine.backward(rate, &**mask, input, output)
         }
     }
+}
+
+/// How the small mask of `op` covers a tensor of so many elements.
+fn cover(op: Op, elements: usize) -> Result<Broadcast, Error> {
+    let samples = elements / (64 * 1024);
+    Ok(match op {
+        Op::BroadcastChannelsFirst => Broadcast::new(&[samples, 64, 1024], &[samples, 64, 1]),
+        Op::BroadcastChannelsLast => Broadcast::new(&[samples, 1024, 64], &[samples, 1, 64]),
+        _ => Broadcast::new(&[64, elements / 64], &[64, 1]),
+    }?)
+}
+
+/// `len` bits of `mask`, other ones for each call, so that no branch predictor learns them.
+fn some_bits(mask: &BitMask, len: usize, call: u64) -> Result<BitSlice<'_>, Error> {
+    let begin = call as usize * 131 % (mask.len() - len + 1);
+    Ok(mask.slice(begin..begin + len)?)
 }
 
 /// The engine a case runs on: one thread does not touch rayon.
@@ -68,10 +98,15 @@ pub fn engine(backend: &dyn Backend, threads: usize) -> Engine<'_> {
 /// If it gives something else.
 pub fn check<T: Value>(case: &Case, pool: &ThreadPool) -> Result<()> {
     let rate = DropRate::new(case.p)?;
+    let elements = if case.op.shapes().len() < Shape::ALL.len() {
+        CHECKED_SHAPED
+    } else {
+        CHECKED
+    };
     let outcome = |backend: &dyn Backend| -> Result<(Vec<u8>, BitMask)> {
-        let mut tensors = Tensors::new(CHECKED * size_of::<T>());
-        let (input, output) = tensors.of::<T>(CHECKED);
-        let mut mask = BitMask::new(CHECKED);
+        let mut tensors = Tensors::new(elements * size_of::<T>());
+        let (input, output) = tensors.of::<T>(elements);
+        let mut mask = BitMask::new(elements);
         let engine = engine(backend, case.threads);
         let mut operands = Operands {
             input,
@@ -80,7 +115,7 @@ pub fn check<T: Value>(case: &Case, pool: &ThreadPool) -> Result<()> {
             calls: 0,
         };
         pool.install(|| -> Result<(), Error> {
-            if case.op == Op::Backward {
+            if case.op.reads_mask() {
                 call(Op::FillMask, engine, rate, &mut operands)?;
             }
             call(case.op, engine, rate, &mut operands)
@@ -116,7 +151,7 @@ mod tests {
     use sorix_kernels::job::{FillMask, MaskScale};
 
     use super::*;
-    use crate::case::{Dtype, Shape};
+    use crate::case::Dtype;
 
     /// Forgets to write masks and outputs.
     #[derive(Debug)]

@@ -21,10 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use half::{bf16, f16};
 
+use crate::affine::Affine;
 use crate::backend::Backend;
 use crate::buffers::Buffers;
 use crate::element::Element;
-use crate::job::{Dropout, FillMask, MaskScale};
+use crate::job::{Dropout, FillMask, MaskAffine, MaskScale};
 use crate::key::{MaskKey, MaskWindow};
 use crate::mask::{BitMask, BitSlice, BitSliceMut};
 use crate::rate::{DropRate, KeepThreshold};
@@ -63,6 +64,8 @@ pub enum Kernel {
     FillMask,
     /// `mask_scale_*`.
     MaskScale,
+    /// `mask_affine_*`.
+    MaskAffine,
     /// `dropout_*`, with a mask to write: forward.
     Forward,
     /// `dropout_*`, without: replay.
@@ -74,6 +77,7 @@ impl fmt::Display for Kernel {
         f.write_str(match self {
             Self::FillMask => "fill_mask",
             Self::MaskScale => "mask_scale",
+            Self::MaskAffine => "mask_affine",
             Self::Forward => "dropout with a mask to write",
             Self::Replay => "dropout without a mask to write",
         })
@@ -95,7 +99,8 @@ pub struct Case {
     pub len: usize,
     /// Where the output begins, in bytes after a multiple of 64.
     pub misaligned: usize,
-    /// The bit of its first word at which the mask of [`Kernel::MaskScale`] begins.
+    /// The bit of its first word at which the mask of [`Kernel::MaskScale`] and
+    /// [`Kernel::MaskAffine`] begins.
     pub mask_bit: usize,
     /// Whether the output is also the input.
     pub in_place: bool,
@@ -112,7 +117,7 @@ impl fmt::Display for Case {
              bytes past alignment",
             self.kernel, self.len, self.dtype, self.p, key.seed, key.offset, self.misaligned
         )?;
-        if self.kernel == Kernel::MaskScale {
+        if matches!(self.kernel, Kernel::MaskScale | Kernel::MaskAffine) {
             write!(f, ", mask from bit {}", self.mask_bit)?;
         }
         f.write_str(if self.in_place { ", in place" } else { "" })?;
@@ -362,16 +367,21 @@ fn jobs(shape: Case) -> impl Iterator<Item = Case> {
         .into_iter()
         .filter(fitting)
         .flat_map(move |(dtype, _)| {
-            [Kernel::MaskScale, Kernel::Forward, Kernel::Replay]
-                .into_iter()
-                .flat_map(move |kernel| {
-                    [false, true].map(|in_place| Case {
-                        kernel,
-                        dtype,
-                        in_place,
-                        ..shape
-                    })
+            [
+                Kernel::MaskScale,
+                Kernel::MaskAffine,
+                Kernel::Forward,
+                Kernel::Replay,
+            ]
+            .into_iter()
+            .flat_map(move |kernel| {
+                [false, true].map(|in_place| Case {
+                    kernel,
+                    dtype,
+                    in_place,
+                    ..shape
                 })
+            })
         });
     core::iter::once(shape).chain(updates)
 }
@@ -478,12 +488,17 @@ fn run_dtype<T: Sample>(
     let scale = T::scale(expected.rate);
     let samples: Vec<T> = (0..case.len).map(|i| T::sample(i + case.len)).collect();
     let mut want = samples.clone();
-    let job = MaskScale::new(
-        expected.keep.as_slice(),
-        scale,
-        Buffers::in_place(&mut want),
-    );
-    reference::mask_scale(job.expect(LENGTHS));
+    let affine = Affine {
+        scale: expected.rate.scale(),
+        shift: -0.3,
+        dropped: 0.1,
+    };
+    let (keep, output) = (expected.keep.as_slice(), Buffers::in_place(&mut want));
+    if case.kernel == Kernel::MaskAffine {
+        reference::mask_affine(MaskAffine::new(keep, affine, output).expect(LENGTHS));
+    } else {
+        reference::mask_scale(MaskScale::new(keep, scale, output).expect(LENGTHS));
+    }
 
     let mut y = Guarded::<T>::new(case.len, case.misaligned);
     // Not aligned like the output, but for the aligned one.
@@ -499,15 +514,20 @@ fn run_dtype<T: Sample>(
     } else {
         Buffers::new(x.slice(), y.slice()).expect(LENGTHS)
     };
-    if case.kernel == Kernel::MaskScale {
+    if matches!(case.kernel, Kernel::MaskScale | Kernel::MaskAffine) {
         // The opposite before and after: a mask read from a wrong bit shows.
         let before = (0..case.mask_bit).map(|i| i % 2 == 0);
         let longer: BitMask = before.chain(&expected.keep).chain([true; 70]).collect();
         let view: BitSlice<'_> = longer
             .slice(case.mask_bit..case.mask_bit + case.len)
             .expect("the range is inside");
-        let job = MaskScale::new(view, scale, buffers).expect(LENGTHS);
-        guard_panic(|| T::mask_scale(backend, job.streaming(case.streaming)))?;
+        if case.kernel == Kernel::MaskAffine {
+            let job = MaskAffine::new(view, affine, buffers).expect(LENGTHS);
+            guard_panic(|| T::mask_affine(backend, job))?;
+        } else {
+            let job = MaskScale::new(view, scale, buffers).expect(LENGTHS);
+            guard_panic(|| T::mask_scale(backend, job.streaming(case.streaming)))?;
+        }
     } else {
         let out = (case.kernel == Kernel::Forward).then(|| bits.slice());
         let job = Dropout::new(case.window, expected.threshold, scale, buffers, out);

@@ -360,6 +360,8 @@ impl<'b> Engine<'b> {
         self.run(job, bytes, |job| {
             job.compose(|covered, mut buffers| match covered {
                 Covered::Bits(mask) => apply(mask, buffers),
+                // A constant is filled in by the system's fast path.
+                Covered::Dropped if affine.is_scale() => buffers.output().fill(T::ZERO),
                 Covered::Dropped => buffers.output().fill(dropped),
                 Covered::Kept => {
                     let mut buffers = Some(buffers);

@@ -1,6 +1,8 @@
 //! Masks of a smaller shape: bit for bit what the expanded mask gives, for every backend by name.
 
 use half::{bf16, f16};
+use proptest::collection::vec;
+use proptest::prelude::*;
 use sorix_kernels::reference::Reference;
 use sorix_kernels::{
     Affine, BitMask, Broadcast, DropRate, Element, Engine, MaskKey, dispatch, dropout,
@@ -10,7 +12,8 @@ const KEY: MaskKey = MaskKey { seed: 8, offset: 1 };
 
 /// Tensor and mask: every way in which axes are repeated, runs short and long, and rows that come
 /// once, often, and more often than fit a chunk.
-const SHAPES: [(&[usize], &[usize]); 24] = [
+const SHAPES: [(&[usize], &[usize]); 25] = [
+    (&[2, 70, 513], &[1, 70, 1]),
     (&[], &[]),
     (&[1, 1], &[1, 1]),
     (&[7], &[1]),
@@ -204,6 +207,38 @@ fn what_does_not_fit_is_an_error_and_nothing_is_written() {
     );
     assert_eq!(y, [9.0; 6]);
     assert!(Broadcast::new(&[usize::MAX, 2], &[1, 2]).is_ok_and(|huge| huge.len() == usize::MAX));
+}
+
+/// Up to five axes; a few long enough for rows that do not fit a chunk, and masks of any of them.
+fn shapes() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
+    let axis = prop_oneof![8 => 1..6_usize, 2 => 6..80_usize, 1 => 80..700_usize];
+    vec((axis, any::<bool>()), 0..6)
+        .prop_map(|axes| {
+            let mask = axes.iter().map(|&(len, kept)| if kept { len } else { 1 });
+            (axes.iter().map(|&(len, _)| len).collect(), mask.collect())
+        })
+        .prop_filter(
+            "small enough for a debug build",
+            |(shape, _): &(Vec<_>, _)| shape.iter().product::<usize>() < 100_000,
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    #[test]
+    fn any_shape_equals_the_expanded_mask((shape, mask_shape) in shapes(), seed in any::<u64>()) {
+        let rate = DropRate::new(0.4).unwrap();
+        let cover = Broadcast::new(&shape, &mask_shape).unwrap();
+        let mut mask = BitMask::new(cover.mask_len());
+        dropout::fill_mask(rate, MaskKey::new(seed, 0), &mut mask).unwrap();
+        let whole = expanded(&shape, &mask_shape, &mask);
+        let x: Vec<f32> = (0..cover.len()).map(|i| i as f32 + 1.0).collect();
+        let (mut y, mut expected) = (vec![9.0; x.len()], vec![7.0; x.len()]);
+        dropout::apply(rate, &whole, &x, &mut expected).unwrap();
+        dropout::apply_broadcast(rate, &mask, &cover, &x, &mut y).unwrap();
+        prop_assert!(y == expected, "{shape:?} {mask_shape:?}");
+    }
 }
 
 #[cfg(feature = "parallel")]

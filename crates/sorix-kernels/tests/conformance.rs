@@ -2,7 +2,7 @@
 
 use half::bf16;
 use sorix_kernels::conformance::{Difference, Failure, Kernel, check_backend};
-use sorix_kernels::job::{Dropout, FillMask, MaskScale};
+use sorix_kernels::job::{Dropout, FillMask, MaskAffine, MaskScale};
 use sorix_kernels::{Backend, BitSliceMut, Element, MaskKey, reference};
 
 /// A backend that is the reference but for the methods given.
@@ -52,6 +52,26 @@ fn a_tail_that_is_one_short_is_caught() {
         failure.difference,
         Difference::Element { index: 0, .. }
     ));
+}
+
+#[test]
+fn an_affine_map_that_forgets_the_shift_is_caught() {
+    broken!(
+        Shiftless,
+        fn mask_affine_f64(&self, job: MaskAffine<'_, f64>) {
+            let (mask, scale, dropped) = (job.mask(), job.scale(), job.dropped());
+            job.into_buffers().update(|i, x| {
+                if mask.get(i) == Some(true) {
+                    x * scale
+                } else {
+                    dropped
+                }
+            });
+        }
+    );
+    let failure = failure(&Shiftless);
+    assert_eq!(failure.case.kernel, Kernel::MaskAffine);
+    assert_eq!((failure.case.dtype, failure.case.len), ("float64", 1));
 }
 
 #[test]

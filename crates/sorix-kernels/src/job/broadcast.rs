@@ -10,11 +10,15 @@ use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
 use crate::mask::{BitSlice, WORD};
 
-/// Elements whose bits are put together at a time, at most: 2 KiB of them.
-const CHUNK: usize = 16 * 1024;
+/// Elements whose bits are put together at a time, at most: 1 KiB of them.
+const CHUNK: usize = 8 * 1024;
 
-/// Elements from which on a run is worth a call of its own.
-const LONG: usize = 1024;
+/// Elements that share a bit, from which on they are worth a call of their own: those with equal bits
+/// go together, so that calls are fewer than bits.
+const LONG_RUN: usize = 512;
+
+/// Elements of a row, each with its own bit, from which on it is worth a call of its own.
+const LONG_ROW: usize = 4096;
 
 /// What decides a run of elements.
 #[derive(Clone, Copy, Debug)]
@@ -84,101 +88,129 @@ struct Runs<'a, T, F> {
     chunk: Chunk,
 }
 
-impl<T: Copy, F: FnMut(Covered<'_>, Buffers<'_, T>)> Runs<'_, T, F> {
+impl<'a, T: Copy, F: FnMut(Covered<'_>, Buffers<'_, T>)> Runs<'a, T, F> {
     /// Elements not yet applied and not yet in the chunk.
     fn left(&self) -> usize {
         self.buffers.as_ref().map_or(0, Buffers::len) - self.chunk.len
     }
 
+    /// Takes the next `n` elements.
+    fn take(&mut self, n: usize) -> Option<Buffers<'a, T>> {
+        let (now, later) = self.buffers.take()?.split_at(n);
+        self.buffers = Some(later);
+        Some(now)
+    }
+
     /// The next `n` elements, whose bits are not in the chunk.
     fn apply(&mut self, covered: Covered<'_>, n: usize) {
-        let Some(buffers) = self.buffers.take() else {
-            return;
-        };
-        let (now, later) = buffers.split_at(n);
-        self.buffers = Some(later);
-        (self.apply)(covered, now);
+        if let Some(now) = self.take(n) {
+            (self.apply)(covered, now);
+        }
+    }
+
+    /// As many elements as the chunk has bits for, or `n` if that is less.
+    fn apply_chunk(&mut self, n: usize) -> usize {
+        let n = n.min(self.chunk.len);
+        if let Some(now) = self.take(n).filter(|now| !now.is_empty()) {
+            (self.apply)(Covered::Bits(self.chunk.bits().split_at(n).0), now);
+        }
+        n
     }
 
     /// Applies what the chunk holds.
     fn flush(&mut self) {
-        let Some(buffers) = self.buffers.take() else {
-            return;
-        };
-        let (now, later) = buffers.split_at(self.chunk.len);
-        self.buffers = Some(later);
-        if !now.is_empty() {
-            (self.apply)(Covered::Bits(self.chunk.bits()), now);
-        }
+        self.apply_chunk(CHUNK);
         self.chunk.len = 0;
     }
 
     /// Elements `within` to `within + len - 1` of the block whose bits `mask` begins with.
     fn block(&mut self, mask: BitSlice<'_>, shape: &Broadcast, within: usize, len: usize) {
         let (row_len, each) = (shape.row_len(), shape.each());
-        if each < LONG && row_len < CHUNK / 2 && len >= 2 * CHUNK {
-            return self.repeated_rows(mask, shape, within, len);
-        }
-        let (mut within, end) = (within, within + len);
-        while within < end {
-            let place = within % row_len;
-            let len = (row_len - place).min(end - within);
-            if each >= LONG {
-                self.flush();
-                self.long_runs(mask, each, place, len);
-            } else if each == 1 && row_len >= LONG {
-                self.flush();
-                self.apply(Covered::Bits(mask.split_at(place).1.split_at(len).0), len);
-            } else {
-                self.short_runs(mask, each, place, len);
-            }
-            within += len;
+        if each >= LONG_RUN {
+            self.flush();
+            let row = mask.split_at(row_len / each).0;
+            self.long_runs(row, each, within % row_len, len);
+        } else if each == 1 && (row_len >= LONG_ROW || shape.is_full()) {
+            self.flush();
+            self.long_rows(mask, row_len, within % row_len, len);
+        } else if row_len <= CHUNK / 2 && len >= 2 * CHUNK {
+            self.flush();
+            self.repeated_rows(mask, shape, within % row_len, len);
+        } else {
+            self.short_runs(mask, shape, within % row_len, len);
         }
     }
 
-    /// Elements `place` to `place + len - 1` of a row, where long runs share a bit.
-    fn long_runs(&mut self, mask: BitSlice<'_>, each: usize, place: usize, len: usize) {
-        let (mut place, end) = (place, place + len);
-        while place < end {
-            let run = (each - place % each).min(end - place);
-            let covered = match mask.get(place / each) {
-                Some(true) => Covered::Kept,
-                _ => Covered::Dropped,
-            };
-            self.apply(covered, run);
-            place += run;
-        }
-    }
-
-    /// Elements `place` to `place + len - 1` of a row, by way of the chunk.
-    fn short_runs(&mut self, mask: BitSlice<'_>, each: usize, mut place: usize, mut len: usize) {
+    /// `len` elements from element `place` of a row on, where each bit of `row` decides a long run.
+    fn long_runs(&mut self, row: BitSlice<'_>, each: usize, mut place: usize, mut len: usize) {
         while len > 0 {
-            let n = len.min(CHUNK - self.chunk.len);
-            self.chunk.push_row(mask, each, place, n);
+            let bits = row.split_at(place / each).1;
+            // How many of the next bits, of a word of them, are the same.
+            let word = bits.word(0);
+            let (covered, same) = if word & 1 == 1 {
+                (Covered::Kept, word.trailing_ones())
+            } else {
+                (Covered::Dropped, word.trailing_zeros())
+            };
+            let same = bits.len().min(same as usize);
+            let run = (same * each - place % each).min(len);
+            self.apply(covered, run);
+            len -= run;
+            place = (place + run) % (row.len() * each);
+        }
+    }
+
+    /// `len` elements from element `place` of a row on, where each has a bit of its own.
+    fn long_rows(&mut self, mask: BitSlice<'_>, row_len: usize, mut place: usize, mut len: usize) {
+        while len > 0 {
+            let n = (row_len - place).min(len);
+            self.apply(Covered::Bits(mask.split_at(place).1.split_at(n).0), n);
+            (place, len) = (0, len - n);
+        }
+    }
+
+    /// `len` elements from element `place` of a row on, by way of the chunk.
+    fn short_runs(
+        &mut self,
+        mask: BitSlice<'_>,
+        shape: &Broadcast,
+        mut place: usize,
+        mut len: usize,
+    ) {
+        let row_len = shape.row_len();
+        while len > 0 {
+            let room = CHUNK - self.chunk.len;
+            let n = (row_len - place).min(len).min(room);
+            self.chunk.push_row(mask, shape.each(), place, n);
             (place, len) = (place + n, len - n);
+            if n == row_len {
+                // A whole row: those after it are the same.
+                let same = len.min(room - n);
+                self.chunk.repeat(row_len, same);
+                (place, len) = (same % row_len, len - same);
+            }
             if self.chunk.len == CHUNK {
                 self.flush();
             }
+            if place == row_len {
+                place = 0;
+            }
         }
     }
 
-    /// Elements `within` to `within + len - 1` of a block of many short rows: as many as fit are
-    /// put together once.
-    fn repeated_rows(&mut self, mask: BitSlice<'_>, shape: &Broadcast, within: usize, len: usize) {
-        self.flush();
+    /// `len` elements from element `place` of a row on, where rows are short and many: as many as
+    /// fit are put together once.
+    fn repeated_rows(&mut self, mask: BitSlice<'_>, shape: &Broadcast, place: usize, len: usize) {
         let (row_len, each) = (shape.row_len(), shape.each());
-        let place = within % row_len;
         self.chunk.push_row(mask, each, place, row_len - place);
         self.chunk.push_row(mask, each, 0, place);
-        let rows = CHUNK / row_len * row_len;
-        self.chunk.repeat(rows);
-        let chunk = core::mem::replace(&mut self.chunk, Chunk::new());
+        self.chunk
+            .repeat(row_len, CHUNK / row_len * row_len - row_len);
         let mut left = len;
         while left > 0 {
-            let n = left.min(rows);
-            self.apply(Covered::Bits(chunk.bits().split_at(n).0), n);
-            left -= n;
+            left -= self.apply_chunk(left);
         }
+        self.chunk.len = 0;
     }
 }
 
@@ -215,52 +247,91 @@ impl Chunk {
         self.len += n;
     }
 
-    /// The same bit `n` times.
-    fn push_run(&mut self, keep: bool, mut n: usize) {
-        let word = if keep { u64::MAX } else { 0 };
-        let head = n.min((WORD - self.len % WORD) % WORD);
-        if head > 0 {
-            self.push(word & low_bits(head), head);
-            n -= head;
-        }
-        let (at, whole) = (self.len / WORD, n / WORD);
-        self.words[at..at + whole].fill(word);
-        self.len += whole * WORD;
-        if !n.is_multiple_of(WORD) {
-            self.push(word & low_bits(n % WORD), n % WORD);
-        }
-    }
-
     /// Elements `place` to `place + len - 1` of a row in which `each` elements share a bit.
-    fn push_row(&mut self, mask: BitSlice<'_>, each: usize, mut place: usize, mut len: usize) {
+    fn push_row(&mut self, mask: BitSlice<'_>, each: usize, place: usize, len: usize) {
+        let bits = |from: usize, to: usize| mask.split_at(to).0.split_at(from).1;
         if each == 1 {
-            let bits = mask.split_at(place).1.split_at(len).0;
+            let bits = bits(place, place + len);
             for i in 0..len.div_ceil(WORD) {
                 self.push(bits.word(i), (len - i * WORD).min(WORD));
             }
             return;
         }
-        while len > 0 {
-            let run = (each - place % each).min(len);
-            self.push_run(mask.get(place / each) == Some(true), run);
-            (place, len) = (place + run, len - run);
+        // A part of a run, whole runs, and a part of a run.
+        let end = place + len;
+        let (first, last) = (place.div_ceil(each), end / each);
+        if first > last {
+            return self.push_runs(bits(last, first), len);
+        }
+        if place < first * each {
+            self.push_runs(bits(first - 1, first), first * each - place);
+        }
+        self.push_runs(bits(first, last), each);
+        if last * each < end {
+            self.push_runs(bits(last, last + 1), end - last * each);
         }
     }
 
-    /// Repeats what there is until there are `len` bits.
-    fn repeat(&mut self, len: usize) {
-        // Reads behind by as many whole copies as there are, so that words are soon whole.
-        let period = self.len;
-        while self.len < len {
-            let behind = self.len / period * period;
-            let n = WORD.min(behind).min(len - self.len);
-            let word = BitSlice::of_words(&self.words, self.len - behind, n).word(0);
-            self.push(word, n);
+    /// Each of `bits` as often as `each` says.
+    fn push_runs(&mut self, bits: BitSlice<'_>, each: usize) {
+        let (mut at, mut shift) = (self.len / WORD, self.len % WORD);
+        let mut word = if shift == 0 { 0 } else { self.words[at] };
+        for i in 0..bits.len().div_ceil(WORD) {
+            let mut keep = bits.word(i);
+            for _ in 0..(bits.len() - i * WORD).min(WORD) {
+                let run = (keep & 1).wrapping_neg();
+                keep >>= 1;
+                word |= run << shift;
+                shift += each;
+                if shift >= WORD {
+                    self.words[at] = word;
+                    at += 1;
+                    shift -= WORD;
+                    while shift >= WORD {
+                        self.words[at] = run;
+                        at += 1;
+                        shift -= WORD;
+                    }
+                    word = run;
+                }
+                word &= !(u64::MAX << shift);
+            }
+        }
+        if shift > 0 {
+            self.words[at] = word;
+        }
+        self.len += bits.len() * each;
+    }
+
+    /// The last `period` bits again and again, `n` bits in all.
+    fn repeat(&mut self, period: usize, n: usize) {
+        let (begin, end) = (self.len - period, self.len + n);
+        while self.len < end {
+            // As many whole periods back as there are: the further, the more at a time.
+            let behind = (self.len - begin) / period * period;
+            let from = self.len - behind;
+            if !self.len.is_multiple_of(WORD) || behind < WORD {
+                let to_word = WORD - self.len % WORD;
+                let n = to_word.min(behind).min(end - self.len);
+                self.push(BitSlice::of_words(&self.words, from, n).word(0), n);
+                continue;
+            }
+            let at = self.len / WORD;
+            let count = (behind / WORD).min(end.div_ceil(WORD) - at);
+            let (done, rest) = self.words.split_at_mut(at);
+            let (source, shift) = (&done[from / WORD..], from % WORD);
+            if shift == 0 {
+                rest[..count].copy_from_slice(&source[..count]);
+            } else {
+                let pairs = source.iter().zip(&source[1..]);
+                for (word, (low, high)) in rest[..count].iter_mut().zip(pairs) {
+                    *word = low >> shift | high << (WORD - shift);
+                }
+            }
+            self.len = end.min((at + count) * WORD);
+        }
+        if !end.is_multiple_of(WORD) {
+            self.words[end / WORD] &= !(u64::MAX << (end % WORD));
         }
     }
-}
-
-/// The lowest `n` of 64 bits, for `n` from 1 to 64.
-fn low_bits(n: usize) -> u64 {
-    u64::MAX >> (WORD - n)
 }
