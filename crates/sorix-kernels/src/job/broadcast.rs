@@ -10,8 +10,8 @@ use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
 use crate::mask::{BitSlice, WORD};
 
-/// Elements whose bits are put together at a time, at most: 1 KiB of them.
-const CHUNK: usize = 8 * 1024;
+/// Elements whose bits are put together at a time, at most: 2 KiB of them.
+const CHUNK: usize = 16 * 1024;
 
 /// Elements that share a bit, from which on they are worth a call of their own: those with equal bits
 /// go together, so that calls are fewer than bits.
