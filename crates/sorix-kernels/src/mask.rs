@@ -639,7 +639,7 @@ impl<'a> BitSliceMut<'a> {
 ///
 /// In debug builds, when `n` is 0 or above 64.
 #[inline]
-fn low_bits(n: usize) -> u64 {
+pub(crate) fn low_bits(n: usize) -> u64 {
     debug_assert!((1..=WORD).contains(&n), "{n} bits of a word");
     u64::MAX >> (WORD - n)
 }
