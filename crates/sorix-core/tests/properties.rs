@@ -136,6 +136,27 @@ proptest! {
     }
 
     #[test]
+    fn broadcasting_is_that_of_ndarray((left, right) in broadcasting_shapes(), salt in any::<u64>()) {
+        let (x, y) = (elements(&left, Real, salt), elements(&right, Positive, !salt));
+        let (a, b) = (x.to_ndarray::<f64>().unwrap(), y.to_ndarray::<f64>().unwrap());
+        prop_assert_eq!(x.add(&y).unwrap().to_ndarray::<f64>().unwrap(), &a + &b);
+        prop_assert_eq!(x.sub(&y).unwrap().to_ndarray::<f64>().unwrap(), &a - &b);
+        prop_assert_eq!(x.mul(&y).unwrap().to_ndarray::<f64>().unwrap(), &a * &b);
+        prop_assert_eq!(x.div(&y).unwrap().to_ndarray::<f64>().unwrap(), &a / &b);
+    }
+
+    /// Where ndarray finds no common shape there is an error, and an error only there.
+    #[test]
+    fn shapes_that_do_not_broadcast_are_errors(
+        left in prop::collection::vec(0_usize..4, 0..4),
+        right in prop::collection::vec(0_usize..4, 0..4),
+    ) {
+        let (x, y) = (elements(&left, Real, 1), elements(&right, Real, 2));
+        let fits = left.iter().rev().zip(right.iter().rev()).all(|(&l, &r)| l == r || l == 1 || r == 1);
+        prop_assert_eq!(x.add(&y).is_ok(), fits);
+    }
+
+    #[test]
     fn gradients_of_operations_of_two_tensors(
         (left, right) in broadcasting_shapes(),
         salt in any::<u64>(),

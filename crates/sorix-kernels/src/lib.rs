@@ -85,5 +85,9 @@ pub use error::{
 };
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};
+// Not for users: sorix-core's loops are shared out by the same measure.
+#[cfg(feature = "parallel")]
+#[doc(hidden)]
+pub use parallel::threads_pay;
 pub use rate::{DropRate, KeepThreshold};
 pub use region::MaskRegion;

@@ -20,19 +20,10 @@ impl<J> Split for J {}
 /// `bytes` is the memory that the job reads and writes; below a threshold no thread is woken.
 #[cfg(feature = "parallel")]
 pub(crate) fn run<J: Split>(job: J, bytes: usize, kernel: &(impl Fn(J) + Sync)) {
-    let min_bytes = match rayon::current_thread_index() {
-        Some(_) => MIN_BYTES_INSIDE,
-        None => MIN_BYTES_OUTSIDE,
-    };
-    // The number of threads is asked for last: it starts them, which a small job has no use for.
-    let threads = match bytes {
-        small if small < min_bytes => 1,
-        _ => rayon::current_num_threads(),
-    };
-    if threads == 1 {
+    if !threads_pay(bytes) {
         return kernel(job);
     }
-    let parts = (bytes / MIN_BYTES_OF_PART).min(PARTS_PER_THREAD * threads);
+    let parts = (bytes / MIN_BYTES_OF_PART).min(PARTS_PER_THREAD * rayon::current_num_threads());
     // Not `join`: called from outside the pool, that would put this thread to sleep and all of the
     // pool to work, one thread more than there are cores to change places with.
     rayon::in_place_scope(|scope| {
@@ -52,6 +43,19 @@ pub(crate) fn run<J: Split>(job: J, bytes: usize, kernel: &(impl Fn(J) + Sync)) 
 #[cfg(not(feature = "parallel"))]
 pub(crate) fn run<J: Split>(job: J, _bytes: usize, kernel: &(impl Fn(J) + Sync)) {
     kernel(job);
+}
+
+/// Whether a job that reads and writes so many bytes, at the speed of a memory copy, is long enough
+/// to wake the threads of the current rayon pool for.
+#[cfg(feature = "parallel")]
+#[must_use]
+pub fn threads_pay(bytes: usize) -> bool {
+    let min_bytes = match rayon::current_thread_index() {
+        Some(_) => MIN_BYTES_INSIDE,
+        None => MIN_BYTES_OUTSIDE,
+    };
+    // The number of threads is asked for last: it starts them, which a small job has no use for.
+    bytes >= min_bytes && rayon::current_num_threads() > 1
 }
 
 /// Bytes read and written from which on a job called from a thread of the pool is cut.

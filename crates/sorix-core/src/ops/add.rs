@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::Result;
-use crate::ops::elementwise;
+use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -22,7 +22,7 @@ impl Tensor {
     pub fn add(&self, other: &Self) -> Result<Self> {
         let op = "add";
         let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, |x, y| x + y))?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x + y))?;
         Ok(record(output, &[self, other], || AddBackward {
             left: self.shape_if_needed(),
             right: other.shape_if_needed(),
@@ -44,7 +44,7 @@ impl Tensor {
         let op = "add_scalar";
         let output = dispatch!(self.dtype(), T => {
             let number = <T as Scalar>::Acc::nearest(number);
-            elementwise::map::<T>(op, self, |x| x + number)
+            elementwise::map::<T>(op, self, Cost::Move, |x| x + number)
         })?;
         Ok(record(output, &[self], || AddScalarBackward))
     }

@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::Result;
-use crate::ops::elementwise;
+use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -23,7 +23,7 @@ impl Tensor {
     pub fn div(&self, other: &Self) -> Result<Self> {
         let op = "div";
         let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, |x, y| x / y))?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x / y))?;
         Ok(record(output, &[self, other], || DivBackward {
             dividend: self.shape_if_needed(),
             divisor: other.shape_if_needed().map(|shape| Divisor {
@@ -49,7 +49,7 @@ impl Tensor {
         let op = "div_scalar";
         let output = dispatch!(self.dtype(), T => {
             let number = <T as Scalar>::Acc::nearest(number);
-            elementwise::map::<T>(op, self, |x| x / number)
+            elementwise::map::<T>(op, self, Cost::Move, |x| x / number)
         })?;
         Ok(record(output, &[self], || DivScalarBackward { number }))
     }

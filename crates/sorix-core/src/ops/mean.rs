@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::Result;
-use crate::ops::elementwise;
+use crate::ops::elementwise::{self, Cost};
 use crate::ops::reduce::reduce;
 use crate::ops::sum::Reduced;
 use crate::shape::resolve_axes;
@@ -92,7 +92,7 @@ impl Function for MeanBackward {
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let grad = dispatch!(grad.dtype(), T => {
             let count = <T as Scalar>::Acc::nearest(self.count);
-            elementwise::map::<T>(self.name(), &grad, |grad| grad / count)
+            elementwise::map::<T>(self.name(), &grad, Cost::Move, |grad| grad / count)
         })?;
         Ok(vec![Some(self.input.spread(self.name(), &grad)?)])
     }

@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
 use crate::error::Result;
-use crate::ops::elementwise;
+use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -19,7 +19,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn neg(&self) -> Result<Self> {
-        let output = dispatch!(self.dtype(), T => elementwise::map::<T>("neg", self, |x| -x))?;
+        let output =
+            dispatch!(self.dtype(), T => elementwise::map::<T>("neg", self, Cost::Move, |x| -x))?;
         Ok(record(output, &[self], || NegBackward))
     }
 }

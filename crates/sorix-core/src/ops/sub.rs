@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
 use crate::error::Result;
-use crate::ops::elementwise;
+use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -22,7 +22,7 @@ impl Tensor {
     pub fn sub(&self, other: &Self) -> Result<Self> {
         let op = "sub";
         let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, |x, y| x - y))?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x - y))?;
         Ok(record(output, &[self, other], || SubBackward {
             left: self.shape_if_needed(),
             right: other.shape_if_needed(),

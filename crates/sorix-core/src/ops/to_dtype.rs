@@ -26,7 +26,11 @@ impl Tensor {
             return Ok(self.clone());
         }
         let output = dispatch!(from, T => dispatch!(dtype, U => {
-            elementwise::convert("to_dtype", self, |x: T| U::nearest(x.to_f64()))
+            elementwise::convert("to_dtype", self, |x: T| match from {
+                DType::F64 => U::nearest(x.to_f64()),
+                // What f32 holds needs no care to be rounded once.
+                _ => U::from_acc(<U as Scalar>::Acc::nearest(x.to_f64())),
+            })
         }))?;
         Ok(record(output, &[self], || ToDTypeBackward { from }))
     }

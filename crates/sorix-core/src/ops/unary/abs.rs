@@ -1,6 +1,6 @@
 //! The absolute value.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,6 +28,8 @@ impl Unary for Abs {
     const OP: &'static str = "abs";
     const BACKWARD: &'static str = "AbsBackward";
     const SAVED: Saved = Saved::Input;
+    const COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.abs()

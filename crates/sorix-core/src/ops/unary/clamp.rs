@@ -1,6 +1,6 @@
 //! Values kept within bounds.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -48,6 +48,8 @@ impl Unary for Clamp {
     const OP: &'static str = "clamp";
     const BACKWARD: &'static str = "ClampBackward";
     const SAVED: Saved = Saved::Input;
+    const COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         let (min, max) = (A::nearest(self.min), A::nearest(self.max));

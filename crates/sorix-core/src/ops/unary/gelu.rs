@@ -2,7 +2,7 @@
 
 use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -67,6 +67,8 @@ impl Unary for Gelu {
     const OP: &'static str = "gelu";
     const BACKWARD: &'static str = "GeluBackward";
     const SAVED: Saved = Saved::Input;
+    const COST: Cost = Cost::Function;
+    const GRADIENT_COST: Cost = Cost::Function;
 
     fn value<A: Real>(&self, x: A) -> A {
         x * normal_cdf(x)
@@ -95,6 +97,8 @@ impl Unary for GeluTanh {
     const OP: &'static str = "gelu_tanh";
     const BACKWARD: &'static str = "GeluTanhBackward";
     const SAVED: Saved = Saved::Input;
+    const COST: Cost = Cost::Function;
+    const GRADIENT_COST: Cost = Cost::Function;
 
     fn value<A: Real>(&self, x: A) -> A {
         A::nearest(0.5) * x * (A::one() + Self::tanh(x))

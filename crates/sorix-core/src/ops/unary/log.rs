@@ -1,6 +1,6 @@
 //! The natural logarithm.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,6 +28,8 @@ impl Unary for Log {
     const OP: &'static str = "log";
     const BACKWARD: &'static str = "LogBackward";
     const SAVED: Saved = Saved::Input;
+    const COST: Cost = Cost::Function;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.ln()

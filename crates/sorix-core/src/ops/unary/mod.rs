@@ -21,7 +21,7 @@ use num_traits::Float;
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::Result;
-use crate::ops::elementwise;
+use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
 /// A type that is computed in: f32 or f64.
@@ -41,6 +41,12 @@ trait Unary: Debug + Send + Sync + 'static {
     /// saves it too, as its input.
     const SAVED: Saved;
 
+    /// What the function costs.
+    const COST: Cost;
+
+    /// What the gradient costs.
+    const GRADIENT_COST: Cost;
+
     /// The function.
     fn value<A: Real>(&self, x: A) -> A;
 
@@ -55,7 +61,8 @@ enum Saved {
 }
 
 fn apply<U: Unary>(x: &Tensor, unary: U) -> Result<Tensor> {
-    let output = dispatch!(x.dtype(), T => elementwise::map::<T>(U::OP, x, |x| unary.value(x)))?;
+    let output =
+        dispatch!(x.dtype(), T => elementwise::map::<T>(U::OP, x, U::COST, |x| unary.value(x)))?;
     let saved = SavedTensor::new(match U::SAVED {
         Saved::Input => x,
         Saved::Output => &output,
@@ -77,7 +84,7 @@ impl<U: Unary> Function for UnaryBackward<U> {
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let saved = self.saved.get(self)?;
         let gradient = dispatch!(grad.dtype(), T => {
-            elementwise::zip::<T>(self.name(), saved, &grad, |saved, grad| {
+            elementwise::zip::<T>(self.name(), saved, &grad, U::GRADIENT_COST, |saved, grad| {
                 self.unary.gradient(saved, grad)
             })
         })?;

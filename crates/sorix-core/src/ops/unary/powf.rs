@@ -1,6 +1,6 @@
 //! A power with one exponent for all elements.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -34,6 +34,8 @@ impl Unary for Powf {
     const OP: &'static str = "powf";
     const BACKWARD: &'static str = "PowfBackward";
     const SAVED: Saved = Saved::Input;
+    const COST: Cost = Cost::Function;
+    const GRADIENT_COST: Cost = Cost::Function;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.powf(A::nearest(self.exponent))

@@ -1,6 +1,6 @@
 //! The rectifier.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -29,6 +29,8 @@ impl Unary for Relu {
     const OP: &'static str = "relu";
     const BACKWARD: &'static str = "ReluBackward";
     const SAVED: Saved = Saved::Output;
+    const COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         if x <= A::zero() { A::zero() } else { x }

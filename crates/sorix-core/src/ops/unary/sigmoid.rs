@@ -1,6 +1,6 @@
 //! The logistic function.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,6 +28,8 @@ impl Unary for Sigmoid {
     const OP: &'static str = "sigmoid";
     const BACKWARD: &'static str = "SigmoidBackward";
     const SAVED: Saved = Saved::Output;
+    const COST: Cost = Cost::Function;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         // Where exp overflows, the quotient is the 0 that it should be.

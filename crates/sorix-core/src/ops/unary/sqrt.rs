@@ -1,6 +1,6 @@
 //! The square root.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,6 +28,8 @@ impl Unary for Sqrt {
     const OP: &'static str = "sqrt";
     const BACKWARD: &'static str = "SqrtBackward";
     const SAVED: Saved = Saved::Output;
+    const COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.sqrt()

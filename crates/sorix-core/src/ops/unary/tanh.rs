@@ -1,6 +1,6 @@
 //! The hyperbolic tangent.
 
-use super::{Real, Saved, Unary, apply};
+use super::{Cost, Real, Saved, Unary, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,6 +28,8 @@ impl Unary for Tanh {
     const OP: &'static str = "tanh";
     const BACKWARD: &'static str = "TanhBackward";
     const SAVED: Saved = Saved::Output;
+    const COST: Cost = Cost::Function;
+    const GRADIENT_COST: Cost = Cost::Move;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.tanh()

@@ -1,0 +1,64 @@
+//! The number of threads does not show in a result.
+#![cfg(feature = "parallel")]
+
+mod common;
+
+use common::random;
+use sorix_core::{DType, Result, Tensor};
+
+#[test]
+fn elementwise_loops_agree_for_any_number_of_threads() {
+    type Op = fn(&Tensor, &Tensor) -> Result<Tensor>;
+    let ops: [(&str, Op); 5] = [
+        ("exp", |x, _| x.exp()),
+        ("gelu", |x, _| x.gelu()),
+        ("add", Tensor::add),
+        ("add a row", |x, y| x.add(&y.slice(0, 3..4)?)),
+        ("add a transposed", |x, y| {
+            x.transpose(0, 1)?.add(&y.transpose(0, 1)?)
+        }),
+    ];
+    // 277 Ki elements: 3.2 MiB to read and write, more than the 2 MiB that are shared out.
+    let x = random(&[301, 307], 1).to_dtype(DType::F32).unwrap();
+    let x = Tensor::concat(&[&x, &x, &x], 0).unwrap();
+    let y = x.mul_scalar(0.37).unwrap();
+    for (name, op) in ops {
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let bits = |x: f32| x.to_bits();
+            let result = pool.install(|| op(&x, &y).unwrap().to_vec::<f32>().unwrap());
+            result.into_iter().map(bits).collect::<Vec<_>>()
+        };
+        let one = on(1);
+        assert!(
+            [2, 7].map(on).iter().all(|several| *several == one),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn gradients_agree_for_any_number_of_threads() {
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let x = random(&[101, 103], 1).requires_grad(true);
+            x.gelu()
+                .unwrap()
+                .mul(&x)
+                .unwrap()
+                .sum()
+                .unwrap()
+                .backward()
+                .unwrap();
+            x.grad().unwrap().to_vec::<f64>().unwrap()
+        })
+    };
+    assert_eq!(on(1), on(3));
+}
