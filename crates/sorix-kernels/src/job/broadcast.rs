@@ -8,7 +8,7 @@
 
 use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
-use crate::mask::{BitSlice, WORD, low_bits};
+use crate::mask::{BitSlice, WORD};
 
 /// Elements whose bits are put together at a time, at most: 2 KiB of them.
 const CHUNK: usize = 16 * 1024;
