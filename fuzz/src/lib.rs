@@ -14,6 +14,9 @@ pub mod json;
 pub mod kernels;
 mod model;
 pub mod modules;
+pub mod npy;
+mod patches;
+pub mod safetensors;
 pub mod windows;
 
 /// A target: its name, and what it does with an input.
@@ -27,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("json", json::run),
     ("kernels", kernels::run),
     ("modules", modules::run),
+    ("npy", npy::run),
+    ("safetensors", safetensors::run),
     ("windows", windows::run),
 ];
 
