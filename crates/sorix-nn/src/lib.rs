@@ -54,7 +54,8 @@ mod sequential;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,
+    Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,
+    WeightDropout,
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};

@@ -45,3 +45,8 @@ pub use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
+
+/// The examples of the page on the dropout family run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/dropout-family.md")]
+pub struct DropoutFamily;

@@ -13,6 +13,8 @@
 //! | [`DropBlock2d`] | squares of an image |
 //! | [`AlphaDropout`], [`FeatureAlphaDropout`] | elements or channels, keeping mean and variance |
 //! | [`GaussianDropout`] | nothing: noise on each element |
+//! | [`WeightDropout`] | weights of a [`Linear`](crate::Linear) |
+//! | [`EmbeddingDropout`] | rows of an [`Embedding`](crate::Embedding) |
 //!
 //! A form of one's own makes a layer of one's own:
 //!
@@ -47,11 +49,13 @@ mod channels;
 mod drop_block;
 mod drop_path;
 mod elements;
+mod embedding;
 mod gaussian;
 mod locked;
 mod noise_shape;
 mod replay;
 mod shard;
+mod weight;
 
 use core::fmt::Debug;
 use std::sync::Arc;
@@ -63,10 +67,12 @@ pub use channels::{Channels, Dropout1d, Dropout2d, Dropout3d};
 pub use drop_block::{Blocks, DropBlock2d};
 pub use drop_path::{DropPath, Paths};
 pub use elements::{Dropout, Elements};
+pub use embedding::{EmbeddingDropout, Rows};
 pub use gaussian::{Gaussian, GaussianDropout};
 pub use locked::{Locked, LockedDropout};
 pub use noise_shape::{BroadcastDropout, NoiseShape};
 pub use shard::Shard;
+pub use weight::WeightDropout;
 
 use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
