@@ -10,6 +10,7 @@
 pub mod case;
 pub mod html;
 pub mod kernel;
+pub mod layers;
 pub mod machine;
 pub mod peers;
 pub mod report;

@@ -10,10 +10,11 @@ use anyhow::{Result, bail, ensure};
 use clap::{Parser, value_parser};
 use sorix_benches::case::{Case, Dtype, Op, Shape, selected};
 use sorix_benches::html;
+use sorix_benches::layers::Layer;
 use sorix_benches::machine::{Machine, cores, memory_budget};
 use sorix_benches::peers::{self, Peer};
 use sorix_benches::report::{Report, check_writable, write};
-use sorix_benches::runner::{PeerCase, Plan};
+use sorix_benches::runner::{LayerCase, PeerCase, Plan};
 use sorix_benches::sample::Sampling;
 use sorix_kernels::{Backend, dispatch};
 
@@ -92,6 +93,7 @@ fn run(args: &Args) -> Result<()> {
     };
     let mut plan = Plan {
         cases: Case::all(&backends, &threads, filter),
+        layers: layer_cases(&backends, &threads, filter)?,
         peers: peer_cases(&peers, &threads, filter),
         sampling: if args.quick {
             Sampling::QUICK
@@ -100,7 +102,7 @@ fn run(args: &Args) -> Result<()> {
         },
         memory: memory_budget(),
     };
-    if let (Some(filter), 0) = (filter, plan.cases.len() + plan.peers.len()) {
+    if let (Some(filter), true) = (filter, plan.is_empty()) {
         let example = Case::all(&backends, &threads, None);
         let example = example.first().map_or_else(String::new, Case::id);
         bail!("no row has {filter:?} in its id; an id is like {example:?}");
@@ -118,7 +120,7 @@ fn run(args: &Args) -> Result<()> {
     let machine = Machine::here(args.quick);
     eprintln!(
         "{} rows on {} with {} threads at once: {}",
-        plan.cases.len() + plan.peers.len(),
+        plan.len(),
         machine.cpu,
         machine.cores,
         backends
@@ -179,6 +181,29 @@ fn threads(asked: &[u16]) -> Vec<usize> {
     threads.sort_unstable();
     threads.dedup();
     threads
+}
+
+/// The layers, where the active backend is one of those to measure.
+fn layer_cases(
+    backends: &[&'static dyn Backend],
+    threads: &[usize],
+    filter: Option<&str>,
+) -> Result<Vec<LayerCase>> {
+    let backend = dispatch::active()?.name();
+    if backends.iter().all(|other| other.name() != backend) {
+        return Ok(Vec::new());
+    }
+    let selected = |layer: &Layer| filter.is_none_or(|filter| layer.id(backend).contains(filter));
+    let layers = Layer::ALL.into_iter().filter(selected);
+    Ok(layers
+        .flat_map(|layer| {
+            threads.iter().map(move |&threads| LayerCase {
+                layer,
+                backend,
+                threads,
+            })
+        })
+        .collect())
 }
 
 fn peer_cases<'p>(

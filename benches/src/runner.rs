@@ -12,6 +12,7 @@ use sorix_kernels::{BitMask, DropRate};
 
 use crate::case::{Case, Dtype, Op, Shape};
 use crate::kernel::{call, check_case, engine};
+use crate::layers::Layer;
 use crate::peers::{Peer, Setting};
 use crate::report::Row;
 use crate::sample::{Measured, Sampling, in_turn};
@@ -31,11 +32,24 @@ pub struct PeerCase<'p> {
     pub p: f64,
 }
 
+/// A layer of the dropout family.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerCase {
+    /// The layer.
+    pub layer: Layer,
+    /// The backend, which is the active one.
+    pub backend: &'static str,
+    /// The number of threads.
+    pub threads: usize,
+}
+
 /// What a run measures, and how.
 #[derive(Debug)]
 pub struct Plan<'p> {
     /// The rows of sorix.
     pub cases: Vec<Case>,
+    /// The rows of layers.
+    pub layers: Vec<LayerCase>,
     /// The rows of other libraries.
     pub peers: Vec<PeerCase<'p>>,
     /// How long each row is sampled.
@@ -72,6 +86,11 @@ impl Plan<'_> {
                 format!("{} elements of {}", case.shape.size(), case.dtype.name()),
             )
         });
+        self.layers.retain(|case| {
+            // Those that keep noise need the most.
+            let bytes = (case.layer.elements() * Dtype::F32.size() * 9) as u64;
+            keep(bytes, case.layer.id(case.backend))
+        });
         self.peers.retain(|case| {
             let bytes = tensor(Dtype::F32, case.shape) * (2 + case.peer.temporaries());
             keep(
@@ -86,6 +105,18 @@ impl Plan<'_> {
         left_out
     }
 
+    /// The number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cases.len() + self.layers.len() + self.peers.len()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Measures all rows.
     ///
     /// # Errors
@@ -96,6 +127,11 @@ impl Plan<'_> {
             .cases
             .iter()
             .map(|case| case.shape.elements() * case.dtype.size())
+            .chain(
+                self.layers
+                    .iter()
+                    .map(|case| case.layer.elements() * Dtype::F32.size()),
+            )
             .chain(
                 self.peers
                     .iter()
@@ -109,11 +145,30 @@ impl Plan<'_> {
             pools: HashMap::new(),
             checked: Vec::new(),
         };
-        let progress = progress_bar(self.cases.len() + self.peers.len())?;
-        let mut rows = Vec::with_capacity(self.cases.len() + self.peers.len());
+        let progress = progress_bar(self.len())?;
+        let mut rows = Vec::with_capacity(self.len());
         for case in &self.cases {
             progress.set_message(format!("{} p={} x{}", case.id(), case.p, case.threads));
             rows.push(bench.measure(case)?);
+            progress.inc(1);
+        }
+        for case in &self.layers {
+            let &LayerCase {
+                layer,
+                backend,
+                threads,
+            } = case;
+            progress.set_message(format!("{} x{threads}", layer.id(backend)));
+            let (module, x) = (layer.make)(Layer::P)?;
+            rows.push(bench.measure_module(&Subject {
+                op: layer.name,
+                module: &*module,
+                x,
+                elements: layer.elements(),
+                backend,
+                threads,
+                p: Layer::P,
+            })?);
             progress.inc(1);
         }
         for case in &self.peers {
@@ -139,6 +194,18 @@ fn progress_bar(rows: usize) -> Result<ProgressBar> {
     Ok(ProgressBar::new(rows as u64).with_style(style.progress_chars("=> ")))
 }
 
+/// A module to measure, and the input it is measured on.
+struct Subject<'a> {
+    op: &'a str,
+    module: &'a dyn Module,
+    x: Tensor,
+    /// What is dropped from, and what a copy of is the unit.
+    elements: usize,
+    backend: &'a str,
+    threads: usize,
+    p: f64,
+}
+
 /// What the rows of a run share.
 struct Bench {
     sampling: Sampling,
@@ -151,7 +218,18 @@ struct Bench {
 impl Bench {
     fn measure(&mut self, case: &Case) -> Result<Row> {
         if case.op == Op::TensorForwardBackward {
-            return self.measure_tensor(case);
+            let dropout = Dropout::new(case.p)?.generator(Generator::new(42));
+            let (input, _) = self.tensors.of::<f32>(case.shape.elements());
+            let x = Tensor::from_slice(input, case.shape.0)?;
+            return self.measure_module(&Subject {
+                op: case.op.name(),
+                module: &dropout,
+                x,
+                elements: case.shape.elements(),
+                backend: case.backend.name(),
+                threads: case.threads,
+                p: case.p,
+            });
         }
         with_dtype!(case.dtype, T => self.measure_typed::<T>(case))
     }
@@ -201,7 +279,7 @@ impl Bench {
             failed.map_or(Ok(measured), |error| Err(error.into()))
         })?;
         Ok(row(
-            case.op,
+            case.op.name(),
             case.dtype,
             case.backend.name(),
             case.threads,
@@ -211,17 +289,26 @@ impl Bench {
         ))
     }
 
-    /// The `Dropout` module on a tensor, forward and backward.
-    fn measure_tensor(&mut self, case: &Case) -> Result<Row> {
-        let pool = pool(&mut self.pools, case.threads)?;
-        let elements = case.shape.elements();
+    /// A module on a tensor of f32, forward and backward.
+    fn measure_module(&mut self, subject: &Subject<'_>) -> Result<Row> {
+        let &Subject {
+            op,
+            module,
+            ref x,
+            elements,
+            backend,
+            threads,
+            p,
+        } = subject;
+        let pool = pool(&mut self.pools, threads)?;
         let (input, output) = self.tensors.of::<f32>(elements);
-        let dropout = Dropout::new(case.p)?.generator(Generator::new(42));
-        let gradient = Tensor::from_slice(input, case.shape.0)?;
-        let x = Tensor::from_slice(input, case.shape.0)?.requires_grad(true);
+        let x = x.requires_grad(true);
+        let gradient = Tensor::ones(module.forward(&x)?.shape(), x.dtype())?;
+        let mut leaves = module.parameters();
+        leaves.push(x.clone());
         let step = || -> Result<()> {
-            x.zero_grad();
-            Ok(dropout.forward(&x)?.backward_with(&gradient)?)
+            leaves.iter().for_each(Tensor::zero_grad);
+            Ok(module.forward(&x)?.backward_with(&gradient)?)
         };
         let measured = pool.install(|| -> Result<Measured> {
             // The first step takes new memory from the system, which would use up the time to
@@ -232,19 +319,11 @@ impl Bench {
                 self.sampling,
                 output,
                 |_| failed = step().err().or(failed.take()),
-                |output| copy(input, output, case.threads),
+                |output| copy(input, output, threads),
             );
             failed.map_or(Ok(measured), Err)
         })?;
-        Ok(row(
-            case.op,
-            case.dtype,
-            case.backend.name(),
-            case.threads,
-            elements,
-            case.p,
-            measured,
-        ))
+        Ok(row(op, Dtype::F32, backend, threads, elements, p, measured))
     }
 
     fn measure_peer(&mut self, case: &PeerCase<'_>) -> Result<Row> {
@@ -268,7 +347,7 @@ impl Bench {
         let measured = pool.install(|| peer.measure(setting))?;
         let backend = format!("peer:{}", peer.name());
         Ok(row(
-            Op::Forward,
+            Op::Forward.name(),
             Dtype::F32,
             &backend,
             threads,
@@ -292,7 +371,7 @@ fn pool(pools: &mut HashMap<usize, ThreadPool>, threads: usize) -> Result<&Threa
 }
 
 fn row(
-    op: Op,
+    op: &str,
     dtype: Dtype,
     backend: &str,
     threads: usize,
@@ -302,7 +381,7 @@ fn row(
 ) -> Row {
     let per_element = 1e9 / elements as f64;
     Row {
-        op: op.name().into(),
+        op: op.into(),
         dtype: dtype.name().into(),
         backend: backend.into(),
         threads,
