@@ -140,6 +140,39 @@ fn one_model_serves_many_requests_at_once() {
     assert_eq!(generator.state().offset, 0);
 }
 
+/// While a sample waits, the worker of a pool runs another task of that pool; samples must run where
+/// that is no pass which should drop nothing.
+#[cfg(feature = "parallel")]
+#[test]
+fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Lets the pool it runs on run something else.
+    #[derive(Debug)]
+    struct Waits;
+    impl Module for Waits {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            rayon::yield_now();
+            Ok(x.clone())
+        }
+    }
+    let model = Sequential::new()
+        .with(Waits)
+        .with(Dropout::new(0.5).unwrap());
+    let x = tensor([1.0; 64]);
+    let expected = values(&monte_carlo(3, 0, || model.forward(&x)).unwrap());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let in_scope = AtomicBool::new(true);
+    pool.unwrap().install(|| {
+        rayon::scope(|scope| {
+            scope.spawn(|_| in_scope.store(is_monte_carlo(), Ordering::Relaxed));
+            let samples = mc_samples(&model, &x, 1, 3).unwrap();
+            assert_eq!(values(&samples.samples()[0]), expected);
+        });
+    });
+    assert!(!in_scope.into_inner());
+}
+
 #[test]
 fn mean_and_variance() {
     /// Gives 1, 2, 3 … times its input, whatever the thread.
