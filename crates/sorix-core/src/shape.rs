@@ -105,13 +105,14 @@ impl Layout {
 
     /// Every `step`th of the elements of an axis, `length` of them, from `start` on.
     pub(crate) fn sliced(mut self, axis: usize, start: usize, step: usize, length: usize) -> Self {
-        if length > 0 {
-            self.offset += start * self.strides[axis];
-        }
-        if length > 1 {
-            self.strides[axis] *= step;
-        }
         self.shape[axis] = length;
+        // Without elements there is no place to move to: the storage may have none either.
+        if self.numel() > 0 {
+            self.offset += start * self.strides[axis];
+            if length > 1 {
+                self.strides[axis] *= step;
+            }
+        }
         self
     }
 

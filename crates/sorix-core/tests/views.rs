@@ -270,3 +270,18 @@ fn errors_say_what_was_wrong() {
         Err(Error::TooLarge { op: "concat", .. })
     ));
 }
+
+/// Their strides point beyond a storage that has no elements.
+#[test]
+fn slices_of_tensors_without_elements_are_empty() {
+    for (shape, axis, sliced) in [([0, 4], 1, [0, 2]), ([4, 0], 0, [2, 0])] {
+        let x = Tensor::zeros(shape, DType::F64)
+            .unwrap()
+            .requires_grad(true);
+        let y = x.slice(axis, 2..).unwrap();
+        assert_eq!((y.shape(), values(&y).len()), (&sliced[..], 0));
+        y.add(&y).unwrap().sum().unwrap().backward().unwrap();
+        assert_eq!(x.grad().unwrap().shape(), shape);
+        no_grad(|| y.assign(&y.detach())).unwrap();
+    }
+}
