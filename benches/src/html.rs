@@ -314,6 +314,7 @@ mod tests {
                 row("avx2", 1 << 20, 0.9),
                 row("peer:candle", 1 << 16, 116.0),
             ],
+            steps: Vec::new(),
         }
     }
 

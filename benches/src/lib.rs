@@ -16,4 +16,5 @@ pub mod peers;
 pub mod report;
 pub mod runner;
 pub mod sample;
+pub mod step;
 pub mod tensors;

@@ -16,6 +16,7 @@ use sorix_benches::peers::{self, Peer};
 use sorix_benches::report::{Report, check_writable, write};
 use sorix_benches::runner::{LayerCase, PeerCase, Plan};
 use sorix_benches::sample::Sampling;
+use sorix_benches::step;
 use sorix_kernels::{Backend, dispatch};
 
 /// Measures the kernels on activation tensors, as ratios to a memory copy sampled in turn.
@@ -43,7 +44,7 @@ struct Args {
     threads: Vec<u16>,
 
     /// Measure only the rows whose id `op/dtype/backend/size` contains this, for instance
-    /// `forward/f32`, `avx2/1Mi` or `8x128x768`.
+    /// `forward/f32`, `avx2/1Mi` or `8x128x768`; `step` for the training steps.
     #[arg(long, value_name = "SUBSTRING")]
     filter: Option<String>,
 
@@ -102,7 +103,13 @@ fn run(args: &Args) -> Result<()> {
         },
         memory: memory_budget(),
     };
-    if let (Some(filter), true) = (filter, plan.is_empty()) {
+    let steps = step::selected(filter);
+    let step_peers = if steps && args.peers {
+        peers::training_steps()?
+    } else {
+        Vec::new()
+    };
+    if let (Some(filter), true) = (filter, plan.is_empty() && !steps) {
         let example = Case::all(&backends, &threads, None);
         let example = example.first().map_or_else(String::new, Case::id);
         bail!("no row has {filter:?} in its id; an id is like {example:?}");
@@ -132,12 +139,22 @@ fn run(args: &Args) -> Result<()> {
     let report = Report {
         machine,
         rows: plan.run()?,
+        steps: if steps {
+            step::run(plan.sampling, &threads, &step_peers)?
+        } else {
+            Vec::new()
+        },
     };
 
-    println!("{}", report.table());
-    println!(
-        "Ratio to a copy of the same bytes by the same threads: 1.00 is a copy, less is faster."
-    );
+    if !report.rows.is_empty() {
+        println!("{}", report.table());
+        println!(
+            "Ratio to a copy of the same bytes by the same threads: 1.00 is a copy, less is faster."
+        );
+    }
+    if steps {
+        println!("{}", step::table(&report.steps));
+    }
     if let Some(path) = &args.json {
         write(path, &report.json()?)?;
         println!("wrote {}", path.display());
@@ -148,7 +165,7 @@ fn run(args: &Args) -> Result<()> {
     }
     println!(
         "{} rows in {:.1} s",
-        report.rows.len(),
+        report.rows.len() + report.steps.len(),
         start.elapsed().as_secs_f64()
     );
     Ok(())

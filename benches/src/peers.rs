@@ -6,12 +6,15 @@ use anyhow::{Result, ensure};
 
 use crate::case::Shape;
 use crate::sample::{Measured, Sampling, in_turn};
+use crate::step::Step;
 use crate::tensors::copy;
 
 #[cfg(feature = "peers")]
 mod burn;
 #[cfg(feature = "peers")]
 mod candle;
+#[cfg(feature = "peers")]
+mod candle_step;
 mod scalar;
 mod torch;
 
@@ -73,6 +76,19 @@ pub fn available() -> (Vec<Box<dyn Peer>>, Vec<String>) {
         Err(why) => left_out.push(format!("peer:torch is left out: {why}")),
     }
     (peers, left_out)
+}
+
+/// The training steps of other libraries, of the network of [`step`](crate::step), each with the
+/// library's name: none without the feature `peers`.
+///
+/// # Errors
+///
+/// Those of the libraries.
+pub fn training_steps() -> Result<Vec<(&'static str, Step)>> {
+    Ok(vec![
+        #[cfg(feature = "peers")]
+        ("candle", candle_step::step()?),
+    ])
 }
 
 /// A forward pass of a library in this process, ready to be called.

@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::case::size_label;
 use crate::machine::Machine;
+use crate::step::StepRow;
 
 /// One measured row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct Report {
     pub machine: Machine,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// Training steps, which are compared with each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepRow>,
 }
 
 impl Report {
@@ -217,6 +221,7 @@ mod tests {
                 row("forward", "f32", "avx2", 1 << 20, 0.05),
                 row("forward", "f32", "peer:candle", 1 << 20, 116.2),
             ],
+            steps: Vec::new(),
         }
     }
 

@@ -1,0 +1,56 @@
+//! candle's training step of the network of [`step`](crate::step).
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{
+    Dropout, Linear, Module, Optimizer, SGD, VarBuilder, VarMap, linear, loss::cross_entropy,
+};
+
+use crate::step::{BATCH, LEARNING_RATE, P, Step, WIDTHS, inputs, labels};
+
+/// A step on a new network.
+pub(super) fn step() -> Result<Step> {
+    let mlp = Mlp::new()?;
+    Ok(Box::new(move || mlp.step()))
+}
+
+/// The network, its batch and what is trained.
+struct Mlp {
+    layers: Vec<Linear>,
+    dropout: Dropout,
+    variables: VarMap,
+    inputs: Tensor,
+    labels: Tensor,
+}
+
+impl Mlp {
+    fn new() -> Result<Self> {
+        let device = Device::Cpu;
+        let variables = VarMap::new();
+        let builder = VarBuilder::from_varmap(&variables, DType::F32, &device);
+        let layers = WIDTHS.windows(2).enumerate();
+        let layers =
+            layers.map(|(i, widths)| linear(widths[0], widths[1], builder.pp(i.to_string())));
+        let labels: Vec<u32> = labels().into_iter().map(|label| label as u32).collect();
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+            dropout: Dropout::new(P as f32),
+            inputs: Tensor::from_vec(inputs(), (BATCH, WIDTHS[0]), &device)?,
+            labels: Tensor::from_vec(labels, BATCH, &device)?,
+            variables,
+        })
+    }
+
+    fn step(&self) -> Result<()> {
+        let mut x = self.inputs.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x)?;
+            if i + 1 < self.layers.len() {
+                x = self.dropout.forward(&x.relu()?, true)?;
+            }
+        }
+        let loss = cross_entropy(&x, &self.labels)?;
+        SGD::new(self.variables.all_vars(), LEARNING_RATE)?.backward_step(&loss)?;
+        Ok(())
+    }
+}
