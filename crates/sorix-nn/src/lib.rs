@@ -1,5 +1,5 @@
-//! Modules over [`sorix_core`] tensors: dropout with train and eval modes, and the generators that
-//! name its masks.
+//! Modules over [`sorix_core`] tensors: dropout with train and eval modes, the generators that
+//! name its masks, and the layers, losses and optimisers of a small network.
 //!
 //! ```
 //! use sorix_core::tensor;
@@ -22,9 +22,9 @@
 //!
 //! * [`Module`]: what a layer is; [`Mode`]: whether it trains.
 //! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
-//!   [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
+//!   [`Softmax`], [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
-//! * [`loss`]: mean squared error. [`init`]: first values of parameters.
+//! * [`loss`]: mean squared error, cross entropy. [`init`]: first values of parameters.
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
@@ -59,7 +59,7 @@ pub use dropout::{
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
-pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Tanh};
+pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tanh};
 pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;

@@ -55,3 +55,52 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> R
     let difference = prediction.sub(target)?;
     reduction.apply(&difference.mul(&difference)?)
 }
+
+/// `-log softmax(logits)` at the class of each example: the cross entropy between the classes given
+/// and those predicted.
+///
+/// `logits` is of shape `[examples, classes]` and comes from the last linear layer as it is; there
+/// is a class for each example.
+///
+/// # Errors
+///
+/// Where `logits` has not two axes, or a class is missing or is none of them.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::Reduction;
+/// use sorix_nn::loss::cross_entropy;
+///
+/// let logits = tensor([[0.0, 0.0], [1000.0, 0.0]]);
+/// let loss = cross_entropy(&logits, &[1, 0], Reduction::Sum)?.item::<f64>()?;
+/// assert!((loss - 2f64.ln()).abs() < 1e-15);
+///
+/// let error = cross_entropy(&logits, &[0, 2], Reduction::Mean).unwrap_err();
+/// assert_eq!(error.to_string(), "cross_entropy: expected whole numbers from 0 to 1, got 2");
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn cross_entropy(logits: &Tensor, classes: &[usize], reduction: Reduction) -> Result<Tensor> {
+    let layer = "cross_entropy";
+    let &[examples, count] = logits.shape() else {
+        return Err(Error::shape(
+            layer,
+            "logits of shape [examples, classes]",
+            logits.shape(),
+        ));
+    };
+    if classes.len() != examples {
+        return Err(Error::shape(
+            layer,
+            format!("a class for each of {examples} examples"),
+            &[classes.len()],
+        ));
+    }
+    if let Some(&class) = classes.iter().find(|&&class| class >= count) {
+        return Err(Error::Index {
+            layer,
+            count,
+            got: class as f64,
+        });
+    }
+    reduction.apply(&logits.log_softmax(1)?.gather_last(classes)?.neg()?)
+}

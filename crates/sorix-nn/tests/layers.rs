@@ -3,7 +3,7 @@
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::{
     Dropout, Embedding, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU, Sequential,
-    Sigmoid, Tanh, functional,
+    Sigmoid, Softmax, Tanh, functional,
 };
 
 const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -175,6 +175,17 @@ fn activations_are_the_functions_of_their_names() {
         assert!((gelu[i] - expected).abs() < 1e-12);
         assert!((with_tanh[i] - expected).abs() < 1e-3 && with_tanh[i] != gelu[i]);
     }
+}
+
+#[test]
+fn softmax_sums_to_one_along_its_axis() {
+    let x = tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]);
+    for axis in [0, 1, -1, -2] {
+        let y = Softmax::new(axis).forward(&x).unwrap();
+        let sums = values(&y.sum_axes(&[axis]).unwrap());
+        assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-15));
+    }
+    assert!(Softmax::new(2).forward(&x).is_err());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::Reduction;
-use sorix_nn::loss::mse_loss;
+use sorix_nn::loss::{cross_entropy, mse_loss};
 
 fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().to_vec().unwrap()
@@ -23,9 +23,59 @@ fn squared_errors_and_their_gradients() {
     assert_eq!(values(&x.grad().unwrap()), [0.0, 4.0, -2.0, 6.0]);
 }
 
+/// The figures are those of Python's math module; the gradient is `softmax - one-hot`.
+#[test]
+fn cross_entropy_and_its_gradient() {
+    let logits = [[2.0, 1.0, 0.0], [0.0, 3.0, -1.0]];
+    let classes = [0, 2];
+    let losses = [0.40760596444438013, 4.065883903757429];
+    let x = tensor(logits).requires_grad(true);
+    let sum = cross_entropy(&x, &classes, Reduction::Sum).unwrap();
+    assert!((sum.item::<f64>().unwrap() - (losses[0] + losses[1])).abs() < 1e-12);
+    let mean = cross_entropy(&x, &classes, Reduction::Mean).unwrap();
+    assert!((mean.item::<f64>().unwrap() - (losses[0] + losses[1]) / 2.0).abs() < 1e-12);
+    mean.backward().unwrap();
+    let gradient = values(&x.grad().unwrap());
+    for (i, (row, &class)) in logits.iter().zip(&classes).enumerate() {
+        let total: f64 = row.iter().map(|x: &f64| x.exp()).sum();
+        for (k, x) in row.iter().enumerate() {
+            let expected = (x.exp() / total - f64::from(u8::from(k == class))) / 2.0;
+            assert!((gradient[3 * i + k] - expected).abs() < 1e-14);
+        }
+    }
+}
+
+#[test]
+fn cross_entropy_of_extreme_logits_is_finite() {
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        let x = tensor([[1000.0, -1000.0]]).to_dtype(dtype).unwrap();
+        for (class, expected) in [(0, 0.0), (1, 2000.0)] {
+            let loss = cross_entropy(&x, &[class], Reduction::Mean).unwrap();
+            assert_eq!(values(&loss), [expected], "{dtype}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let x = tensor([[0.0, 0.0], [0.0, 0.0]]);
+    let entropy = |x: &Tensor, classes: &[usize]| {
+        cross_entropy(x, classes, Reduction::Mean)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        entropy(&tensor([0.0, 0.0]), &[0]),
+        "cross_entropy: expected logits of shape [examples, classes], got shape [2]"
+    );
+    assert_eq!(
+        entropy(&x, &[0]),
+        "cross_entropy: expected a class for each of 2 examples, got shape [1]"
+    );
+    assert_eq!(
+        entropy(&x, &[0, 2]),
+        "cross_entropy: expected whole numbers from 0 to 1, got 2"
+    );
     let row = tensor([0.0, 0.0]);
     let squares = |target: &Tensor| {
         mse_loss(&x, target, Reduction::Mean)

@@ -33,6 +33,7 @@
 //!
 //! * `parallel` (default): large calls run on the current rayon thread pool.
 //! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
+//! * `safetensors`: `nn::Checkpoint` saves and loads parameters, optimisers and generators.
 //! * `serde`: [`GeneratorState`] can be serialised.
 #![forbid(unsafe_code)]
 

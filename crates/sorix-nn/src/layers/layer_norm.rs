@@ -120,15 +120,14 @@ impl Module for LayerNorm {
             }
             .into());
         }
-        let wide = dtype.arithmetic();
         let axes: Vec<isize> = (1..=self.shape.len() as isize).map(|k| -k).collect();
-        let x = x.to_dtype(wide)?;
-        let centred = x.sub(&x.mean_axes_keepdim(&axes)?)?;
-        let variance = centred.mul(&centred)?.mean_axes_keepdim(&axes)?;
-        let mut y = centred.div(&variance.add_scalar(self.eps)?.sqrt()?)?;
-        if let Some(Affine { weight, bias }) = &self.affine {
-            y = y.mul(&weight.to_dtype(wide)?)?.add(&bias.to_dtype(wide)?)?;
-        }
+        let Some(Affine { weight, bias }) = &self.affine else {
+            return Ok(x.standardize(&axes, self.eps)?);
+        };
+        // Scale and shift before the result is rounded.
+        let wide = dtype.arithmetic();
+        let y = x.to_dtype(wide)?.standardize(&axes, self.eps)?;
+        let y = y.mul(&weight.to_dtype(wide)?)?.add(&bias.to_dtype(wide)?)?;
         Ok(y.to_dtype(dtype)?)
     }
 

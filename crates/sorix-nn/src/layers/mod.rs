@@ -6,6 +6,7 @@ mod layer_norm;
 pub(crate) mod linear;
 mod relu;
 mod sigmoid;
+mod softmax;
 mod tanh;
 
 pub use embedding::Embedding;
@@ -14,4 +15,5 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use relu::ReLU;
 pub use sigmoid::Sigmoid;
+pub use softmax::Softmax;
 pub use tanh::Tanh;

@@ -1,0 +1,37 @@
+//! [`Softmax`]: numbers to probabilities along an axis.
+
+use sorix_core::Tensor;
+
+use crate::error::Result;
+use crate::module::Module;
+
+/// `exp(x) / sum(exp(x))` along an axis.
+///
+/// For a loss use [`cross_entropy`](crate::loss::cross_entropy) of what would go in here: it takes
+/// the logarithm without the detour.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::{Module, Softmax};
+/// let y = Softmax::new(-1).forward(&tensor([[0.0, 0.0], [1000.0, 0.0]]))?;
+/// assert_eq!(y.to_vec::<f64>()?, [0.5, 0.5, 1.0, 0.0]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax {
+    axis: isize,
+}
+
+impl Softmax {
+    /// Along `axis`; a negative one counts from the last.
+    #[must_use]
+    pub fn new(axis: isize) -> Self {
+        Self { axis }
+    }
+}
+
+impl Module for Softmax {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.softmax(self.axis)?)
+    }
+}
