@@ -130,27 +130,19 @@ impl Optimizer for Sgd {
     }
 
     fn state_names(&self) -> &[&'static str] {
-        if self.rule.momentum == 0.0 {
-            &[]
-        } else {
-            &["momentum_buffer"]
-        }
+        self.rule.state_names()
     }
 
     fn state(&self) -> OptimizerState {
         OptimizerState {
             learning_rate: self.rule.learning_rate,
-            parameters: self.slots.state(self.state_names()),
+            parameters: self.slots.state(self.rule.state_names()),
         }
     }
 
     fn set_state(&mut self, state: OptimizerState) -> Result<()> {
         non_negative("Sgd: learning rate", state.learning_rate)?;
-        let names: &[&str] = if self.rule.momentum == 0.0 {
-            &[]
-        } else {
-            &["momentum_buffer"]
-        };
+        let names = self.rule.state_names();
         self.slots.set_state(names, state.parameters)?;
         self.rule.learning_rate = state.learning_rate;
         Ok(())
@@ -166,6 +158,15 @@ struct SgdRule {
 }
 
 impl SgdRule {
+    /// What is kept per parameter.
+    fn state_names(self) -> &'static [&'static str] {
+        if self.momentum == 0.0 {
+            &[]
+        } else {
+            &["momentum_buffer"]
+        }
+    }
+
     fn decayed<A: Scalar + Float>(&self, w: A, g: A) -> A {
         g + w * A::nearest(self.weight_decay)
     }
