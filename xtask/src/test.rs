@@ -71,12 +71,9 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
         .args(peers.then_some("--features=sorix-benches/peers"))
         .args(deny_warnings);
 
-    let bare = workspace.published.iter().flat_map(|package| {
+    let bare = workspace.published.iter().map(|package| {
         let package = packages(std::slice::from_ref(package));
-        [
-            call("clippy --no-default-features", &package, &deny_warnings),
-            call("build --no-default-features", &package, &[]),
-        ]
+        call("clippy --no-default-features", &package, &deny_warnings)
     });
 
     let mut doc = [
@@ -114,7 +111,7 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
         ),
         Step::new(
             "no-default-features",
-            "each published crate builds without its features",
+            "each published crate compiles without its features, and without warnings",
             run(bare.collect()),
         ),
         Step::new(
