@@ -133,3 +133,36 @@ fn a_view_of_a_mask_serves_any_part() {
         }
     });
 }
+
+/// Every bf16 and every f16, with scales whose products lie half way between two numbers of the type
+/// (p = 0.2 is 1.25, 0.6 is 2.5), and with scales whose products never do.
+#[test]
+fn every_16_bit_number_is_rounded_as_the_oracle_does() {
+    fn check<T: Element>(backend: &dyn Backend, from_bits: fn(u16) -> T) {
+        let x: Vec<T> = (0..=u16::MAX).map(from_bits).collect();
+        let all_kept = BitMask::from_bools(&vec![true; x.len()]);
+        let (mut y, mut want) = (x.clone(), x.clone());
+        for p in [0.1, 0.2, 0.25, 0.3, 0.5, 0.6, 0.75, 0.9, 0.999, 1.0 - 1e-9] {
+            let rate = DropRate::new(p).unwrap();
+            let oracle = Engine::new(&Reference).sequential();
+            oracle.backward(rate, &all_kept, &x, &mut want).unwrap();
+            let tested = Engine::new(backend);
+            tested.backward(rate, &all_kept, &x, &mut y).unwrap();
+            let wrong =
+                (0..x.len()).find(|&i| bytemuck::bytes_of(&y[i]) != bytemuck::bytes_of(&want[i]));
+            if let Some(i) = wrong {
+                panic!(
+                    "{} {} p = {p}: bits {i:#06x} became {:?}, expected {:?}",
+                    backend.name(),
+                    T::NAME,
+                    y[i],
+                    want[i]
+                );
+            }
+        }
+    }
+    for_each_backend(|backend| {
+        check(backend, bf16::from_bits);
+        check(backend, f16::from_bits);
+    });
+}

@@ -26,6 +26,8 @@
 //! # Ok::<(), sorix_kernels::BackendError>(())
 //! ```
 
+#[cfg(target_arch = "x86_64")]
+mod bf16_scale;
 mod half_lanes;
 mod portable;
 

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use crate::simd::bf16_scale::Bf16Scale;
 use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
 
 token!(
@@ -181,16 +182,18 @@ impl Lanes<f64> for Avx2 {
 impl Lanes<bf16> for Avx2 {
     const LANES: usize = 16;
     type Vector = __m256i;
-    type Scale = __m256;
+    type Scale = Bf16Scale<__m256>;
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> __m256 { _mm256_set1_ps(scale) }
-        fn times(self, x: __m256i, scale: __m256) -> __m256i {
+        fn splat_scale(self, scale: f32) -> Bf16Scale<__m256> {
+            Bf16Scale::new(scale, _mm256_set1_ps(scale))
+        }
+        fn times(self, x: __m256i, scale: Bf16Scale<__m256>) -> __m256i {
             let upper = _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed());
             let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
             let odd = _mm256_castsi256_ps(_mm256_and_si256(x, upper));
-            let even = round_to_bf16(_mm256_mul_ps(even, scale));
-            let odd = round_to_bf16(_mm256_mul_ps(odd, scale));
+            let even = round_to_bf16(_mm256_mul_ps(even, scale.lanes), scale.ties);
+            let odd = round_to_bf16(_mm256_mul_ps(odd, scale.lanes), scale.ties);
             _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<16>(even), odd)
         }
         fn keep(self, x: __m256i, bits: u64, at: usize) -> __m256i {
@@ -206,15 +209,20 @@ impl Lanes<bf16> for Avx2 {
     }
 }
 
-/// Rounds to bf16, ties to even, in the upper half of each lane; the lower half is left dirty.
+/// Rounds to bf16, ties to even where there can be any, in the upper half of each lane; the lower
+/// half is left dirty.
 ///
-/// Adding 0x7FFF, or 0x8000 where the upper half is odd, carries into the upper half exactly when
-/// the lower half rounds up. A NaN or an infinity that came from a bf16 by a multiplication has a
-/// zero lower half, so nothing carries and it stays what it is.
+/// Adding 0x8000 carries into the upper half when the lower half is the middle or more. Where ties
+/// have to go to even, it is 0x7FFF, or 0x8000 where the upper half is odd. A NaN or an infinity
+/// that came from a bf16 by a multiplication has a zero lower half, so nothing carries and it stays
+/// what it is.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn round_to_bf16(x: __m256) -> __m256i {
+fn round_to_bf16(x: __m256, ties: bool) -> __m256i {
     let x = _mm256_castps_si256(x);
+    if !ties {
+        return _mm256_add_epi32(x, _mm256_set1_epi32(0x8000));
+    }
     let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(x), _mm256_set1_epi32(1));
     _mm256_add_epi32(_mm256_add_epi32(x, _mm256_set1_epi32(0x7FFF)), odd)
 }

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use crate::simd::bf16_scale::Bf16Scale;
 use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
 
 token!(
@@ -157,16 +158,18 @@ impl Lanes<f64> for Avx512 {
 impl Lanes<bf16> for Avx512 {
     const LANES: usize = 32;
     type Vector = __m512i;
-    type Scale = __m512;
+    type Scale = Bf16Scale<__m512>;
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> __m512 { _mm512_set1_ps(scale) }
-        fn times(self, x: __m512i, scale: __m512) -> __m512i {
+        fn splat_scale(self, scale: f32) -> Bf16Scale<__m512> {
+            Bf16Scale::new(scale, _mm512_set1_ps(scale))
+        }
+        fn times(self, x: __m512i, scale: Bf16Scale<__m512>) -> __m512i {
             let upper = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
             let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
             let odd = _mm512_castsi512_ps(_mm512_and_si512(x, upper));
-            let even = round_to_bf16(_mm512_mul_ps(even, scale));
-            let odd = round_to_bf16(_mm512_mul_ps(odd, scale));
+            let even = round_to_bf16(_mm512_mul_ps(even, scale.lanes), scale.ties);
+            let odd = round_to_bf16(_mm512_mul_ps(odd, scale.lanes), scale.ties);
             _mm512_mask_mov_epi16(_mm512_srli_epi32::<16>(even), 0xAAAA_AAAA, odd)
         }
         fn keep(self, x: __m512i, bits: u64, at: usize) -> __m512i {
@@ -182,15 +185,20 @@ impl Lanes<bf16> for Avx512 {
     }
 }
 
-/// Rounds to bf16, ties to even, in the upper half of each lane; the lower half is left dirty.
+/// Rounds to bf16, ties to even where there can be any, in the upper half of each lane; the lower
+/// half is left dirty.
 ///
-/// Adding 0x7FFF, or 0x8000 where the upper half is odd, carries into the upper half exactly when
-/// the lower half rounds up. A NaN or an infinity that came from a bf16 by a multiplication has a
-/// zero lower half, so nothing carries and it stays what it is.
+/// Adding 0x8000 carries into the upper half when the lower half is the middle or more. Where ties
+/// have to go to even, it is 0x7FFF, or 0x8000 where the upper half is odd. A NaN or an infinity
+/// that came from a bf16 by a multiplication has a zero lower half, so nothing carries and it stays
+/// what it is.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn round_to_bf16(x: __m512) -> __m512i {
+fn round_to_bf16(x: __m512, ties: bool) -> __m512i {
     let x = _mm512_castps_si512(x);
+    if !ties {
+        return _mm512_add_epi32(x, _mm512_set1_epi32(0x8000));
+    }
     let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
     _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd)
 }
