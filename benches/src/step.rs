@@ -1,15 +1,16 @@
 //! A training step of a small network, with dropout and without: what dropout costs where it is used.
 //!
 //! The network is an MLP 784-1024-1024-10 with ReLU and dropout after the two hidden layers, in f32, on
-//! a batch of 256; a step is forward, cross entropy, backward and an SGD update. A step is no kernel,
-//! so its rows are compared with another step and not with a copy, again sampled in turn.
+//! a batch of 256; a step is forward, cross entropy, backward and an SGD update, of the modules, the
+//! loss and the optimiser that a user would take. A step is no kernel, so its rows are compared with
+//! another step and not with a copy, again sampled in turn.
 
 use anyhow::Result;
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
-use sorix::autograd::no_grad;
-use sorix::nn::{Dropout, Module};
-use sorix::{DType, Generator, MaskKey, Scalar, Tensor, UpdateRule};
+use sorix::nn::loss::cross_entropy;
+use sorix::nn::{Dropout, Linear, Module, Optimizer, ReLU, Reduction, Sequential, Sgd};
+use sorix::{DType, Generator, Tensor};
 
 use crate::sample::{Measured, Sampling, in_turn};
 
@@ -19,7 +20,7 @@ pub const WIDTHS: [usize; 4] = [784, 1024, 1024, 10];
 pub const BATCH: usize = 256;
 /// The drop probability.
 pub const P: f64 = 0.2;
-/// What an update multiplies the gradient by.
+/// The learning rate.
 pub const LEARNING_RATE: f64 = 0.01;
 
 /// A measured step, or part of one, and what it was compared with.
@@ -76,7 +77,7 @@ pub fn run(sampling: Sampling, threads: &[usize], peers: &[(&str, Step)]) -> Res
                     ratio: measured.ratio,
                 });
             };
-            let (with, without) = (Mlp::new(P)?, Mlp::new(0.0)?);
+            let (mut with, mut without) = (Mlp::new(Some(P))?, Mlp::new(None)?);
             let (whole, bare) = ("sorix, dropout 0.2", "sorix, no dropout");
             let measured = compare(sampling, || with.step(), || without.step())?;
             add(whole, bare, measured);
@@ -115,8 +116,8 @@ pub fn table(rows: &[StepRow]) -> String {
 /// the second.
 fn compare(
     sampling: Sampling,
-    subject: impl Fn() -> Result<()>,
-    against: impl Fn() -> Result<()>,
+    mut subject: impl FnMut() -> Result<()>,
+    mut against: impl FnMut() -> Result<()>,
 ) -> Result<Measured> {
     for _ in 0..2 {
         subject()?;
@@ -145,82 +146,46 @@ pub fn labels() -> Vec<usize> {
     (0..BATCH).map(|i| i * 7 % WIDTHS[3]).collect()
 }
 
-/// The network, its batch and its dropout.
+/// The network, its optimiser and its batch, all of sorix' own parts.
 struct Mlp {
-    layers: Vec<[Tensor; 2]>,
-    dropout: Option<Dropout>,
+    net: Sequential,
+    optimizer: Sgd,
     inputs: Tensor,
     labels: Vec<usize>,
 }
 
 impl Mlp {
-    fn new(p: f64) -> Result<Self> {
-        let layer = |(offset, widths): (usize, &[usize])| -> Result<[Tensor; 2]> {
-            let key = MaskKey::new(42, offset as u64);
-            let scale = (2.0 / widths[0] as f64).sqrt();
-            let weight = Tensor::randn([widths[1], widths[0]], DType::F32, key)?;
-            Ok([
-                weight.mul_scalar(scale)?.requires_grad(true),
-                Tensor::zeros([widths[1]], DType::F32)?.requires_grad(true),
-            ])
-        };
+    /// With dropout of probability `p`, or without any.
+    fn new(p: Option<f64>) -> Result<Self> {
+        let generator = Generator::new(42);
+        let mut net = Sequential::new();
+        for (i, widths) in WIDTHS.windows(2).enumerate() {
+            if i > 0 {
+                net.push(ReLU);
+                if let Some(p) = p {
+                    let keys = generator.fork(&format!("dropout {i}"));
+                    net.push(Dropout::new(p)?.generator(keys));
+                }
+            }
+            net.push(Linear::new(widths[0], widths[1], &generator)?);
+        }
         Ok(Self {
-            layers: WIDTHS
-                .windows(2)
-                .enumerate()
-                .map(layer)
-                .collect::<Result<_>>()?,
-            dropout: match p {
-                0.0 => None,
-                p => Some(Dropout::new(p)?.generator(Generator::new(7))),
-            },
+            optimizer: Sgd::new(net.named_parameters(), LEARNING_RATE)?,
+            net,
             inputs: Tensor::from_slice(&inputs(), [BATCH, WIDTHS[0]])?,
             labels: labels(),
         })
     }
 
     fn loss(&self) -> Result<Tensor> {
-        let mut x = self.inputs.clone();
-        for (i, [weight, bias]) in self.layers.iter().enumerate() {
-            x = x.matmul(&weight.transpose(0, 1)?)?.add(bias)?;
-            if i + 1 < self.layers.len() {
-                x = x.relu()?;
-                if let Some(dropout) = &self.dropout {
-                    x = dropout.forward(&x)?;
-                }
-            }
-        }
-        Ok(x.log_softmax(-1)?
-            .gather_last(&self.labels)?
-            .mean()?
-            .neg()?)
+        let logits = self.net.forward(&self.inputs)?;
+        Ok(cross_entropy(&logits, &self.labels, Reduction::Mean)?)
     }
 
-    fn step(&self) -> Result<()> {
+    fn step(&mut self) -> Result<()> {
+        self.optimizer.zero_grad();
         self.loss()?.backward()?;
-        no_grad(|| {
-            for parameter in self.layers.iter().flatten() {
-                if let Some(gradient) = parameter.grad() {
-                    parameter.update(&gradient, &mut [], &Descent)?;
-                }
-                parameter.zero_grad();
-            }
-            Ok(())
-        })
-    }
-}
-
-/// Stochastic gradient descent.
-struct Descent;
-
-impl UpdateRule<0> for Descent {
-    fn apply<A: Scalar + num_traits::Float>(
-        &self,
-        parameter: A,
-        gradient: A,
-        _: [A; 0],
-    ) -> (A, [A; 0]) {
-        (parameter - A::nearest(LEARNING_RATE) * gradient, [])
+        Ok(self.optimizer.step()?)
     }
 }
 
@@ -258,14 +223,27 @@ mod tests {
 
     #[test]
     fn steps_make_the_loss_smaller() {
-        let mlp = Mlp::new(P).unwrap();
-        let loss = || mlp.loss().unwrap().item::<f32>().unwrap();
-        let before = loss();
+        let mut mlp = Mlp::new(Some(P)).unwrap();
+        // In eval, so that it is the steps that differ and not the masks.
+        let loss = |mlp: &mut Mlp| {
+            mlp.net.eval();
+            let loss = mlp.loss().unwrap().item::<f32>().unwrap();
+            mlp.net.train();
+            loss
+        };
+        let before = loss(&mut mlp);
         for _ in 0..3 {
             mlp.step().unwrap();
         }
-        let after = loss();
+        let after = loss(&mut mlp);
         assert!(after < before, "{before} became {after}");
+    }
+
+    #[test]
+    fn a_network_has_two_dropouts_or_none() {
+        let rates = |p| Mlp::new(p).unwrap().net.named_drop_rates();
+        assert_eq!(rates(Some(P)).len(), 2);
+        assert_eq!(rates(None), []);
     }
 
     #[test]
