@@ -25,7 +25,7 @@ use core::num::NonZeroU64;
 
 use crate::element::Element;
 use crate::job::Dropout;
-use crate::kernel::elements::{Elements, with_elements};
+use crate::kernel::elements::{Elements, Write, with_elements};
 use crate::kernel::fill_mask::fill;
 use crate::kernel::mask_scale::MaskScaling;
 use crate::kernel::tile::{Part, TileWords, parts};
@@ -39,17 +39,18 @@ impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Dropout<'_, T> {
         let (window, threshold, scale) = (self.window(), self.threshold(), self.scale());
         let streaming = self.is_streaming();
         let (buffers, out) = self.into_parts();
-        let _fence = streaming.then(|| Fence::after(simd));
-        with_elements!(buffers, streaming, |const STREAM, elements| {
-            dropout::<STREAM, T, S>(simd, window, threshold, scale, elements, out);
+        let fence = streaming.then(|| Fence::after(simd));
+        with_elements!(buffers, &fence, |write, elements| {
+            dropout(simd, write, window, threshold, scale, elements, out);
         });
     }
 }
 
 /// The kernel for elements that are read from one place and written to another, or rewritten.
 #[inline(always)]
-fn dropout<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
+fn dropout<T: Element, S: Simd + Lanes<T>>(
     simd: S,
+    write: impl Write<T, S>,
     window: MaskWindow,
     threshold: NonZeroU64,
     scale: T::Scale,
@@ -60,12 +61,8 @@ fn dropout<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
     let mut before = (Part::EMPTY, elements.take(0));
     for part in parts::<S>(window.first, elements.y().len()) {
         let now = elements.take(part.len());
-        let mut applying = MaskScaling::<STREAM, T, S, _>::new(
-            simd,
-            scale,
-            before.0.bits(&made_before.0),
-            before.1,
-        );
+        let mut applying =
+            MaskScaling::new(simd, write, scale, before.0.bits(&made_before.0), before.1);
         // The bits are wanted twice: here for the next turn, and in the mask.
         let own = out.as_mut().and_then(|out| part.own_words(out));
         let is_own = own.is_some();
@@ -88,5 +85,5 @@ fn dropout<const STREAM: bool, T: Element, S: Simd + Lanes<T>>(
         mem::swap(&mut made, &mut made_before);
     }
     let (part, elements) = before;
-    MaskScaling::<STREAM, T, S, _>::new(simd, scale, part.bits(&made_before.0), elements).finish();
+    MaskScaling::new(simd, write, scale, part.bits(&made_before.0), elements).finish();
 }

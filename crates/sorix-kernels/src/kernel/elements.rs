@@ -7,7 +7,7 @@ use core::iter::Zip;
 use core::slice;
 
 use crate::element::Element;
-use crate::simd::{ALIGN, GROUP, Lanes};
+use crate::simd::{ALIGN, Fence, GROUP, Lanes, Streaming};
 
 /// The input and the output of 64 elements, which may be the same memory.
 pub(super) trait Group<T> {
@@ -132,24 +132,59 @@ pub(super) fn unaligned_head<T>(y: &[T]) -> usize {
     (y.as_ptr().addr().wrapping_neg() % ALIGN / size_of::<T>()).min(y.len())
 }
 
-/// Evaluates `$body` with the elements of `$buffers`, and whether to go around the cache as a
-/// constant, so that no loop asks.
+/// How vectors reach the output.
+pub(super) trait Write<T: Element, S: Lanes<T>>: Copy {
+    /// Whether groups have to begin with a cache line.
+    const ALIGNED: bool;
+
+    /// Writes a vector.
+    fn write(self, simd: S, x: S::Vector, y: &mut [T; GROUP], at: usize);
+}
+
+/// By way of the cache.
+#[derive(Clone, Copy)]
+pub(super) struct Cached;
+
+impl<T: Element, S: Lanes<T>> Write<T, S> for Cached {
+    const ALIGNED: bool = false;
+
+    #[inline(always)]
+    fn write(self, simd: S, x: S::Vector, y: &mut [T; GROUP], at: usize) {
+        simd.store(x, y, at);
+    }
+}
+
+/// Around the cache.
+#[derive(Clone, Copy)]
+pub(super) struct Streamed<'f, S: Streaming>(pub(super) &'f Fence<S>);
+
+impl<T: Element, S: Lanes<T>> Write<T, S> for Streamed<'_, S> {
+    const ALIGNED: bool = true;
+
+    #[inline(always)]
+    fn write(self, simd: S, x: S::Vector, y: &mut [T; GROUP], at: usize) {
+        simd.stream(x, y, at, self.0);
+    }
+}
+
+/// Evaluates `$body` with the elements of `$buffers` and how to write them, streamed where there is
+/// a fence; both are types, so that no loop asks.
 macro_rules! with_elements {
-    ($buffers:expr, $streaming:expr, |const $stream:ident, $elements:ident| $body:expr) => {
-        match ($buffers.into_slices(), $streaming) {
-            ((Some(x), y), false) => {
-                const $stream: bool = false;
+    ($buffers:expr, $fence:expr, |$write:ident, $elements:ident| $body:expr) => {
+        match ($buffers.into_slices(), $fence) {
+            ((Some(x), y), None) => {
+                let $write = $crate::kernel::elements::Cached;
                 let $elements = $crate::kernel::elements::OutOfPlace { x, y };
                 $body
             }
-            ((Some(x), y), true) => {
-                const $stream: bool = true;
+            ((Some(x), y), Some(fence)) => {
+                let $write = $crate::kernel::elements::Streamed(fence);
                 let $elements = $crate::kernel::elements::OutOfPlace { x, y };
                 $body
             }
             // A line that was just read is in the cache: going around it would pay nothing.
             ((None, y), _) => {
-                const $stream: bool = false;
+                let $write = $crate::kernel::elements::Cached;
                 let $elements = $crate::kernel::elements::InPlace { y };
                 $body
             }
@@ -160,19 +195,16 @@ pub(super) use with_elements;
 
 /// Applies one word of a mask to a group.
 #[inline(always)]
-pub(super) fn apply_word<const STREAM: bool, T: Element, S: Lanes<T>>(
+pub(super) fn apply_word<T: Element, S: Lanes<T>>(
     simd: S,
+    write: impl Write<T, S>,
     scale: S::Scale,
     bits: u64,
     mut group: impl Group<T>,
 ) {
     for at in (0..GROUP).step_by(S::LANES) {
         let y = simd.keep(simd.times(simd.load(group.x(), at), scale), bits, at);
-        if STREAM {
-            simd.stream(y, group.y(), at);
-        } else {
-            simd.store(y, group.y(), at);
-        }
+        write.write(simd, y, group.y(), at);
     }
 }
 

@@ -10,7 +10,7 @@
 use crate::element::Element;
 use crate::job::MaskScale;
 use crate::kernel::elements::{
-    Elements, apply_word, apply_word_to_part, unaligned_head, with_elements,
+    Elements, Write, apply_word, apply_word_to_part, unaligned_head, with_elements,
 };
 use crate::kernel::tile::Meanwhile;
 use crate::mask::{BitSlice, WORD};
@@ -21,17 +21,17 @@ impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for MaskScale<'_, T> {
     #[inline(always)]
     fn run(self, simd: S) {
         let (mask, scale, streaming) = (self.mask(), self.scale(), self.is_streaming());
-        let _fence = streaming.then(|| Fence::after(simd));
-        with_elements!(self.into_buffers(), streaming, |const STREAM, elements| {
-            MaskScaling::<STREAM, T, S, _>::new(simd, scale, mask, elements).finish();
+        let fence = streaming.then(|| Fence::after(simd));
+        with_elements!(self.into_buffers(), &fence, |write, elements| {
+            MaskScaling::new(simd, write, scale, mask, elements).finish();
         });
     }
 }
 
-/// A mask that is being applied to elements, of which there are as many; streams only while a
-/// [`Fence`] lives.
-pub(super) struct MaskScaling<'m, const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>> {
+/// A mask that is being applied to elements, of which there are as many.
+pub(super) struct MaskScaling<'m, W, T: Element, S: Lanes<T>, E: Elements<T>> {
     simd: S,
+    write: W,
     scale: T::Scale,
     scales: S::Scale,
     /// The words that the mask of the groups lies in, and the bit of the first of them where it
@@ -44,14 +44,18 @@ pub(super) struct MaskScaling<'m, const STREAM: bool, T: Element, S: Lanes<T>, E
     rest_bits: u64,
 }
 
-impl<'m, const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>>
-    MaskScaling<'m, STREAM, T, S, E>
-{
+impl<'m, W: Write<T, S>, T: Element, S: Lanes<T>, E: Elements<T>> MaskScaling<'m, W, T, S, E> {
     /// Applies the mask to the elements before the first aligned one.
     #[inline(always)]
-    pub(super) fn new(simd: S, scale: T::Scale, mask: BitSlice<'m>, mut elements: E) -> Self {
+    pub(super) fn new(
+        simd: S,
+        write: W,
+        scale: T::Scale,
+        mask: BitSlice<'m>,
+        mut elements: E,
+    ) -> Self {
         // Not worth it for a few: they are done before alignment would show.
-        let align = STREAM || mask.len() >= BLOCK;
+        let align = W::ALIGNED || mask.len() >= BLOCK;
         let head = if align {
             unaligned_head(elements.y())
         } else {
@@ -65,6 +69,7 @@ impl<'m, const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>>
         let (words, start) = mask.words_and_start();
         Self {
             simd,
+            write,
             scale,
             scales: simd.splat_scale(scale),
             words,
@@ -85,21 +90,21 @@ impl<'m, const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>>
         let (words, start) = (self.words, self.start);
         if start == 0 {
             for (&word, group) in words.iter().zip(self.groups) {
-                apply_word::<STREAM, _, _>(self.simd, self.scales, word, group);
+                apply_word(self.simd, self.write, self.scales, word, group);
             }
         } else {
             let pairs = words.iter().zip(words.get(1..).unwrap_or_default());
             for ((low, high), group) in pairs.zip(self.groups) {
                 let word = low >> start | high << (WORD - start);
-                apply_word::<STREAM, _, _>(self.simd, self.scales, word, group);
+                apply_word(self.simd, self.write, self.scales, word, group);
             }
         }
         apply_word_to_part(self.scale, self.rest_bits, self.rest);
     }
 }
 
-impl<const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>> Meanwhile
-    for MaskScaling<'_, STREAM, T, S, E>
+impl<W: Write<T, S>, T: Element, S: Lanes<T>, E: Elements<T>> Meanwhile
+    for MaskScaling<'_, W, T, S, E>
 {
     /// Applies one word.
     #[inline(always)]
@@ -112,7 +117,7 @@ impl<const STREAM: bool, T: Element, S: Lanes<T>, E: Elements<T>> Meanwhile
                 Some(high) if self.start > 0 => low >> self.start | high << (WORD - self.start),
                 _ => low,
             };
-            apply_word::<STREAM, _, _>(self.simd, self.scales, word, group);
+            apply_word(self.simd, self.write, self.scales, word, group);
         }
     }
 }

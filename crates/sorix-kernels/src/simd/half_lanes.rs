@@ -75,11 +75,6 @@ macro_rules! half_lanes {
             fn store(self, $x: Self::Vector, $to: &mut [$t; $crate::simd::GROUP], _: usize) {
                 $store;
             }
-
-            #[inline(always)]
-            fn stream(self, x: Self::Vector, y: &mut [$t; $crate::simd::GROUP], at: usize) {
-                self.store(x, y, at);
-            }
         }
     };
 }

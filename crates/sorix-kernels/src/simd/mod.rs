@@ -141,19 +141,21 @@ pub(crate) trait Simd:
     fn where_less(self, a: Self::Words, b: Self::Words, bits: Self::Words) -> Self::Words;
     /// Whether every lane is 0.
     fn all_zero(self, a: Self::Words) -> bool;
-
-    /// Orders streaming stores before whatever follows. [`Fence`] calls it.
-    fn fence(self);
 }
 
-/// To be held while there are streaming stores: orders them before whatever comes after it, also
-/// where that comes by a panic.
+/// Whatever has streaming stores, or none.
+pub(crate) trait Streaming: Copy {
+    /// Orders streaming stores before whatever follows. [`Fence`] calls it.
+    fn fence(self) {}
+}
+
+/// Orders streaming stores before whatever comes after it, also where that comes by a panic.
 ///
 /// The intrinsics ask for it: until the fence, nobody, this thread included, may touch what they
-/// wrote. The kernels write through a borrow that outlives their `Fence`.
-pub(crate) struct Fence<S: Simd>(S);
+/// wrote. So [`Lanes::stream`] takes one, and the kernels write through a borrow that outlives it.
+pub(crate) struct Fence<S: Streaming>(S);
 
-impl<S: Simd> Fence<S> {
+impl<S: Streaming> Fence<S> {
     /// The fence after the stores of `simd` that follow.
     #[inline(always)]
     pub(crate) fn after(simd: S) -> Self {
@@ -161,7 +163,7 @@ impl<S: Simd> Fence<S> {
     }
 }
 
-impl<S: Simd> Drop for Fence<S> {
+impl<S: Streaming> Drop for Fence<S> {
     #[inline(always)]
     fn drop(&mut self) {
         self.0.fence();
@@ -172,7 +174,7 @@ impl<S: Simd> Drop for Fence<S> {
 ///
 /// A vector holds elements `at` to `at + LANES - 1` of a group of [`GROUP`], where `at` is a
 /// multiple of `LANES`; bit `at + i` of a word of the mask belongs to lane `i`.
-pub(crate) trait Lanes<T: Element>: Copy {
+pub(crate) trait Lanes<T: Element>: Streaming {
     /// Elements in a vector; divides [`GROUP`].
     const LANES: usize;
 
@@ -191,12 +193,16 @@ pub(crate) trait Lanes<T: Element>: Copy {
     fn keep(self, x: Self::Vector, bits: u64, at: usize) -> Self::Vector;
     /// Writes a vector.
     fn store(self, x: Self::Vector, y: &mut [T; GROUP], at: usize);
-    /// Writes a vector around the cache, where the instruction set can, while a [`Fence`] lives.
+    /// Writes a vector around the cache, where the instruction set can; it is there for others to
+    /// see once the fence is dropped.
     ///
     /// # Panics
     ///
     /// Where it can and `y` is not aligned to [`ALIGN`].
-    fn stream(self, x: Self::Vector, y: &mut [T; GROUP], at: usize);
+    #[inline(always)]
+    fn stream(self, x: Self::Vector, y: &mut [T; GROUP], at: usize, _: &Fence<Self>) {
+        self.store(x, y, at);
+    }
 }
 
 /// Code that is written once for every instruction set.
@@ -267,12 +273,18 @@ macro_rules! memory_ops {
 
         $(
             #[inline(always)]
-            fn stream(self, $y: $vector, y: &mut [$t; GROUP], at: usize) {
+            fn stream(
+                self,
+                $y: $vector,
+                y: &mut [$t; GROUP],
+                at: usize,
+                _: &$crate::simd::Fence<Self>,
+            ) {
                 $crate::simd::check_inside(at, $lanes);
                 $crate::simd::check_aligned(y);
                 // SAFETY: as for `store`; the address is aligned to the vector, as `check_aligned`
                 // saw the group aligned to more and `check_inside` that `at` counts whole vectors;
-                // and the kernel holds a `Fence`, which comes before anyone else sees the borrow.
+                // and the caller's `Fence` comes before anyone else sees the borrow.
                 unsafe {
                     let $around = y.as_mut_ptr().add(at);
                     $stream

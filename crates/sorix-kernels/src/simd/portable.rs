@@ -5,13 +5,15 @@ use half::{bf16, f16};
 use wide::{f32x8, f64x4, u32x8, u64x4, u64x8};
 
 use crate::simd::half_lanes::{half_lanes, round_to_bf16};
-use crate::simd::{GROUP, Kernel, Lanes, Simd, sealed};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, sealed};
 
 /// The token that needs no check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
 impl sealed::Sealed for Portable {}
+
+impl Streaming for Portable {}
 
 impl Simd for Portable {
     const NAME: &'static str = "portable";
@@ -101,9 +103,6 @@ impl Simd for Portable {
     fn all_zero(self, a: u64x8) -> bool {
         a.to_array().iter().fold(0, |any, word| any | word) == 0
     }
-
-    #[inline(always)]
-    fn fence(self) {}
 }
 
 /// The `N` elements of a group from `at` on.
@@ -143,11 +142,6 @@ impl Lanes<f32> for Portable {
     fn store(self, x: f32x8, y: &mut [f32; GROUP], at: usize) {
         y[at..at + 8].copy_from_slice(x.as_array());
     }
-
-    #[inline(always)]
-    fn stream(self, x: f32x8, y: &mut [f32; GROUP], at: usize) {
-        self.store(x, y, at);
-    }
 }
 
 impl Lanes<f64> for Portable {
@@ -181,11 +175,6 @@ impl Lanes<f64> for Portable {
     #[inline(always)]
     fn store(self, x: f64x4, y: &mut [f64; GROUP], at: usize) {
         y[at..at + 4].copy_from_slice(x.as_array());
-    }
-
-    #[inline(always)]
-    fn stream(self, x: f64x4, y: &mut [f64; GROUP], at: usize) {
-        self.store(x, y, at);
     }
 }
 

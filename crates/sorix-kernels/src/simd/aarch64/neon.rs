@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::simd::half_lanes::half_lanes;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token, value_ops};
 
 token!(
     /// NEON (Advanced SIMD): every AArch64 CPU.
@@ -15,6 +15,8 @@ token!(
 
 /// Eight 64-bit lanes.
 type Words = [uint64x2_t; 4];
+
+impl Streaming for Neon {}
 
 impl Simd for Neon {
     const NAME: &'static str = "neon";
@@ -86,9 +88,6 @@ impl Simd for Neon {
             vmaxvq_u32(vreinterpretq_u32_u64(any)) == 0
         }
     }
-
-    #[inline(always)]
-    fn fence(self) {}
 }
 
 /// `f` in each pair of registers.
@@ -142,11 +141,6 @@ impl Lanes<f32> for Neon {
         load: |from| vld1q_f32(from);
         store: |to, x| vst1q_f32(to, x);
     }
-
-    #[inline(always)]
-    fn stream(self, x: float32x4_t, y: &mut [f32; GROUP], at: usize) {
-        self.store(x, y, at);
-    }
 }
 
 impl Lanes<f64> for Neon {
@@ -166,11 +160,6 @@ impl Lanes<f64> for Neon {
         2 of f64 as float64x2_t;
         load: |from| vld1q_f64(from);
         store: |to, x| vst1q_f64(to, x);
-    }
-
-    #[inline(always)]
-    fn stream(self, x: float64x2_t, y: &mut [f64; GROUP], at: usize) {
-        self.store(x, y, at);
     }
 }
 
@@ -198,11 +187,6 @@ impl Lanes<bf16> for Neon {
         8 of bf16 as uint16x8_t;
         load: |from| vld1q_u16(from.cast());
         store: |to, x| vst1q_u16(to.cast(), x);
-    }
-
-    #[inline(always)]
-    fn stream(self, x: uint16x8_t, y: &mut [bf16; GROUP], at: usize) {
-        self.store(x, y, at);
     }
 }
 

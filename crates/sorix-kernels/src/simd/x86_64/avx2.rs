@@ -5,12 +5,18 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale::Bf16Scale;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token, value_ops};
 
 token!(
     /// AVX2 with F16C (half precision conversion): every x86-64 CPU since Haswell and Excavator.
     Avx2, detected by is_x86_feature_detected, "avx2", "f16c"
 );
+
+impl Streaming for Avx2 {
+    value_ops! {
+        fn fence(self) -> () { _mm_sfence() }
+    }
+}
 
 impl Simd for Avx2 {
     const NAME: &'static str = "avx2";
@@ -88,7 +94,6 @@ impl Simd for Avx2 {
             let any = _mm256_or_si256(a[0], a[1]);
             _mm256_testz_si256(any, any) == 1
         }
-        fn fence(self) -> () { _mm_sfence() }
     }
 }
 

@@ -5,13 +5,19 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale::Bf16Scale;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, memory_ops, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token, value_ops};
 
 token!(
     /// AVX-512 with the foundation, byte and word, doubleword and quadword, and vector length
     /// extensions: every server CPU since Skylake-SP and Zen 4.
     Avx512, detected by is_x86_feature_detected, "avx512f", "avx512bw", "avx512dq", "avx512vl"
 );
+
+impl Streaming for Avx512 {
+    value_ops! {
+        fn fence(self) -> () { _mm_sfence() }
+    }
+}
 
 impl Simd for Avx512 {
     const NAME: &'static str = "avx512";
@@ -67,7 +73,6 @@ impl Simd for Avx512 {
             _mm512_maskz_mov_epi64(_mm512_cmplt_epu64_mask(a, b), bits)
         }
         fn all_zero(self, a: __m512i) -> bool { _mm512_test_epi64_mask(a, a) == 0 }
-        fn fence(self) -> () { _mm_sfence() }
     }
 }
 
