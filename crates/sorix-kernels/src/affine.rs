@@ -8,7 +8,8 @@
 /// `scale` and `shift` are rounded once to the type computed in (f32 for f32, f16 and bf16, f64 for
 /// f64); product and sum are rounded each in that type, and the sum once more to the element type.
 /// `dropped` is rounded to the type computed in and to the element type. It is selected, so NaN and
-/// infinity do not leak.
+/// infinity do not leak. With a shift of zero and a dropped value of `+0.0` it is a multiplication
+/// and nothing is added: a product of `-0.0` stays what it is.
 ///
 /// ```
 /// use sorix_kernels::{Affine, BitMask, Broadcast, dropout};
@@ -55,8 +56,6 @@ impl Affine {
 
     /// Whether it is a multiplication and nothing else: no shift, and `+0.0` for what is dropped.
     pub(crate) fn is_scale(self) -> bool {
-        // A shift of -0.0 changes nothing; one of +0.0 turns a product of -0.0 into +0.0, but a
-        // scale alone is what is asked for then.
         self.shift == 0.0 && self.dropped.to_bits() == 0
     }
 }

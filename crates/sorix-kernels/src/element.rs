@@ -105,7 +105,13 @@ macro_rules! element {
             }
 
             fn factor(value: f64) -> $scale {
-                value as $scale
+                // One NaN for all: with bits of another one's payload in the lower half, rounding a
+                // product to 16 bits could carry up to the sign.
+                if value.is_nan() {
+                    <$scale>::NAN
+                } else {
+                    value as $scale
+                }
             }
 
             #[inline(always)]

@@ -48,7 +48,7 @@
 //!   and written on when called from a thread of the pool (as in `ThreadPool::install`), from 32 MiB
 //!   on when called from outside, where its threads have to be woken first.
 //! * `conformance`: `conformance::check_backend`, for authors of backends.
-#![deny(missing_docs)]
+#![deny(missing_docs, unsafe_code)]
 
 mod affine;
 pub mod backend;
@@ -70,6 +70,7 @@ mod parallel;
 mod rate;
 pub mod reference;
 mod region;
+#[allow(unsafe_code, reason = "intrinsics; nothing else in sorix needs it")]
 mod simd;
 pub mod stream;
 

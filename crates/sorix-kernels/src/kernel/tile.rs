@@ -1,7 +1,7 @@
 //! The random bits of a tile: mask format v1 with the eight lanes side by side.
 //!
 //! The scalar definition is [`stream`](crate::stream); this computes the same numbers. A general p
-//! costs about nine draws of 512 bits for each block of 512 elements:
+//! costs about ten draws of 512 bits for each block of 512 elements:
 //!
 //! * The threshold T is compared with 512 random numbers at once, one digit of each at a time, most
 //!   significant first. One draw supplies a digit of all 512. Two bit vectors say what is known:

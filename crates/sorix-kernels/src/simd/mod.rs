@@ -17,6 +17,10 @@
 //! use sorix_kernels::simd::Simd;
 //! ```
 //!
+//! ```compile_fail,E0603
+//! let token = sorix_kernels::simd::portable::Portable;
+//! ```
+//!
 //! and within it a token's only field is private to the file of its instruction set. This is the
 //! road from outside:
 //!
