@@ -115,7 +115,10 @@ fn miri(nightly: Nightly, workspace: &Workspace) -> Action {
         command
     };
     Action::Run(vec![
-        test("sorix-kernels", &["--lib", "--test=bit_mask"]),
+        test(
+            "sorix-kernels",
+            &["--lib", "--test=bit_mask", "--test=portable"],
+        ),
         test("sorix-core", &["--lib", "--test=tensor"]),
     ])
 }

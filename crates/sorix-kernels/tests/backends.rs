@@ -4,7 +4,9 @@
 use half::{bf16, f16};
 use sorix_kernels::conformance::check_backend;
 use sorix_kernels::reference::Reference;
-use sorix_kernels::{Backend, BitMask, DropRate, Element, Engine, MaskKey, dispatch};
+use sorix_kernels::{
+    Affine, Backend, BitMask, Broadcast, DropRate, Element, Engine, MaskKey, dispatch,
+};
 
 /// Runs `check` for every backend but the oracle, saying which.
 fn for_each_backend(check: impl Fn(&'static dyn Backend)) {
@@ -164,5 +166,21 @@ fn every_16_bit_number_is_rounded_as_the_oracle_does() {
     for_each_backend(|backend| {
         check(backend, bf16::from_bits);
         check(backend, f16::from_bits);
+    });
+}
+
+/// A NaN whose payload, rounded to f32 and carried up, would end as `-0.0`.
+#[test]
+fn a_scale_that_is_not_a_number_makes_everything_kept_not_a_number() {
+    let scale = f64::from_bits(i64::MAX.cast_unsigned());
+    for_each_backend(|backend| {
+        let (mask, all) = (BitMask::from_bools(&[true; 70]), Broadcast::full(70));
+        let mut y = [bf16::ZERO; 70];
+        let engine = Engine::new(backend);
+        let x = [bf16::ONE; 70];
+        engine
+            .apply_affine(Affine::scale(scale), &mask, &all, &x, &mut y)
+            .unwrap();
+        assert!(y.iter().all(|y| y.is_nan()), "{} {y:?}", backend.name());
     });
 }

@@ -229,3 +229,34 @@ fn one_two_and_seven_threads_agree() {
         assert!(pool.install(|| run(engine)) == alone, "{threads} threads");
     }
 }
+
+/// The regions of tensor parallelism: one key for what all workers hold, other keys elsewhere.
+#[test]
+fn the_same_region_has_the_same_mask_and_others_have_unrelated_ones() {
+    let len = 3 * 8192;
+    let mask = |key: MaskKey| {
+        let mut mask = BitMask::new(len);
+        dropout::fill_mask(rate(), key, &mut mask).unwrap();
+        mask
+    };
+    // A worker has nothing but the key: whoever makes the mask, it is the same.
+    let everywhere: Vec<BitMask> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3).map(|_| scope.spawn(|| mask(KEY))).collect();
+        workers.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    assert!(everywhere.iter().all(|mask| *mask == whole(len)));
+
+    let next_offset = MaskKey::new(KEY.seed, KEY.offset + 1);
+    let next_seed = MaskKey::new(KEY.seed + 1, KEY.offset);
+    for other in [next_offset, next_seed] {
+        let (other_mask, own_mask) = (mask(other), mask(KEY));
+        let both = other_mask.iter().zip(own_mask.iter());
+        let kept_by_both = both.filter(|&(a, b)| a && b).count() as f64;
+        // Binomial: five standard deviations.
+        let (mean, q) = (0.49 * len as f64, 0.51);
+        assert!(
+            (kept_by_both - mean).abs() < 5.0 * (mean * q).sqrt(),
+            "{other:?}"
+        );
+    }
+}
