@@ -257,6 +257,20 @@ impl Tensor {
         self.0.layout.is_contiguous()
     }
 
+    /// Whether two elements may share memory, as after [`expand`](Self::expand): such a tensor cannot
+    /// be written to.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([[1.0], [2.0]]);
+    /// assert!(!x.is_expanded());
+    /// assert!(x.expand([2, 3])?.is_expanded());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_expanded(&self) -> bool {
+        self.0.layout.is_expanded()
+    }
+
     /// Whether the two share memory: one is the other, or they are views of the same tensor.
     ///
     /// ```

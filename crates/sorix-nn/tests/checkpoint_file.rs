@@ -196,6 +196,36 @@ fn every_dtype_and_every_value_comes_back() {
 }
 
 #[test]
+fn layers_without_elements_are_saved_and_loaded() {
+    for (inputs, outputs) in [(0, 3), (3, 0), (0, 0)] {
+        let linear = |seed| Linear::new(inputs, outputs, &Generator::new(seed)).unwrap();
+        let (from, to) = (linear(1), linear(2));
+        let bytes = Checkpoint::new().parameters("", &from).to_bytes().unwrap();
+        Checkpoint::new()
+            .parameters("", &to)
+            .load_bytes(&bytes)
+            .unwrap();
+        assert_eq!(weights(&to), weights(&from), "{inputs} to {outputs}");
+    }
+}
+
+#[test]
+fn parameters_that_cannot_be_written_to_are_refused() {
+    let net = Sequential::new().with(Linear::new(2, 3, &Generator::new(1)).unwrap());
+    let bytes = Checkpoint::new().parameters("", &net).to_bytes().unwrap();
+    let bias = Tensor::zeros([1], DType::F32).unwrap().expand([3]).unwrap();
+    let weight = net.parameters()[0].clone();
+    let expanded = Sequential::new().with(Linear::from_tensors(weight, Some(bias)).unwrap());
+    let before = weights(&expanded);
+    let error = Checkpoint::new()
+        .parameters("", &expanded)
+        .load_bytes(&bytes)
+        .unwrap_err();
+    assert!(error.to_string().starts_with("checkpoint: "), "{error}");
+    assert_eq!(weights(&expanded), before);
+}
+
+#[test]
 fn other_programs_can_read_and_write_parameters() {
     let net = Sequential::new().with(Linear::new(2, 3, &Generator::new(1)).unwrap());
     let bytes = Checkpoint::new().parameters("", &net).to_bytes().unwrap();

@@ -402,8 +402,7 @@ fn generator_entry(generator: &Generator) -> Entry {
 
 /// That a parameter can be assigned to.
 fn check_writable(parameter: &Tensor) -> Result<()> {
-    let mut axes = parameter.shape().iter().zip(parameter.strides());
-    if axes.any(|(&length, &stride)| length > 1 && stride == 0) {
+    if parameter.is_expanded() {
         let (op, strides) = ("checkpoint", parameter.strides().to_vec());
         return Err(sorix_core::Error::WriteToExpanded { op, strides }.into());
     }
