@@ -123,6 +123,18 @@ pub enum Error {
         /// The upper bound that came.
         high: f64,
     },
+    /// A mean or a standard deviation that no normal distribution has.
+    #[error(
+        "{op}: expected a finite mean and a finite standard deviation >= 0, got {mean} and {std}"
+    )]
+    Moments {
+        /// The operation.
+        op: &'static str,
+        /// The mean that came.
+        mean: f64,
+        /// The standard deviation that came.
+        std: f64,
+    },
     /// A range that does not lie within an axis, or that ends before it starts.
     #[error("{op}: {start}..{end} is not a range within axis {axis} of length {length}")]
     Range {

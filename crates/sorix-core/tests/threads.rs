@@ -4,7 +4,7 @@
 mod common;
 
 use common::random;
-use sorix_core::{DType, Result, Tensor};
+use sorix_core::{DType, MaskKey, MaskRegion, Result, Tensor};
 
 #[test]
 fn elementwise_loops_agree_for_any_number_of_threads() {
@@ -61,4 +61,31 @@ fn gradients_agree_for_any_number_of_threads() {
         })
     };
     assert_eq!(on(1), on(3));
+}
+
+#[test]
+fn random_numbers_agree_for_any_number_of_threads() {
+    // 469 Ki elements: some parts of 32 Ki each, and one that is shorter.
+    let shape = [601, 799];
+    let key = MaskKey::new(42, 7);
+    let parts: [MaskRegion; 3] = [
+        key.into(),
+        key.window(1000).into(),
+        key.shard(&[601, 2000], 1, 1000..1799).unwrap(),
+    ];
+    for at in parts {
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| {
+                let normal = Tensor::randn(shape, DType::F32, at).unwrap();
+                let uniform = Tensor::uniform(shape, 0.0, 1.0, DType::F32, at).unwrap();
+                [normal, uniform].map(|x| x.to_vec::<f32>().unwrap())
+            })
+        };
+        let one = on(1);
+        assert!([2, 7].map(on).iter().all(|several| *several == one));
+    }
 }

@@ -1,5 +1,6 @@
 //! [`MaskRegion`]: the part of a mask that belongs to a part of a tensor.
 
+use core::iter;
 use core::ops::Range;
 
 use crate::error::{Error, LengthError, ShardError};
@@ -121,6 +122,12 @@ impl MaskKey {
 }
 
 impl MaskRegion {
+    /// The key of the mask.
+    #[must_use]
+    pub fn key(&self) -> MaskKey {
+        self.key
+    }
+
     /// The number of elements, where the region says it; a window has as many as the buffers it is
     /// used with.
     #[must_use]
@@ -146,6 +153,39 @@ impl MaskRegion {
         (self.run == self.stride).then(|| self.key.window(self.first))
     }
 
+    /// Elements `range` of the region as runs: the index in the whole mask of the first element of
+    /// each, and how many follow one another from there on.
+    ///
+    /// For random numbers of one's own that are cut as masks are.
+    ///
+    /// ```
+    /// use sorix_kernels::MaskKey;
+    /// let key = MaskKey::new(42, 7);
+    /// // Columns 4 and 5 of a [3, 6] tensor, without the first of its elements.
+    /// let columns = key.shard(&[3, 6], 1, 4..6)?;
+    /// assert_eq!(columns.runs(1..6).collect::<Vec<_>>(), [(5, 1), (10, 2), (16, 2)]);
+    /// assert!(key.shard(&[3, 6], 0, 1..3)?.runs(0..12).eq([(6, 12)]));
+    /// # Ok::<(), sorix_kernels::ShardError>(())
+    /// ```
+    pub fn runs(&self, range: Range<usize>) -> impl Iterator<Item = (u64, usize)> + use<> {
+        let (region, Range { mut start, end }) = (*self, range);
+        iter::from_fn(move || {
+            let left = end.checked_sub(start).filter(|&left| left > 0)?;
+            let (first, len) = match region.as_window() {
+                Some(window) => (window.first.wrapping_add(start as u64), left),
+                None => {
+                    let (first, run) = region.run_at(start);
+                    (
+                        first,
+                        usize::try_from(run).map_or(left, |run| run.min(left)),
+                    )
+                }
+            };
+            start += len;
+            Some((first, len))
+        })
+    }
+
     /// Index in the whole mask of element `i`, and how many elements its run has from there on.
     pub(crate) fn run_at(&self, i: usize) -> (u64, u64) {
         let (run, place) = (i as u64 / self.run, i as u64 % self.run);
@@ -163,8 +203,21 @@ impl MaskRegion {
         self.stride - self.run
     }
 
-    /// Checks that `len` elements are what the region has, and have indices of 64 bits.
-    pub(crate) fn check_len(&self, len: usize) -> Result<(), Error> {
+    /// Checks that `len` elements are what the region has, and have indices of 64 bits, as every
+    /// function does that takes a region.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] or [`Error::Window`].
+    ///
+    /// ```
+    /// use sorix_kernels::MaskKey;
+    /// let key = MaskKey::new(42, 7);
+    /// assert!(key.shard(&[3, 6], 1, 4..6)?.check_len(6).is_ok());
+    /// assert!(key.shard(&[3, 6], 1, 4..6)?.check_len(5).is_err());
+    /// # Ok::<(), sorix_kernels::ShardError>(())
+    /// ```
+    pub fn check_len(&self, len: usize) -> Result<(), Error> {
         if let Some(expected) = self.len {
             LengthError::check("shard", expected, len)?;
         }

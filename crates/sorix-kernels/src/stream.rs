@@ -27,38 +27,69 @@ pub const DIGITS: usize = 9;
 /// Draws after the digits, at least, in each of which every lane settles one element.
 pub const ROUNDS: usize = 1;
 
-/// The random bits of one tile: eight lanes of xoshiro256++.
+/// A stream of random words of a key: xoshiro256++ in a state that no other lane has.
+///
+/// ```
+/// use sorix_kernels::MaskKey;
+/// use sorix_kernels::stream::{Lane, TileStream};
+/// // Lane 3 of tile 2 of a mask.
+/// let key = MaskKey::new(42, 7);
+/// assert_eq!(Lane::new(key, 8 * 2 + 3).draw(), TileStream::new(key, 2).draw()[3]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Lane(Xoshiro256PlusPlus);
+
+impl Lane {
+    /// Lane number `number`, which is below 2^63; numbers from there on begin again at 0.
+    ///
+    /// It is keyed by the odd number `w = 2 number + 1`. With P(k) the Philox4x32-10 block of counter
+    /// (seed, offset) under key k, its state is s0, s1 = P(w), s2 = w, and s3 the lower half of
+    /// P(w - 1). w can be read off the state, and given w, P can be undone: distinct
+    /// (seed, offset, number) have distinct states, none of them zero.
+    ///
+    /// Masks have the lanes below 2^54. The others are there for random numbers of another kind, which
+    /// have nothing to do with the masks of their key then.
+    #[must_use]
+    pub fn new(key: MaskKey, number: u64) -> Self {
+        let w = number << 1 | 1;
+        let [s0, s1] = philox4x32([key.seed, key.offset], w);
+        let [s3, _] = philox4x32([key.seed, key.offset], w - 1);
+        let mut state = [0; 32];
+        for (bytes, word) in state.chunks_exact_mut(8).zip([s0, s1, w, s3]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Self(Xoshiro256PlusPlus::from_seed(state))
+    }
+
+    /// The next 64 bits.
+    #[inline]
+    pub fn draw(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+}
+
+/// The random bits of one tile: eight lanes.
 #[derive(Clone, Debug)]
 pub struct TileStream {
-    lanes: [Xoshiro256PlusPlus; LANES],
+    lanes: [Lane; LANES],
 }
 
 impl TileStream {
-    /// The stream of tile number `tile` (elements `8192 tile` to `8192 tile + 8191`).
+    /// The stream of tile number `tile` (elements `8192 tile` to `8192 tile + 8191`): [lanes](Lane)
+    /// `8 tile` to `8 tile + 7`.
     ///
-    /// Lane `l` is keyed by the odd number `w = 16 tile + 2 l + 1`. With P(k) the Philox4x32-10
-    /// block of counter (seed, offset) under key k, its state is s0, s1 = P(w), s2 = w, and s3 the
-    /// lower half of P(w - 1). w can be read off the state, and given w, P can be undone: distinct
-    /// (seed, offset, tile, lane) have distinct states, none of them zero. The last tile of a mask is
-    /// number 2^51 - 1; numbers from 2^60 on begin again at 0.
+    /// The last tile of a mask is number 2^51 - 1; numbers from 2^60 on begin again at 0.
     #[must_use]
     pub fn new(key: MaskKey, tile: u64) -> Self {
-        let lanes = core::array::from_fn(|lane| {
-            let w = tile.wrapping_mul(16) + 2 * lane as u64 + 1;
-            let [s0, s1] = philox4x32([key.seed, key.offset], w);
-            let [s3, _] = philox4x32([key.seed, key.offset], w - 1);
-            let mut state = [0; 32];
-            for (bytes, word) in state.chunks_exact_mut(8).zip([s0, s1, w, s3]) {
-                bytes.copy_from_slice(&word.to_le_bytes());
-            }
-            Xoshiro256PlusPlus::from_seed(state)
-        });
-        Self { lanes }
+        let first = tile.wrapping_mul(LANES as u64);
+        Self {
+            lanes: core::array::from_fn(|lane| Lane::new(key, first.wrapping_add(lane as u64))),
+        }
     }
 
     /// One 64-bit output of every lane.
     pub fn draw(&mut self) -> [u64; LANES] {
-        core::array::from_fn(|lane| self.lanes[lane].next_u64())
+        core::array::from_fn(|lane| self.lanes[lane].draw())
     }
 
     /// The next 512 keep bits: element `64 l + b` of the block is bit `b` of word `l`.

@@ -96,11 +96,9 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
 pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Result<()> {
     finite("init::normal: mean", mean)?;
     non_negative("init::normal: std", std)?;
-    let standard = Tensor::randn(tensor.shape(), tensor.dtype(), generator.next_key())?;
-    let values = standard
-        .mul_scalar(std)
-        .and_then(|scaled| scaled.add_scalar(mean));
-    assign(tensor, values)
+    let (shape, dtype) = (tensor.shape(), tensor.dtype());
+    let key = generator.next_key();
+    assign(tensor, Tensor::normal(shape, mean, std, dtype, key))
 }
 
 /// Uniform within `±gain √(6 / (fan-in + fan-out))`, which is of variance
