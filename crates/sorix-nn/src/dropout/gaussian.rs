@@ -1,10 +1,10 @@
 //! [`GaussianDropout`]: multiplicative noise.
 
-use sorix_core::{MaskWindow, SaveMask, Tensor};
+use sorix_core::{SaveMask, Tensor};
 
 use crate::dropout::replay::replayed;
 use crate::dropout::{Draw, DropoutLayer, Form};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Multiplies each element by a number from the normal distribution of mean 1 and variance
 /// `p / (1 - p)`: what [`Dropout`](crate::Dropout) does to mean and variance, without zeros.
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// element of the tensor's dtype for each of its own; with [`SaveMask::Replay`] the key alone, and
 /// backward draws the noise again.
 ///
-/// The noise is drawn for whole tensors: a key names it, and no part of a mask does.
+/// The noise is [`Tensor::normal`]'s of the same key, which has nothing to do with the key's mask.
 ///
 /// Source: Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*,
 /// JMLR 15 (2014), section 10; the rate as in Keras.
@@ -44,25 +44,15 @@ impl Form for Gaussian {
         Ok(shape.to_vec())
     }
 
-    fn is_local(&self) -> bool {
-        false
-    }
-
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
         let Draw { rate, at, save, .. } = *draw;
         let p = rate.p();
         if p == 0.0 || p == 1.0 {
             return Ok(x.dropout(rate, at, save)?);
         }
-        let key = match at.as_window() {
-            Some(MaskWindow { key, first: 0 }) => key,
-            _ => return Err(Error::Part),
-        };
         let deviation = (p / (1.0 - p)).sqrt();
-        let add_noise = move |x: &Tensor| {
-            let normal = Tensor::randn(x.shape(), x.dtype(), key)?;
-            x.mul(&normal.mul_scalar(deviation)?.add_scalar(1.0)?)
-        };
+        let add_noise =
+            move |x: &Tensor| x.mul(&Tensor::normal(x.shape(), 1.0, deviation, x.dtype(), at)?);
         Ok(match save {
             SaveMask::Bits => add_noise(x)?,
             SaveMask::Replay => replayed("GaussianDropoutBackward", x, add_noise)?,
