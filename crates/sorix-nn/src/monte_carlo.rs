@@ -4,7 +4,7 @@ use core::cell::RefCell;
 use core::marker::PhantomData;
 use std::rc::Rc;
 
-use sorix_core::autograd::no_grad;
+use sorix_core::autograd::{no_grad, taped_mode};
 use sorix_core::{DType, MaskKey, Tensor};
 
 use crate::error::{Error, Result};
@@ -96,13 +96,12 @@ impl Drop for Scope {
 /// ```
 #[must_use = "a key that is taken names one mask, and is not given again"]
 pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
-    scope_key().or_else(|| match mode {
-        Mode::Train => Some(generator.next_key()),
-        Mode::Eval => None,
-    })
+    let drops = mode == Mode::Train || is_monte_carlo();
+    drops.then(|| scope_key().unwrap_or_else(|| generator.next_key()))
 }
 
-/// Whether [`monte_carlo`] is open on this thread, so that dropouts drop in either mode.
+/// Whether [`monte_carlo`] is open on this thread, so that dropouts drop in either mode. When backward
+/// computes a [checkpoint](sorix_core::autograd::checkpoint) again: whether it was the first time.
 ///
 /// ```
 /// use sorix_nn::{is_monte_carlo, monte_carlo};
@@ -111,7 +110,7 @@ pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
 /// ```
 #[must_use]
 pub fn is_monte_carlo() -> bool {
-    SCOPE.with_borrow(Option::is_some)
+    taped_mode(|| SCOPE.with_borrow(Option::is_some))
 }
 
 /// A key of the scope that is open on this thread.

@@ -8,7 +8,8 @@
 //!
 //! The second run has to draw what the first one drew. Whoever takes the key of a mask from a
 //! generator does so through [`taped_key`], which writes the keys of the first run down and reads
-//! them out in the second.
+//! them out in the second. [`taped_mode`] does so with what surrounds the first run and may be over
+//! by the second.
 //!
 //! Source: Chen et al., *Training deep nets with sublinear memory cost*, arXiv:1604.06174 (2016).
 
@@ -70,18 +71,18 @@ where
         // Nothing is recorded, or a checkpoint around this one will run all of it again.
         return f(&given);
     }
-    let tape = TapeGuard::push(Tape::Written(Vec::new()));
+    let tape = TapeGuard::push(Tape::default());
     let postponed = PostponedGuard::set(Postponed::NothingYet);
     let output = f(&given)?;
     let recorded = POSTPONED.get() == Postponed::Something;
     drop(postponed);
-    let keys = tape.finish();
+    let taken = tape.finish();
     if !recorded {
         return Ok(output);
     }
     let segment = Segment {
         inputs: inputs.iter().map(|input| SavedTensor::new(input)).collect(),
-        keys,
+        taken,
         shape: output.shape().into(),
         dtype: output.dtype(),
         f: Box::new(move |inputs: &[Tensor]| {
@@ -106,19 +107,39 @@ where
 /// assert_eq!(taped_key(|| MaskKey::new(1, 2)), MaskKey::new(1, 2));
 /// ```
 pub fn taped_key(draw: impl FnOnce() -> MaskKey) -> MaskKey {
-    let read = TAPES.with_borrow_mut(|tapes| tapes.iter_mut().rev().find_map(Tape::read));
-    // Not while the tapes are borrowed: `draw` is the caller's.
-    let key = read.unwrap_or_else(draw);
-    TAPES.with_borrow_mut(|tapes| {
-        for tape in tapes.iter_mut().rev() {
-            match tape {
-                Tape::Written(keys) => keys.push(key),
-                // What lies below saw this key the first time.
-                Tape::Read { .. } => break,
-            }
-        }
+    taped(|tape| &mut tape.keys, draw)
+}
+
+/// What `ask` returns; or, when backward computes a [`checkpoint`] again, what was returned in its
+/// place the first time, without a call of `ask`.
+///
+/// For a mode that surrounds the first run, and may be over when backward is called: sorix-nn's Monte
+/// Carlo scope is one.
+///
+/// ```
+/// use sorix_core::autograd::taped_mode;
+/// assert!(taped_mode(|| true));
+/// ```
+pub fn taped_mode(ask: impl FnOnce() -> bool) -> bool {
+    taped(|tape| &mut tape.modes, ask)
+}
+
+fn taped<T: Copy + Default>(
+    track: impl Fn(&mut Tape) -> &mut Track<T>,
+    draw: impl FnOnce() -> T,
+) -> T {
+    let read = TAPES.with_borrow_mut(|tapes| {
+        let tape = tapes.iter_mut().rev().find(|tape| tape.is_read)?;
+        Some(track(tape).read())
     });
-    key
+    // Not while the tapes are borrowed: `draw` is the caller's.
+    let taken = read.unwrap_or_else(draw);
+    TAPES.with_borrow_mut(|tapes| {
+        // What lies below one that is read saw this the first time.
+        let written = tapes.iter_mut().rev().take_while(|tape| !tape.is_read);
+        written.for_each(|tape| track(tape).entries.push(taken));
+    });
+    taken
 }
 
 /// Whether an operation that would be recorded is left to be recorded by a second run, which is
@@ -159,24 +180,27 @@ impl Drop for PostponedGuard {
     }
 }
 
-/// The keys that a run of a segment takes.
-enum Tape {
-    /// Those of the first run, so far.
-    Written(Vec<MaskKey>),
-    /// Those for the second run, and how many it has asked for.
-    Read { keys: Box<[MaskKey]>, asked: usize },
+/// What a run of a segment takes: written in the first run, read in the second.
+#[derive(Clone, Default)]
+struct Tape {
+    is_read: bool,
+    keys: Track<MaskKey>,
+    modes: Track<bool>,
 }
 
-impl Tape {
-    /// The next key, of a tape to read.
-    fn read(&mut self) -> Option<MaskKey> {
-        let Self::Read { keys, asked } = self else {
-            return None;
-        };
-        let key = keys.get(*asked).copied();
-        *asked += 1;
-        // Any key will do beyond the end: the run is going to be refused.
-        Some(key.unwrap_or(MaskKey::new(0, 0)))
+#[derive(Clone, Default)]
+struct Track<T> {
+    entries: Vec<T>,
+    /// How many entries were asked for in the second run.
+    asked: usize,
+}
+
+impl<T: Copy + Default> Track<T> {
+    /// The next entry. Anything will do beyond the end: the run is going to be refused.
+    fn read(&mut self) -> T {
+        let entry = self.entries.get(self.asked).copied();
+        self.asked += 1;
+        entry.unwrap_or_default()
     }
 }
 
@@ -195,20 +219,14 @@ impl TapeGuard {
         })
     }
 
-    /// The keys that were written.
-    fn finish(self) -> Box<[MaskKey]> {
-        match TAPES.with_borrow_mut(Vec::pop) {
-            Some(Tape::Written(keys)) => keys.into(),
-            Some(Tape::Read { .. }) | None => Box::default(),
-        }
+    /// What was written.
+    fn finish(self) -> Tape {
+        TAPES.with_borrow_mut(Vec::pop).unwrap_or_default()
     }
 
     /// How many keys were asked for.
     fn asked(&self) -> usize {
-        TAPES.with_borrow(|tapes| match tapes.get(self.below) {
-            Some(Tape::Read { asked, .. }) => *asked,
-            Some(Tape::Written(_)) | None => 0,
-        })
+        TAPES.with_borrow(|tapes| tapes.get(self.below).map_or(0, |tape| tape.keys.asked))
     }
 }
 
@@ -224,8 +242,8 @@ type Run = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
 pub(super) struct Segment {
     f: Box<Run>,
     inputs: Box<[SavedTensor]>,
-    /// Those that the first run took.
-    keys: Box<[MaskKey]>,
+    /// What the first run took.
+    taken: Tape,
     /// Of the output, as is the dtype.
     shape: Box<[usize]>,
     dtype: DType,
@@ -245,13 +263,13 @@ impl Segment {
             })
         });
         let inputs: Vec<Tensor> = inputs.collect::<Result<_>>()?;
-        let tape = TapeGuard::push(Tape::Read {
-            keys: self.keys.clone(),
-            asked: 0,
+        let tape = TapeGuard::push(Tape {
+            is_read: true,
+            ..self.taken.clone()
         });
         let _not_postponed = PostponedGuard::set(Postponed::No);
         let output = enable_grad(|| (self.f)(&inputs))?;
-        let (expected, got) = (self.keys.len(), tape.asked());
+        let (expected, got) = (self.taken.keys.entries.len(), tape.asked());
         if expected != got {
             return Err(Error::RecomputedKeys { expected, got });
         }

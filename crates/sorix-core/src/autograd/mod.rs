@@ -51,7 +51,7 @@ mod saved;
 
 use core::fmt::Debug;
 
-pub use checkpoint::{checkpoint, taped_key};
+pub use checkpoint::{checkpoint, taped_key, taped_mode};
 pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
 pub(crate) use node::{Leaf, Node};
 pub use saved::SavedTensor;
