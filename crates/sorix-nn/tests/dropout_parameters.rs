@@ -195,3 +195,129 @@ fn both_are_modules_made_of_two() {
         );
     }
 }
+
+/// A linear layer of these weights whose next call draws by `KEY`.
+fn weight_dropout(weight: Tensor, p: f64, generator: impl Into<Arc<Generator>>) -> WeightDropout {
+    let linear = Linear::from_tensors(weight, None).unwrap();
+    WeightDropout::new(linear, Dropout::new(p).unwrap().generator(generator))
+}
+
+fn embedding_dropout(
+    table: Tensor,
+    p: f64,
+    generator: impl Into<Arc<Generator>>,
+) -> EmbeddingDropout {
+    let rows = DropoutLayer::<Rows>::new(p).unwrap().generator(generator);
+    EmbeddingDropout::new(Embedding::from_tensor(table).unwrap(), rows)
+}
+
+/// Of parameters that are 1, each output is one decision: 0, or 1 / (1 - p).
+#[test]
+fn mean_and_variance_of_what_is_dropped() {
+    const WIDTH: usize = 30;
+    const CALLS: usize = 20;
+    let identity: Vec<f64> = (0..WIDTH * WIDTH)
+        .map(|i| f64::from(u8::from(i % (WIDTH + 1) == 0)))
+        .collect();
+    let identity = Tensor::from_slice(&identity, [WIDTH, WIDTH]).unwrap();
+    let weight = || Tensor::ones([WIDTH, WIDTH], DType::F64).unwrap();
+    let words = Tensor::arange(0.0, 900.0, 1.0, DType::F64).unwrap();
+    let table = || Tensor::ones([900, 1], DType::F64).unwrap();
+    for p in [0.2, 0.5] {
+        let cases: [(&str, Box<dyn Module>, &Tensor); 2] = [
+            (
+                "weights",
+                Box::new(weight_dropout(weight(), p, at_key())),
+                &identity,
+            ),
+            (
+                "rows",
+                Box::new(embedding_dropout(table(), p, at_key())),
+                &words,
+            ),
+        ];
+        for (name, layer, x) in cases {
+            let outputs: Vec<f64> = (0..CALLS)
+                .flat_map(|_| values(&layer.forward(x).unwrap()))
+                .collect();
+            let n = outputs.len() as f64;
+            assert_eq!(n, 900.0 * CALLS as f64);
+            let moment = |power| outputs.iter().map(|y: &f64| y.powi(power)).sum::<f64>() / n;
+            let (mean, variance) = (moment(1), moment(2) - moment(1) * moment(1));
+            // Five standard errors; a square is 1 / (1 - p)² times as uncertain as a mean.
+            let bound = 5.0 * (p / (1.0 - p) / n).sqrt();
+            assert!((mean - 1.0).abs() < bound, "{name} at {p}: mean {mean}");
+            let error = (variance - p / (1.0 - p)).abs();
+            assert!(
+                error < bound / (1.0 - p).powi(2),
+                "{name} at {p}: variance {variance}"
+            );
+        }
+    }
+}
+
+#[test]
+fn parameters_and_inputs_without_elements() {
+    let ones = |shape: &[usize]| Tensor::ones(shape, DType::F64).unwrap();
+    let generator = Arc::new(Generator::new(5));
+    let linear = |shape| weight_dropout(ones(shape), 0.5, Arc::clone(&generator));
+    let rows = |shape| embedding_dropout(ones(shape), 0.5, Arc::clone(&generator));
+    type Shapes = [&'static [usize]; 2];
+    let cases: [(Box<dyn Module>, Shapes); 5] = [
+        (Box::new(linear(&[3, 4])), [&[0, 4], &[0, 3]]),
+        (Box::new(linear(&[3, 0])), [&[2, 0], &[2, 3]]),
+        (Box::new(linear(&[0, 4])), [&[2, 4], &[2, 0]]),
+        (Box::new(rows(&[3, 4])), [&[0], &[0, 4]]),
+        (Box::new(rows(&[3, 0])), [&[2], &[2, 0]]),
+    ];
+    for (calls, (layer, [input, output])) in (1..).zip(cases) {
+        let y = layer.forward(&ones(input)).unwrap();
+        assert_eq!(y.shape(), output);
+        assert!(values(&y).iter().all(|&y| y == 0.0));
+        y.sum().unwrap().backward().unwrap();
+        let parameter = &layer.parameters()[0];
+        let gradient = parameter.grad().unwrap();
+        assert_eq!(gradient.shape(), parameter.shape());
+        assert!(values(&gradient).iter().all(|&dw| dw == 0.0));
+        assert_eq!(generator.state().offset, calls);
+    }
+}
+
+#[test]
+fn nan_and_infinity_do_not_leak_from_dropped_parameters() {
+    for special in [f64::NAN, f64::INFINITY] {
+        let column = |len| Tensor::full([len, 1], special, DType::F64).unwrap();
+        let one = tensor([[1.0]]);
+        let words = Tensor::arange(0.0, 64.0, 1.0, DType::F64).unwrap();
+        for p in [0.5, 1.0] {
+            let weights = weight_dropout(column(64), p, at_key());
+            let rows = embedding_dropout(column(64), p, at_key());
+            for y in [
+                weights.forward(&one).unwrap(),
+                rows.forward(&words).unwrap(),
+            ] {
+                let dropped = values(&y).iter().filter(|&&y| y == 0.0).count();
+                let kept = values(&y).iter().filter(|y| !y.is_finite()).count();
+                assert_eq!(dropped + kept, 64);
+                assert_eq!(dropped == 64, p == 1.0, "{dropped} dropped");
+            }
+        }
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_errors() {
+    let weights = weight_dropout(normal(&[5, 6], 1), 0.5, at_key());
+    for shape in [&[][..], &[5], &[6, 5]] {
+        let error = weights.forward(&normal(shape, 2)).unwrap_err();
+        let expected = format!("Linear: expected an input of shape [.., 6], got shape {shape:?}");
+        assert_eq!(error.to_string(), expected);
+    }
+    let rows = embedding_dropout(normal(&[9, 4], 1), 0.5, at_key());
+    for word in [-1.0, 0.5, 9.0, f64::NAN] {
+        let error = rows.forward(&tensor([word])).unwrap_err();
+        let expected = format!("Embedding: expected whole numbers from 0 to 8, got {word}");
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(Dropout::new(1.5).is_err() && DropoutLayer::<Rows>::new(f64::NAN).is_err());
+}
