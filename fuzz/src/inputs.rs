@@ -80,3 +80,24 @@ pub(crate) fn bounded<'a, T>(
 ) -> Result<Vec<T>> {
     (0..u.int_in_range(0..=most)?).map(|_| item(u)).collect()
 }
+
+/// Up to four axes, of up to some thousand elements together.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape(pub(crate) Vec<usize>);
+
+impl<'a> Arbitrary<'a> for Shape {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let mut left = 6000;
+        bounded(u, 4, |u| {
+            let len: usize = match u.int_in_range(0..=7)? {
+                0..=3 => u.int_in_range(0..=8)?,
+                4..=6 => u.int_in_range(0..=70)?,
+                _ => u.int_in_range(0..=6000)?,
+            };
+            let len = len.min(left);
+            left /= len.max(1);
+            Ok(len)
+        })
+        .map(Self)
+    }
+}

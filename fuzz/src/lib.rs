@@ -17,6 +17,7 @@ pub mod modules;
 pub mod npy;
 mod patches;
 pub mod safetensors;
+pub mod shapes;
 pub mod windows;
 
 /// A target: its name, and what it does with an input.
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("modules", modules::run),
     ("npy", npy::run),
     ("safetensors", safetensors::run),
+    ("shapes", shapes::run),
     ("windows", windows::run),
 ];
 
