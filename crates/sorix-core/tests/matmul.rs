@@ -158,6 +158,30 @@ fn a_product_over_no_columns_is_zero() {
 }
 
 #[test]
+fn views_without_elements_have_products() {
+    // Their strides are those of a tensor with elements, and lead out of a storage that has none.
+    let columns = Tensor::zeros([0, 2, 2], DType::F64)
+        .and_then(|x| x.permute(&[1, 2, 0]))
+        .unwrap();
+    let rows = columns.transpose(1, 2).unwrap();
+    assert_eq!(
+        (columns.shape(), rows.shape()),
+        (&[2, 2, 0][..], &[2, 0, 2][..])
+    );
+    assert_eq!(values(&columns.matmul(&rows).unwrap()), [0.0; 8]);
+    assert_eq!(rows.matmul(&columns).unwrap().shape(), [2, 0, 0]);
+
+    let left = columns.requires_grad(true);
+    left.matmul(&rows)
+        .unwrap()
+        .sum()
+        .unwrap()
+        .backward()
+        .unwrap();
+    assert_eq!(left.grad().unwrap().shape(), [2, 2, 0]);
+}
+
+#[test]
 fn every_dtype_is_exact_where_the_numbers_are() {
     for dtype in DTYPES {
         let of = |numbers: &[f64], shape| {

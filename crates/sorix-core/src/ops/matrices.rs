@@ -97,7 +97,11 @@ fn matrices<'s, T: Scalar>(x: &'s Snapshot<'_>) -> impl Iterator<Item = MatRef<'
     indices(IxDyn(batch)).into_iter().map(move |index| {
         let steps = index.slice().iter().zip(strides);
         let first: usize = steps.map(|(index, stride)| index * stride).sum();
-        let elements = &x.storage()[x.layout().offset() + first..];
+        // A matrix without elements may begin beyond the end of its storage.
+        let elements = match rows * columns {
+            0 => &[],
+            _ => &x.storage()[x.layout().offset() + first..],
+        };
         if from_column == 1 || columns <= 1 {
             MatRef::from_row_major_slice_with_stride(elements, rows, columns, from_row)
         } else {
