@@ -72,6 +72,16 @@ impl<'a> Arbitrary<'a> for Length {
     }
 }
 
+/// Something that is true once in a while, and false where the bytes run out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rarely(pub(crate) bool);
+
+impl<'a> Arbitrary<'a> for Rarely {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        Ok(Self(u.int_in_range(0..=31)? == 31))
+    }
+}
+
 /// At most `most` things.
 pub(crate) fn bounded<'a, T>(
     u: &mut Unstructured<'a>,

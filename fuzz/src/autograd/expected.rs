@@ -1,0 +1,139 @@
+//! The same operations, by the [model](crate::model).
+
+use sorix::kernels::DropRate;
+use sorix::{BitMask, MaskKey};
+
+use super::apply::{EPSILON, affine, eighths, halves, mask, row_indices, small};
+use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Unary};
+use crate::inputs::Rate;
+use crate::kernels::keep_bits;
+use crate::model::{Array, Dual, rows};
+
+impl Op {
+    /// What should come out; `None` where the operation has to be an error.
+    pub(super) fn expected(&self, x: &Array, y: &Array, key: MaskKey) -> Option<Array> {
+        match self {
+            Self::Binary(op) => x.zip(y, binary(*op)),
+            &Self::Scalar(op, number) => {
+                let number = Dual::constant(eighths(number));
+                Some(x.map(|x| binary(op)(x, number)))
+            }
+            Self::Unary(op) => Some(x.map(unary(*op))),
+            &Self::Clamp(min, max) => {
+                (min <= max).then(|| x.map(|x| x.clamp(eighths(min), eighths(max))))
+            }
+            &Self::Powf(exponent) => Some(x.map(|x| x.powf(halves(exponent)))),
+            Self::Reduce(op, over) => reduce(*op, over, x),
+            Self::Softmax(Axis(axis)) => x.along(&[*axis], rows::softmax),
+            Self::LogSoftmax(Axis(axis)) => x.along(&[*axis], rows::log_softmax),
+            Self::Argmax(Axis(axis)) => x.reduce(&[*axis], false, rows::first_largest),
+            Self::Standardize(Axes(axes)) => x.along(axes, |row| rows::standardize(row, EPSILON)),
+            Self::Reshape(Shape(shape)) => x.reshape(shape),
+            Self::Permute(Axes(axes)) => x.permute(axes),
+            Self::Transpose(Axis(first), Axis(second)) => x.transpose(*first, *second),
+            Self::Expand(Shape(shape)) => x.expand(shape),
+            Self::Slice(Axis(axis), range) => {
+                let [begin, end, step] = small(range);
+                x.slice(*axis, begin, end, step)
+            }
+            Self::IndexSelect(Axis(axis), indices, count) => {
+                x.select(*axis, &small(indices)[..usize::from(count % 4)])
+            }
+            Self::GatherLast(indices, longer) => {
+                x.gather_last(&row_indices(indices, *longer, &x.shape))
+            }
+            Self::Concat(Axis(axis)) => x.concat(y, *axis),
+            Self::Stack(Axis(axis)) => x.stack(y, *axis),
+            Self::Squeeze(Axis(axis)) => x.squeeze(*axis),
+            Self::SqueezeAll => x.squeeze_all(),
+            Self::Unsqueeze(Axis(axis)) => x.unsqueeze(*axis),
+            Self::Flatten(Axis(start), Axis(end)) => x.flatten(*start, *end),
+            Self::Matmul => x.matmul(y),
+            &Self::Dropout(Rate(rate), _) => {
+                let bits = bits(rate, key, &x.shape);
+                x.covered(&x.shape, &bits, inverted(rate), Dual::default())
+            }
+            Self::DropoutBroadcast(Rate(rate), _, cover) => {
+                let shape = cover.mask_shape(&x.shape);
+                let bits = bits(*rate, key, &shape);
+                x.covered(&shape, &bits, inverted(*rate), Dual::default())
+            }
+            Self::DropoutAffine(Rate(rate), _, cover, numbers) => {
+                let (shape, affine) = (cover.mask_shape(&x.shape), affine(*numbers));
+                let [scale, shift, dropped] =
+                    [affine.scale, affine.shift, affine.dropped].map(Dual::constant);
+                let bits = bits(*rate, key, &shape);
+                x.covered(&shape, &bits, |x| x * scale + shift, dropped)
+            }
+            Self::ApplyMask(cover, pattern, longer, scale) => {
+                let shape = cover.mask_shape(&x.shape);
+                let scale = Dual::constant(eighths(*scale));
+                let bits = mask(*pattern, *longer, &shape);
+                x.covered(&shape, &bits, |x| x * scale, Dual::default())
+            }
+        }
+    }
+
+    /// Whether the result needs a gradient where the operands do or do not.
+    pub(super) fn needs_grad(&self, x: bool, y: bool) -> bool {
+        match self {
+            Self::Unary(Unary::Detach) | Self::Argmax(_) => false,
+            Self::Binary(_) | Self::Concat(_) | Self::Stack(_) | Self::Matmul => x || y,
+            _ => x,
+        }
+    }
+}
+
+fn binary(op: Binary) -> fn(Dual, Dual) -> Dual {
+    match op {
+        Binary::Add => |x, y| x + y,
+        Binary::Sub => |x, y| x - y,
+        Binary::Mul => |x, y| x * y,
+        Binary::Div => |x, y| x / y,
+    }
+}
+
+fn unary(op: Unary) -> fn(Dual) -> Dual {
+    match op {
+        Unary::Neg => |x| -x,
+        Unary::Abs => Dual::abs,
+        Unary::Exp => Dual::exp,
+        Unary::Gelu => Dual::gelu,
+        Unary::GeluTanh => Dual::gelu_tanh,
+        Unary::Log => Dual::ln,
+        Unary::Relu => Dual::relu,
+        Unary::Sigmoid => Dual::sigmoid,
+        Unary::Sqrt => Dual::sqrt,
+        Unary::Tanh => Dual::tanh,
+        Unary::Contiguous | Unary::ToDType => |x| x,
+        Unary::Detach => |x| Dual::constant(x.value),
+    }
+}
+
+fn reduce(op: Reduction, over: &Over, x: &Array) -> Option<Array> {
+    let (axes, keepdim) = match over {
+        Over::All => (&x.axes(), false),
+        Over::Axes(Axes(axes)) => (axes, false),
+        Over::Keepdim(Axes(axes)) => (axes, true),
+    };
+    x.reduce(axes, keepdim, |row| match op {
+        Reduction::Sum => Some(rows::sum(row)),
+        Reduction::Mean => Some(rows::mean(row)),
+        Reduction::Max => rows::largest(row),
+        Reduction::Min => rows::smallest(row),
+        Reduction::LogSumExp => Some(rows::logsumexp(row)),
+        Reduction::Var(correction) => Some(rows::variance(row, correction.into())),
+        Reduction::Std(correction) => Some(rows::deviation(row, correction.into())),
+    })
+}
+
+/// The mask that a key makes of this shape.
+fn bits(rate: DropRate, key: MaskKey, shape: &[usize]) -> BitMask {
+    keep_bits(rate, key.into(), shape.iter().product())
+}
+
+/// What inverted dropout makes of what it keeps.
+fn inverted(rate: DropRate) -> impl Fn(Dual) -> Dual {
+    let scale = Dual::constant(rate.scale());
+    move |x| x * scale
+}
