@@ -191,15 +191,16 @@ fn in_parts<T: Scalar>(out: &mut [T], fill: impl Fn(usize, &mut [T]) + Sync) {
     #[cfg(feature = "parallel")]
     {
         use rayon::prelude::*;
+        use sorix_kernels::parallel;
 
         /// What it costs to make a number, compared with moving it to memory.
         const COST: usize = 8;
         /// Long enough that it does not matter that the tile at its end is begun twice.
         const PART: usize = 32 * TILE;
 
-        if sorix_kernels::threads_pay(size_of_val(out).saturating_mul(COST)) {
+        if parallel::threads_pay(size_of_val(out).saturating_mul(COST)) {
             let parts = out.par_chunks_mut(PART).enumerate();
-            return parts.for_each(|(i, part)| fill(i * PART, part));
+            return parallel::waiting(|| parts.for_each(|(i, part)| fill(i * PART, part)));
         }
     }
     fill(0, out);

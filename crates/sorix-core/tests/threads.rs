@@ -4,7 +4,8 @@
 mod common;
 
 use common::random;
-use sorix_core::{DType, MaskKey, MaskRegion, Result, Tensor};
+use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
+use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
 
 #[test]
 fn elementwise_loops_agree_for_any_number_of_threads() {
@@ -88,4 +89,38 @@ fn random_numbers_agree_for_any_number_of_threads() {
         let one = on(1);
         assert!([2, 7].map(on).iter().all(|several| *several == one));
     }
+}
+
+/// A thread of a pool that waits for the parts of one task's operation runs other tasks meanwhile.
+/// None may find itself within another's `no_grad`, backward or checkpoint.
+#[test]
+fn tasks_of_one_pool_do_not_see_each_others_scopes() {
+    // Functions of so many elements are shared out.
+    let x = random(&[1 << 13], 1);
+    let train = |task: u64| -> Result<()> {
+        assert!(is_grad_enabled(), "task {task} began within a no_grad");
+        no_grad(|| {
+            assert!(!x.exp()?.needs_grad());
+            assert!(!is_grad_enabled(), "task {task} lost its no_grad");
+            Ok::<_, Error>(())
+        })?;
+        let w = x.requires_grad(true);
+        let segment = move |x: &[Tensor]| {
+            let first = taped_key(|| MaskKey::new(task, 0));
+            let y = x[0].exp()?;
+            let second = taped_key(|| MaskKey::new(task, 1));
+            assert_eq!([first.seed, second.seed], [task; 2], "another's tape");
+            y.exp()
+        };
+        checkpoint(segment, &[&w])?.sum()?.backward()?;
+        assert!(w.grad().is_some());
+        Ok(())
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build();
+    // Not from a thread of the pool, so that each thread comes for a task when it has time.
+    pool.unwrap().in_place_scope(|scope| {
+        for task in 0..200 {
+            scope.spawn(move |_| train(task).unwrap());
+        }
+    });
 }

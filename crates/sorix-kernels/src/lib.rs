@@ -28,6 +28,7 @@
 //! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and what it makes of elements where that
 //!   is not inverted dropout.
 //! * [`dispatch`]: the backends of this machine, by name. [`Backend`] and [`job`]: bring your own.
+//! * [`parallel`]: when a loop is worth threads, and thread-local state that survives them.
 //! * [`stream`]: mask format v1 in scalar form. [`reference`](mod@reference): the oracle all
 //!   backends are tested against.
 //!
@@ -66,7 +67,7 @@ pub mod job;
 mod kernel;
 mod key;
 mod mask;
-mod parallel;
+pub mod parallel;
 mod rate;
 pub mod reference;
 mod region;
@@ -86,9 +87,5 @@ pub use error::{
 };
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};
-// Not for users: sorix-core's loops are shared out by the same measure.
-#[cfg(feature = "parallel")]
-#[doc(hidden)]
-pub use parallel::threads_pay;
 pub use rate::{DropRate, KeepThreshold};
 pub use region::MaskRegion;

@@ -2,6 +2,17 @@
 //!
 //! What is computed does not depend on where the cuts are, so neither the number of threads nor
 //! their schedule shows in a result.
+//!
+//! # For crates on top
+//!
+//! A loop of one's own is shared out where [`threads_pay`], within [`waiting`].
+//!
+//! A thread of a rayon pool that waits for others does not sleep: it runs whatever task of its pool it
+//! finds. What a thread-local variable says of the work at hand, such as whether it is recorded, must
+//! not reach such a task. So these variables hold a [`TaskValue`], which is out of sight while
+//! its thread is [`waiting`]. A task that is run meanwhile finds what it would find on a fresh thread.
+
+use core::cell::Cell;
 
 #[cfg(feature = "parallel")]
 pub(crate) use crate::job::Split;
@@ -26,18 +37,21 @@ pub(crate) fn run<J: Split>(job: J, bytes: usize, kernel: &(impl Fn(J) + Sync)) 
     let parts = (bytes / MIN_BYTES_OF_PART).min(PARTS_PER_THREAD * rayon::current_num_threads());
     // Not `join`: called from outside the pool, that would put this thread to sleep and all of the
     // pool to work, one thread more than there are cores to change places with.
-    rayon::in_place_scope(|scope| {
-        let mut rest = job;
-        for parts in (2..=parts).rev() {
-            let Some(mid) = cut(rest.first(), rest.len(), parts) else {
-                break;
-            };
-            let (part, more) = rest.split_at(mid);
-            scope.spawn(move |_| kernel(part));
-            rest = more;
-        }
-        kernel(rest);
-    });
+    let share_out = || {
+        rayon::in_place_scope(|scope| {
+            let mut rest = job;
+            for parts in (2..=parts).rev() {
+                let Some(mid) = cut(rest.first(), rest.len(), parts) else {
+                    break;
+                };
+                let (part, more) = rest.split_at(mid);
+                scope.spawn(move |_| kernel(part));
+                rest = more;
+            }
+            kernel(rest);
+        });
+    };
+    waiting(share_out);
 }
 
 #[cfg(not(feature = "parallel"))]
@@ -46,16 +60,113 @@ pub(crate) fn run<J: Split>(job: J, _bytes: usize, kernel: &(impl Fn(J) + Sync))
 }
 
 /// Whether a job that reads and writes so many bytes, at the speed of a memory copy, is long enough
-/// to wake the threads of the current rayon pool for.
-#[cfg(feature = "parallel")]
+/// to share out to the threads of the current rayon pool: from 2 MiB on when called from a thread of
+/// the pool, from 32 MiB on when called from outside, where its threads have to be woken first; never
+/// without the feature `parallel`. For a job that does more than a copy, give the bytes that a copy
+/// would move in the same time.
+///
+/// ```
+/// assert!(!sorix_kernels::parallel::threads_pay(1000));
+/// ```
 #[must_use]
 pub fn threads_pay(bytes: usize) -> bool {
-    let min_bytes = match rayon::current_thread_index() {
-        Some(_) => MIN_BYTES_INSIDE,
-        None => MIN_BYTES_OUTSIDE,
-    };
-    // The number of threads is asked for last: it starts them, which a small job has no use for.
-    bytes >= min_bytes && rayon::current_num_threads() > 1
+    #[cfg(feature = "parallel")]
+    {
+        let min_bytes = match rayon::current_thread_index() {
+            Some(_) => MIN_BYTES_INSIDE,
+            None => MIN_BYTES_OUTSIDE,
+        };
+        // The number of threads is asked for last: it starts them, which a small job has no use for.
+        bytes >= min_bytes && rayon::current_num_threads() > 1
+    }
+    #[cfg(not(feature = "parallel"))]
+    {
+        let _ = bytes;
+        false
+    }
+}
+
+thread_local! {
+    /// How many calls of [`waiting`] this thread is in.
+    static WAITS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `f`, which gives work to a rayon pool and waits for it, so that other tasks may run on this
+/// thread meanwhile: each [`TaskValue`] made before is out of their sight, and of that of `f`.
+///
+/// ```
+/// use sorix_kernels::parallel::{TaskValue, waiting};
+/// let value = TaskValue::new(7);
+/// assert_eq!(waiting(|| value.get().copied()), None);
+/// assert_eq!(value.get(), Some(&7));
+/// ```
+pub fn waiting<R>(f: impl FnOnce() -> R) -> R {
+    /// Also where `f` panics.
+    struct Waited(usize);
+    impl Drop for Waited {
+        fn drop(&mut self) {
+            WAITS.set(self.0);
+        }
+    }
+    let waits = WAITS.get();
+    let _waited = Waited(waits);
+    WAITS.set(waits + 1);
+    f()
+}
+
+/// A value that belongs to the task that made it, for a thread-local variable: other tasks that run
+/// while this one is [`waiting`] do not see it.
+///
+/// Such a variable is set for a scope, and set back when the scope ends; tasks that run in between
+/// do the same, so that the value is there again afterwards.
+///
+/// ```
+/// use core::cell::Cell;
+/// use sorix_kernels::parallel::{TaskValue, waiting};
+///
+/// thread_local! {
+///     static QUIET: Cell<TaskValue<bool>> = const { Cell::new(TaskValue::of_thread(false)) };
+/// }
+/// let is_quiet = || QUIET.get().get().copied().unwrap_or(false);
+///
+/// let previous = QUIET.replace(TaskValue::new(true));
+/// assert!(is_quiet());
+/// assert!(!waiting(is_quiet));
+/// QUIET.set(previous);
+/// assert!(!is_quiet());
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct TaskValue<T> {
+    value: T,
+    /// Tasks on one thread are told apart by how many of them wait below.
+    waits: usize,
+}
+
+impl<T> TaskValue<T> {
+    /// A value of the task that runs on this thread now.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        let waits = WAITS.get();
+        Self { value, waits }
+    }
+
+    /// A value of what a thread runs before it ever waits: for the start of a thread-local variable.
+    #[must_use]
+    pub const fn of_thread(value: T) -> Self {
+        Self { value, waits: 0 }
+    }
+
+    /// The value, where this thread runs the task that made it.
+    #[must_use]
+    pub fn get(&self) -> Option<&T> {
+        (self.waits == WAITS.get()).then_some(&self.value)
+    }
+
+    /// The same, to change.
+    #[must_use]
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        (self.waits == WAITS.get()).then_some(&mut self.value)
+    }
 }
 
 /// Bytes read and written from which on a job called from a thread of the pool is cut.

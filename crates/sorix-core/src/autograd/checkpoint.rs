@@ -14,9 +14,10 @@
 //! Source: Chen et al., *Training deep nets with sublinear memory cost*, arXiv:1604.06174 (2016).
 
 use core::cell::{Cell, RefCell};
-use core::fmt;
+use core::{fmt, mem};
 
 use sorix_kernels::MaskKey;
+use sorix_kernels::parallel::TaskValue;
 
 use crate::autograd::node::{Edge, Node, Work, edge};
 use crate::autograd::{SavedTensor, enable_grad, is_grad_enabled};
@@ -32,7 +33,8 @@ use crate::tensor::{Origin, Tensor};
 /// far as their keys come from a generator of sorix-nn or by [`taped_key`]; no generator advances the
 /// second time. Checkpoints may be nested.
 ///
-/// `f` has to do the same both times, on the calling thread. Pass what was computed before as an
+/// `f` has to do the same both times, on the calling thread; it should not wait for a rayon pool by
+/// itself on a thread of that pool, which may run anything meanwhile. Pass what was computed before as an
 /// input; a parameter that `f` holds must not be written before backward. Writing to an input is
 /// noticed.
 ///
@@ -67,15 +69,15 @@ where
     E: From<Error> + fmt::Display,
 {
     let given: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
-    if !is_grad_enabled() || POSTPONED.get() != Postponed::No {
+    if !is_grad_enabled() || postponed() != Postponed::No {
         // Nothing is recorded, or a checkpoint around this one will run all of it again.
         return f(&given);
     }
     let tape = TapeGuard::push(Tape::default());
-    let postponed = PostponedGuard::set(Postponed::NothingYet);
+    let guard = PostponedGuard::set(Postponed::NothingYet);
     let output = f(&given)?;
-    let recorded = POSTPONED.get() == Postponed::Something;
-    drop(postponed);
+    let recorded = postponed() == Postponed::Something;
+    drop(guard);
     let taken = tape.finish();
     if !recorded {
         return Ok(output);
@@ -129,14 +131,14 @@ fn taped<T: Copy + Default>(
     draw: impl FnOnce() -> T,
 ) -> T {
     let read = TAPES.with_borrow_mut(|tapes| {
-        let tape = tapes.iter_mut().rev().find(|tape| tape.is_read)?;
+        let tape = tapes_of_task(tapes).find(|tape| tape.is_read)?;
         Some(track(tape).read())
     });
     // Not while the tapes are borrowed: `draw` is the caller's.
     let taken = read.unwrap_or_else(draw);
     TAPES.with_borrow_mut(|tapes| {
         // What lies below one that is read saw this the first time.
-        let written = tapes.iter_mut().rev().take_while(|tape| !tape.is_read);
+        let written = tapes_of_task(tapes).take_while(|tape| !tape.is_read);
         written.for_each(|tape| track(tape).entries.push(taken));
     });
     taken
@@ -145,19 +147,30 @@ fn taped<T: Copy + Default>(
 /// Whether an operation that would be recorded is left to be recorded by a second run, which is
 /// noted.
 pub(super) fn postpone() -> bool {
-    let postponed = POSTPONED.get() != Postponed::No;
+    let postponed = postponed() != Postponed::No;
     if postponed {
-        POSTPONED.set(Postponed::Something);
+        POSTPONED.set(TaskValue::new(Postponed::Something));
     }
     postponed
 }
 
 thread_local! {
-    static POSTPONED: Cell<Postponed> = const { Cell::new(Postponed::No) };
-    static TAPES: RefCell<Vec<Tape>> = const { RefCell::new(Vec::new()) };
+    static POSTPONED: Cell<TaskValue<Postponed>> =
+        const { Cell::new(TaskValue::of_thread(Postponed::No)) };
+    static TAPES: RefCell<Vec<TaskValue<Tape>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether this thread is in the first run of a checkpoint, and what that would have recorded.
+fn postponed() -> Postponed {
+    POSTPONED.get().get().copied().unwrap_or(Postponed::No)
+}
+
+/// The tapes of the task that runs on this thread, the last one first. Those of a task that waits
+/// for it lie below.
+fn tapes_of_task(tapes: &mut [TaskValue<Tape>]) -> impl Iterator<Item = &mut Tape> {
+    tapes.iter_mut().rev().map_while(TaskValue::get_mut)
+}
+
+/// Whether this task is in the first run of a checkpoint, and what that would have recorded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Postponed {
     No,
@@ -166,11 +179,11 @@ enum Postponed {
 }
 
 /// Restores the state before when dropped, also by a panic.
-struct PostponedGuard(Postponed);
+struct PostponedGuard(TaskValue<Postponed>);
 
 impl PostponedGuard {
     fn set(state: Postponed) -> Self {
-        Self(POSTPONED.replace(state))
+        Self(POSTPONED.replace(TaskValue::new(state)))
     }
 }
 
@@ -212,7 +225,7 @@ struct TapeGuard {
 impl TapeGuard {
     fn push(tape: Tape) -> Self {
         TAPES.with_borrow_mut(|tapes| {
-            tapes.push(tape);
+            tapes.push(TaskValue::new(tape));
             Self {
                 below: tapes.len() - 1,
             }
@@ -221,12 +234,18 @@ impl TapeGuard {
 
     /// What was written.
     fn finish(self) -> Tape {
-        TAPES.with_borrow_mut(Vec::pop).unwrap_or_default()
+        TAPES.with_borrow_mut(|tapes| {
+            let tape = tapes.last_mut().and_then(TaskValue::get_mut);
+            tape.map(mem::take).unwrap_or_default()
+        })
     }
 
     /// How many keys were asked for.
     fn asked(&self) -> usize {
-        TAPES.with_borrow(|tapes| tapes.get(self.below).map_or(0, |tape| tape.keys.asked))
+        TAPES.with_borrow(|tapes| {
+            let tape = tapes.get(self.below).and_then(TaskValue::get);
+            tape.map_or(0, |tape| tape.keys.asked)
+        })
     }
 }
 

@@ -1,13 +1,19 @@
 //! Whether operations record themselves, per thread.
+//!
+//! A task that a thread of a rayon pool takes up while an operation of this crate waits for others does
+//! not see the mode of the task that waits: the mode is a [`TaskValue`].
 
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use sorix_kernels::parallel::TaskValue;
+
 thread_local! {
-    static ENABLED: Cell<bool> = const { Cell::new(true) };
+    static ENABLED: Cell<TaskValue<bool>> = const { Cell::new(TaskValue::of_thread(true)) };
 }
 
-/// Whether operations on this thread record themselves; `true` when a thread starts.
+/// Whether operations on this thread record themselves; `true` when a thread starts, and when a task
+/// of a rayon pool does.
 ///
 /// ```
 /// use sorix_core::autograd::{is_grad_enabled, no_grad};
@@ -16,10 +22,14 @@ thread_local! {
 /// ```
 #[must_use]
 pub fn is_grad_enabled() -> bool {
-    ENABLED.get()
+    ENABLED.get().get().copied().unwrap_or(true)
 }
 
 /// Runs `f` without recording any operation of this thread.
+///
+/// What `f` itself gives to other threads, by `rayon::join` or a parallel iterator, has to call this
+/// there; and what rayon runs on this thread while `f` waits for them is not recorded either. The
+/// waits inside this crate's operations are safe: tasks that run in between do not see the mode.
 ///
 /// ```
 /// use sorix_core::autograd::no_grad;
@@ -67,7 +77,7 @@ pub fn no_grad_guard() -> GradModeGuard {
 /// Restores, when dropped, whether operations record themselves; from [`no_grad_guard`].
 #[derive(Debug)]
 pub struct GradModeGuard {
-    previous: bool,
+    previous: TaskValue<bool>,
     // The mode is the thread's, so the guard has to stay there.
     not_send: PhantomData<*const ()>,
 }
@@ -75,7 +85,7 @@ pub struct GradModeGuard {
 impl GradModeGuard {
     fn set(enabled: bool) -> Self {
         Self {
-            previous: ENABLED.replace(enabled),
+            previous: ENABLED.replace(TaskValue::new(enabled)),
             not_send: PhantomData,
         }
     }

@@ -9,6 +9,8 @@
 //! and a thread of the pool that waits for its helpers may take up another job that wants it.
 
 use ndarray::Zip;
+#[cfg(feature = "parallel")]
+use sorix_kernels::parallel;
 
 use crate::autograd::is_grad_enabled;
 use crate::dtype::{Scalar, dispatch};
@@ -32,8 +34,8 @@ pub(crate) enum Cost {
 macro_rules! for_each {
     ($zip:expr, $bytes:expr, $f:expr) => {{
         #[cfg(feature = "parallel")]
-        if sorix_kernels::threads_pay($bytes) {
-            $zip.par_for_each($f);
+        if parallel::threads_pay($bytes) {
+            parallel::waiting(|| $zip.par_for_each($f));
         } else {
             $zip.for_each($f);
         }
@@ -172,7 +174,7 @@ fn update<T: Scalar>(
     source: &Tensor,
     f: impl Fn(T, T) -> T,
 ) -> Result<()> {
-    if target.layout().is_expanded() {
+    if target.is_expanded() {
         return Err(Error::WriteToExpanded {
             op,
             strides: target.strides().to_vec(),

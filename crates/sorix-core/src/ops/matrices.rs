@@ -30,6 +30,8 @@ use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Dimension, IxDyn, indices};
 #[cfg(feature = "parallel")]
 use rayon::prelude::*;
+#[cfg(feature = "parallel")]
+use sorix_kernels::parallel;
 
 use crate::dtype::Scalar;
 use crate::error::Result;
@@ -157,10 +159,12 @@ fn multiply_all<T: ComplexField>(tiles: Vec<Tile<'_, T>>) {
     if tiles.len() < 2 * tiles_per_thread {
         tiles.into_iter().for_each(Tile::multiply);
     } else {
-        tiles
-            .into_par_iter()
-            .with_min_len(tiles_per_thread)
-            .for_each(Tile::multiply);
+        parallel::waiting(|| {
+            tiles
+                .into_par_iter()
+                .with_min_len(tiles_per_thread)
+                .for_each(Tile::multiply);
+        });
     }
 }
 

@@ -66,7 +66,7 @@ impl Tensor {
         if is_grad_enabled() && self.needs_grad() {
             return Err(Error::WriteNeedsNoGrad { op });
         }
-        if self.layout().is_expanded() {
+        if self.is_expanded() {
             let strides = self.strides().to_vec();
             return Err(Error::WriteToExpanded { op, strides });
         }
