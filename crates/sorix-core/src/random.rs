@@ -163,10 +163,7 @@ fn normal(
     draw(op, shape, dtype, at, |key, tile, out| {
         // A lane's number is half of Philox's key.
         let [words, more] = [0, 1].map(|i| Lane::new(key, (NORMAL << 61) | (2 * tile + i)));
-        ziggurat.fill(words, more, out);
-        for number in out {
-            *number = mean + std * *number;
-        }
+        ziggurat.fill(words, more, out, |z| mean + std * z);
     })
 }
 

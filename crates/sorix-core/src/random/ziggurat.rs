@@ -49,14 +49,21 @@ impl Ziggurat {
     }
 
     /// Numbers, of one word of `words` each. Where that is not enough, the others are those of `more`.
-    pub(super) fn fill(&self, mut words: Lane, mut more: Lane, out: &mut [f64]) {
+    /// What is written is `f` of each.
+    pub(super) fn fill(
+        &self,
+        mut words: Lane,
+        mut more: Lane,
+        out: &mut [f64],
+        f: impl Fn(f64) -> f64,
+    ) {
         for number in out {
             let (i, x) = self.point(words.draw());
-            *number = if self.is_inside(i, x) {
+            *number = f(if self.is_inside(i, x) {
                 x
             } else {
                 self.outside(i, x, &mut more)
-            };
+            });
         }
     }
 
