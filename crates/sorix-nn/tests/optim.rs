@@ -1,6 +1,7 @@
 //! Optimisers against worked examples, and what they refuse; clipping.
 
-use std::slice;
+use std::sync::Barrier;
+use std::{slice, thread};
 
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
@@ -163,6 +164,31 @@ fn parameters_without_a_gradient_stay_and_do_not_count_a_step() {
     let frozen = tensor(START);
     Sgd::new(named(&frozen), 0.1).unwrap().step().unwrap();
     assert_eq!(values(&frozen), START);
+}
+
+/// Whether a first gradient comes before the step, after it or in its midst, the step is whole.
+#[test]
+fn first_gradients_may_arrive_during_a_step() {
+    const PARAMETERS: usize = 64;
+    for _ in 0..50 {
+        let leaves: Vec<Tensor> = (0..PARAMETERS).map(|_| leaf(DType::F64)).collect();
+        let named = leaves.iter().enumerate();
+        let named = named.map(|(i, w)| (i.to_string(), w.clone()));
+        let mut adam = Adam::new(named, 0.1).unwrap();
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                leaves.iter().for_each(|w| set_gradient(w, &[1.0; 3]));
+            });
+            start.wait();
+            for _ in 0..20 {
+                adam.step().unwrap();
+            }
+        });
+        adam.step().unwrap();
+        assert_eq!(adam.state().parameters.len(), PARAMETERS);
+    }
 }
 
 #[test]

@@ -57,18 +57,21 @@ impl Slots {
         rule: impl Fn(u64) -> R,
     ) -> Result<()> {
         let _guard = no_grad_guard();
+        // Asked for once: the backward of another thread may bring the first gradient meanwhile.
+        let with_gradient = self.slots.iter_mut().filter_map(|slot| {
+            let gradient = slot.parameter.grad()?;
+            Some((slot, gradient))
+        });
+        let mut due: Vec<(&mut Slot, Tensor)> = with_gradient.collect();
         // State is made for all before the first is changed.
-        for slot in &mut self.slots {
-            if slot.state.len() != N && slot.parameter.grad().is_some() {
+        for (slot, _) in &mut due {
+            if slot.state.len() != N {
                 slot.state = (0..N)
                     .map(|_| slot.zeros())
                     .collect::<sorix_core::Result<_>>()?;
             }
         }
-        for slot in &mut self.slots {
-            let Some(gradient) = slot.parameter.grad() else {
-                continue;
-            };
+        for (slot, gradient) in due {
             let state: &mut [Tensor; N] = (&mut *slot.state)
                 .try_into()
                 .expect("it was made of this length above");
