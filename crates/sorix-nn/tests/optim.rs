@@ -352,6 +352,17 @@ fn the_norm_is_taken_over_all_gradients_together() {
 }
 
 #[test]
+fn a_tied_parameter_counts_once_in_the_norm() {
+    let (a, b) = (leaf(DType::F64), leaf(DType::F64));
+    set_gradient(&a, &[0.0, 3.0, 0.0]);
+    set_gradient(&b, &[4.0, 0.0, 0.0]);
+    let tied = [a.clone(), b.clone(), a.clone(), a.clone()];
+    assert_eq!(clip_grad_norm(&tied, 2.5).unwrap(), 5.0);
+    assert_eq!(values(&a.grad().unwrap()), [0.0, 1.5, 0.0]);
+    assert_eq!(values(&b.grad().unwrap()), [2.0, 0.0, 0.0]);
+}
+
+#[test]
 fn a_norm_that_is_not_finite_changes_nothing() {
     for bad in [f64::INFINITY, f64::NAN] {
         let (a, b) = (leaf(DType::F64), leaf(DType::F64));

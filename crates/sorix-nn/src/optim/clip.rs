@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::hyperparameter::non_negative;
 
 /// Scales all gradients by one factor, so that their Euclidean norm taken together is at most
-/// `max_norm`; returns the norm before. Below it nothing changes.
+/// `max_norm`; returns the norm before. Below it nothing changes. A parameter that is given twice
+/// counts once.
 ///
 /// Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*,
 /// ICML 2013.
@@ -29,7 +30,7 @@ use crate::hyperparameter::non_negative;
 /// ```
 pub fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
     non_negative("clip_grad_norm: max_norm", max_norm)?;
-    let gradients: Vec<Tensor> = parameters.iter().filter_map(Tensor::grad).collect();
+    let gradients = gradients(parameters);
     let mut sum = 0.0;
     for gradient in &gradients {
         let wide = gradient.to_dtype(sorix_core::DType::F64)?;
@@ -63,8 +64,19 @@ pub fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
 /// ```
 pub fn clip_grad_value(parameters: &[Tensor], max: f64) -> Result<()> {
     non_negative("clip_grad_value: max", max)?;
-    let gradients: Vec<Tensor> = parameters.iter().filter_map(Tensor::grad).collect();
+    let gradients = gradients(parameters);
     replace_all(&gradients, |gradient| gradient.clamp(-max, max))
+}
+
+/// The gradients that there are, of tied parameters once.
+fn gradients(parameters: &[Tensor]) -> Vec<Tensor> {
+    let distinct = parameters.iter().enumerate().filter(|(i, parameter)| {
+        let mut before = parameters[..*i].iter();
+        before.all(|other| !other.is_same(parameter))
+    });
+    distinct
+        .filter_map(|(_, parameter)| parameter.grad())
+        .collect()
 }
 
 /// Overwrites gradients in place; their new values are all there before the first is written.
