@@ -27,8 +27,11 @@ pub enum Error {
         got: Vec<usize>,
     },
     /// A part of a tensor for a dropout that draws for whole ones.
-    #[error("this form of dropout draws for whole tensors, and got a part of one")]
-    Part,
+    #[error("{form}: expected a whole tensor to draw for, got a part of one")]
+    Part {
+        /// The form of dropout.
+        form: String,
+    },
     /// A [`DropBlock2d`](crate::DropBlock2d) of blocks without a position.
     #[error("DropBlock2d: expected a block size of at least 1, got 0")]
     BlockSize,

@@ -307,10 +307,12 @@ impl<F: Form> DropoutLayer<F> {
             return Ok(x.clone());
         }
         if !self.form.is_local() {
-            return Err(Error::Part);
+            let form = format!("{:?}", self.form);
+            return Err(Error::Part { form });
         }
         shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
+        shard.check_mask(&self.form, &whole)?;
         let (at, mask_shape) = shard.part_of(self.next_key()?, whole)?;
         let draw = Draw {
             rate: self.rate,

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use sorix_core::{MaskKey, MaskRegion, Tensor};
 
+use crate::dropout::Form;
 use crate::error::{Error, Result};
 
 /// Which part of a tensor a worker has: some indices of one axis, and all of the others.
@@ -62,7 +63,21 @@ impl Shard {
         Err(Error::shape("forward_sharded", expected, x.shape()))
     }
 
-    /// The part of a mask that belongs to this part of the tensor, and its shape.
+    /// That the mask of a form for the whole tensor can be cut as the tensor is.
+    pub(crate) fn check_mask(&self, form: &impl Form, mask_shape: &[usize]) -> Result<()> {
+        let (axis, whole) = (self.axis, self.shape[self.axis]);
+        match mask_shape.get(axis) {
+            Some(&length) if length == 1 || length == whole => Ok(()),
+            _ => Err(Error::shape(
+                "forward_sharded",
+                format!("a mask of {form:?} with a length of 1 or {whole} along axis {axis}"),
+                mask_shape,
+            )),
+        }
+    }
+
+    /// The part of a [checked](Self::check_mask) mask that belongs to this part of the tensor, and
+    /// its shape.
     pub(crate) fn part_of(
         &self,
         key: MaskKey,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sorix_core::{DType, Tensor};
-use sorix_nn::{DropBlock2d, Dropout, Dropout2d, Generator, Module, Shard};
+use sorix_nn::dropout::{Draw, DropoutLayer, Form};
+use sorix_nn::{DropBlock2d, Dropout, Dropout2d, Generator, Module, Result, Shard};
 
 use crate::forms::Mask::Squares;
 use crate::forms::{SAVES, bits, random, rows, run};
@@ -48,6 +49,20 @@ fn parts_joined_are_the_whole() {
     }
 }
 
+/// A form with a mask of this shape, whatever the input.
+#[derive(Debug)]
+struct OfShape(Vec<usize>);
+
+impl Form for OfShape {
+    fn mask_shape(&self, _: &[usize]) -> Result<Vec<usize>> {
+        Ok(self.0.clone())
+    }
+
+    fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
+        Ok(x.dropout_broadcast(draw.rate, draw.at, &draw.mask_shape, draw.save)?)
+    }
+}
+
 #[test]
 fn what_cannot_be_cut_is_an_error_and_takes_no_key() {
     let generator = Arc::new(Generator::new(5));
@@ -66,8 +81,20 @@ fn what_cannot_be_cut_is_an_error_and_takes_no_key() {
         .generator(Arc::clone(&generator));
     assert_eq!(
         blocks.forward_sharded(&x, &shard).unwrap_err().to_string(),
-        "this form of dropout draws for whole tensors, and got a part of one"
+        "Blocks { size: 2 }: expected a whole tensor to draw for, got a part of one"
     );
+    for mask in [vec![6], vec![1, 5, 4]] {
+        let layer = DropoutLayer::with_form(OfShape(mask.clone()), 0.5).unwrap();
+        let layer = layer.generator(Arc::clone(&generator));
+        let error = layer.forward_sharded(&x, &shard).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "forward_sharded: expected a mask of OfShape({mask:?}) with a length of 1 or 6 along \
+                 axis 1, got shape {mask:?}"
+            )
+        );
+    }
     let flat = Shard::new([6, 4], 0, 3..6).unwrap();
     let part = Tensor::ones([3, 4], DType::F32).unwrap();
     let error = Dropout2d::new(0.5).unwrap().forward_sharded(&part, &flat);
