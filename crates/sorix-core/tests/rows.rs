@@ -182,3 +182,16 @@ fn errors_say_what_is_wrong() {
         "gather_last: shape [2] has 2 elements, got 1"
     );
 }
+
+/// The gradient of a softmax adds up to 1, also where neighbours of the value are 4 apart.
+#[test]
+fn gradients_in_half_precision_come_from_a_value_that_is_not_rounded() {
+    for dtype in [DType::F16, DType::BF16] {
+        let x = Tensor::full([10], 1000.0, dtype)
+            .unwrap()
+            .requires_grad(true);
+        x.logsumexp().unwrap().backward().unwrap();
+        let tenth = Tensor::full([10], 0.1, dtype).unwrap();
+        assert_eq!(values(&x.grad().unwrap()), values(&tenth), "{dtype}");
+    }
+}

@@ -20,7 +20,9 @@ pub(super) trait Reduction: Debug + Send + Sync + 'static {
     /// The number.
     fn value<A: Real>(&self, row: &[A]) -> A;
 
-    /// Puts the gradient of the row in its place, from the value and that of the value.
+    /// Puts the gradient of the row in its place, from the value and that of the value. The value is
+    /// computed anew: in half precision the output is a rounded one, too far off near 1000 for its
+    /// distance from the row to mean anything.
     fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A);
 }
 
@@ -72,12 +74,10 @@ fn reduce<R: Reduction>(
     }
     let output =
         dispatch!(x.dtype(), T => rows.reduce::<T>(op, shape, |row| reduction.value(row)))?;
-    let saved = SavedTensor::new(&output);
     Ok(record(output, &[x], || ReductionBackward {
         reduction,
         axes,
         input: SavedTensor::new(x),
-        output: saved,
     }))
 }
 
@@ -86,7 +86,6 @@ struct ReductionBackward<R> {
     reduction: R,
     axes: Vec<usize>,
     input: SavedTensor,
-    output: SavedTensor,
 }
 
 impl<R: Reduction> Function for ReductionBackward<R> {
@@ -95,14 +94,12 @@ impl<R: Reduction> Function for ReductionBackward<R> {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let (rows, output) = (
-            Rows::new(self.input.get(self)?, &self.axes)?,
-            self.output.get(self)?,
-        );
+        let rows = Rows::new(self.input.get(self)?, &self.axes)?;
         let gradient = dispatch!(grad.dtype(), T => {
-            let (values, grads) = (widened::<T>(output)?, widened::<T>(&grad)?);
+            let grads = widened::<T>(&grad)?;
             rows.map::<T>(self.name(), |number, row| {
-                self.reduction.gradient(row, values[number], grads[number]);
+                let value = self.reduction.value(row);
+                self.reduction.gradient(row, value, grads[number]);
             })
         })?;
         Ok(vec![Some(gradient)])
