@@ -94,8 +94,14 @@ fn small_masks_are_cut_where_they_have_the_axis_and_shared_where_not() {
 fn a_shard_of_another_size_is_an_error() {
     let shard = KEY.shard(&[4, 6], 1, 2..4).unwrap();
     let x = random(&[4, 3], 1);
-    let error = x
-        .dropout(DropRate::new(0.5).unwrap(), shard, SaveMask::Bits)
-        .unwrap_err();
-    assert_eq!(error.to_string(), "length of shard: expected 8, got 12");
+    for p in [0.0, 0.5, 1.0] {
+        let rate = DropRate::new(p).unwrap();
+        for error in [
+            x.dropout(rate, shard, SaveMask::Bits).unwrap_err(),
+            x.dropout_broadcast(rate, shard, &[4, 3], SaveMask::Bits)
+                .unwrap_err(),
+        ] {
+            assert_eq!(error.to_string(), "length of shard: expected 8, got 12");
+        }
+    }
 }

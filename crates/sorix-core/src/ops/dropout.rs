@@ -69,11 +69,13 @@ impl Tensor {
         at: impl Into<MaskRegion>,
         save: SaveMask,
     ) -> Result<Self> {
+        let at = at.into();
+        at.check_len(self.numel())?;
         if rate.p() == 0.0 {
             return Ok(self.clone());
         }
         let shape = Broadcast::full(self.numel());
-        let mask = Mask::Key(rate, at.into());
+        let mask = Mask::Key(rate, at);
         self.masked("dropout", mask, save, shape, Map::Inverted(rate))
     }
 
@@ -119,10 +121,12 @@ impl Tensor {
     ) -> Result<Self> {
         let op = "dropout_broadcast";
         let shape = self.covered_by(op, mask_shape)?;
+        let at = at.into();
+        at.check_len(shape.mask_len())?;
         if rate.p() == 0.0 {
             return Ok(self.clone());
         }
-        let mask = Mask::Key(rate, at.into());
+        let mask = Mask::Key(rate, at);
         self.masked(op, mask, save, shape, Map::Inverted(rate))
     }
 
