@@ -202,7 +202,9 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// Where the file is not one, or does not fit. Nothing has changed then.
+    /// Where the file is not one, or does not fit: nothing has changed then. And where the memory for
+    /// a parameter cannot be had, which takes new memory only while another holds what it was: the
+    /// optimisers, and the parameters before it, may be set by then.
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.read(Cursor::new(bytes))
     }
