@@ -36,7 +36,7 @@ pub enum Error {
     #[error("DropBlock2d: expected a block size of at least 1, got 0")]
     BlockSize,
     /// A number that names no row of a table, or no class.
-    #[error("{layer}: expected whole numbers from 0 to {}, got {got}", .count.saturating_sub(1))]
+    #[error("{layer}: expected whole numbers in 0..{count}, got {got}")]
     Index {
         /// The layer or function.
         layer: &'static str,
@@ -56,8 +56,10 @@ pub enum Error {
         dtype: sorix_core::DType,
     },
     /// A number that a user chose and that is out of its range.
-    #[error("{what}: expected {expected}, got {got}")]
+    #[error("{op}: {what}: expected {expected}, got {got}")]
     Hyperparameter {
+        /// The layer, optimiser or function.
+        op: &'static str,
         /// The number.
         what: &'static str,
         /// Its range.

@@ -65,7 +65,7 @@ pub fn constant(tensor: &Tensor, value: f64) -> Result<()> {
     assign(tensor, Tensor::full(tensor.shape(), value, tensor.dtype()))
 }
 
-/// Uniform in `[low, high)`.
+/// Uniform in `[low, high)`, rounded to the tensor's dtype, by which `high` itself can come out.
 ///
 /// # Errors
 ///
@@ -80,9 +80,9 @@ pub fn constant(tensor: &Tensor, value: f64) -> Result<()> {
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> Result<()> {
-    finite("init::uniform: low", low)?;
-    finite("init::uniform: high", high)?;
-    non_negative("init::uniform: high - low", high - low)?;
+    finite("init::uniform", "low", low)?;
+    finite("init::uniform", "high", high)?;
+    non_negative("init::uniform", "high - low", high - low)?;
     let (shape, dtype) = (tensor.shape(), tensor.dtype());
     let key = generator.next_key();
     assign(tensor, Tensor::uniform(shape, low, high, dtype, key))
@@ -94,8 +94,8 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
 ///
 /// Where `mean` is not finite or `std` is negative or not finite, and those of [`Tensor::assign`].
 pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Result<()> {
-    finite("init::normal: mean", mean)?;
-    non_negative("init::normal: std", std)?;
+    finite("init::normal", "mean", mean)?;
+    non_negative("init::normal", "std", std)?;
     let (shape, dtype) = (tensor.shape(), tensor.dtype());
     let key = generator.next_key();
     assign(tensor, Tensor::normal(shape, mean, std, dtype, key))
@@ -162,13 +162,13 @@ fn uniform_with_std(tensor: &Tensor, std: f64, generator: &Generator) -> Result<
 }
 
 fn xavier_std(op: &'static str, tensor: &Tensor, gain: f64) -> Result<f64> {
-    non_negative("init: gain", gain)?;
+    non_negative(op, "gain", gain)?;
     let [fan_in, fan_out] = fans(op, tensor)?;
     Ok(gain * (2.0 / (fan_in + fan_out).max(1.0)).sqrt())
 }
 
 fn kaiming_std(op: &'static str, tensor: &Tensor, fan: Fan, gain: f64) -> Result<f64> {
-    non_negative("init: gain", gain)?;
+    non_negative(op, "gain", gain)?;
     let [fan_in, fan_out] = fans(op, tensor)?;
     let fan = match fan {
         Fan::In => fan_in,

@@ -76,7 +76,7 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> R
 /// assert!((loss - 2f64.ln()).abs() < 1e-15);
 ///
 /// let error = cross_entropy(&logits, &[0, 2], Reduction::Mean).unwrap_err();
-/// assert_eq!(error.to_string(), "cross_entropy: expected whole numbers from 0 to 1, got 2");
+/// assert_eq!(error.to_string(), "cross_entropy: expected whole numbers in 0..2, got 2");
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn cross_entropy(logits: &Tensor, classes: &[usize], reduction: Reduction) -> Result<Tensor> {

@@ -374,7 +374,7 @@ fn a_learning_rate_that_is_none_is_refused() {
     changed[at..at + 8].copy_from_slice(&f64::NAN.to_le_bytes());
     assert_eq!(
         refused(&changed),
-        "learning rate: expected a finite number, at least 0, got NaN"
+        "Adam: learning rate: expected a finite number, at least 0, got NaN"
     );
 }
 

@@ -316,7 +316,7 @@ fn inputs_that_do_not_fit_are_errors() {
     let rows = embedding_dropout(normal(&[9, 4], 1), 0.5, at_key());
     for word in [-1.0, 0.5, 9.0, f64::NAN] {
         let error = rows.forward(&tensor([word])).unwrap_err();
-        let expected = format!("Embedding: expected whole numbers from 0 to 8, got {word}");
+        let expected = format!("Embedding: expected whole numbers in 0..9, got {word}");
         assert_eq!(error.to_string(), expected);
     }
     assert!(Dropout::new(1.5).is_err() && DropoutLayer::<Rows>::new(f64::NAN).is_err());

@@ -290,7 +290,7 @@ fn embedding_refuses_what_is_no_row() {
     for bad in [3.0, -1.0, 0.5, f64::NAN, f64::INFINITY, 1e300] {
         assert_eq!(
             message(table.forward(&tensor([0.0, bad]))),
-            format!("Embedding: expected whole numbers from 0 to 2, got {bad}")
+            format!("Embedding: expected whole numbers in 0..3, got {bad}")
         );
     }
     assert!(Embedding::from_tensor(tensor([1.0])).is_err());
@@ -351,4 +351,13 @@ fn a_mode_passes_layers_that_have_none() {
     );
     assert_eq!(net.named_parameters()[0].0, "0.0.0.weight");
     assert_eq!(net.parameters().len(), 8);
+}
+
+#[test]
+fn a_table_without_rows_has_none_to_look_up() {
+    let table = Embedding::from_tensor(Tensor::zeros([0, 2], DType::F32).unwrap()).unwrap();
+    assert_eq!(
+        table.lookup(&[0]).unwrap_err().to_string(),
+        "Embedding: expected whole numbers in 0..0, got 0"
+    );
 }

@@ -74,7 +74,7 @@ fn what_does_not_fit_is_named() {
     );
     assert_eq!(
         entropy(&x, &[0, 2]),
-        "cross_entropy: expected whole numbers from 0 to 1, got 2"
+        "cross_entropy: expected whole numbers in 0..2, got 2"
     );
     let row = tensor([0.0, 0.0]);
     let squares = |target: &Tensor| {

@@ -271,7 +271,7 @@ fn a_state_that_does_not_fit_is_refused_whole() {
         ),
         (
             |state| state.learning_rate = -1.0,
-            "learning rate: expected a finite number, at least 0, got -1",
+            "Adam: learning rate: expected a finite number, at least 0, got -1",
         ),
     ];
     for (change, message) in cases {
@@ -295,12 +295,12 @@ fn hyperparameters_out_of_range_are_named() {
             (sgd().momentum(bad).map(drop), "Sgd: momentum"),
             (sgd().nesterov_momentum(bad).map(drop), "Sgd: momentum"),
             (sgd().weight_decay(bad).map(drop), "Sgd: weight decay"),
-            (Adam::new(named(&w), bad).map(drop), "learning rate"),
-            (adam().set_learning_rate(bad), "learning rate"),
-            (adam().eps(bad).map(drop), "eps"),
-            (adam().weight_decay(bad).map(drop), "weight decay"),
-            (AdamW::new(named(&w), bad).map(drop), "learning rate"),
-            (adamw().weight_decay(bad).map(drop), "weight decay"),
+            (Adam::new(named(&w), bad).map(drop), "Adam: learning rate"),
+            (adam().set_learning_rate(bad), "Adam: learning rate"),
+            (adam().eps(bad).map(drop), "Adam: eps"),
+            (adam().weight_decay(bad).map(drop), "Adam: weight decay"),
+            (AdamW::new(named(&w), bad).map(drop), "AdamW: learning rate"),
+            (adamw().weight_decay(bad).map(drop), "AdamW: weight decay"),
         ];
         for (result, what) in cases {
             assert_eq!(message(result), expected(what));
@@ -309,11 +309,11 @@ fn hyperparameters_out_of_range_are_named() {
     for bad in [-0.1, 1.0, f64::NAN] {
         assert_eq!(
             message(adam().betas(bad, 0.9).map(drop)),
-            format!("first beta: expected a number in [0, 1), got {bad}")
+            format!("Adam: first beta: expected a number in [0, 1), got {bad}")
         );
         assert_eq!(
             message(adamw().betas(0.9, bad).map(drop)),
-            format!("second beta: expected a number in [0, 1), got {bad}")
+            format!("AdamW: second beta: expected a number in [0, 1), got {bad}")
         );
     }
 }

@@ -19,7 +19,7 @@ use crate::module::Module;
 /// assert_eq!(table.forward(&tensor([[1.0], [0.0]]))?.shape(), [2, 1, 2]);
 /// assert_eq!(
 ///     table.forward(&tensor([0.5])).unwrap_err().to_string(),
-///     "Embedding: expected whole numbers from 0 to 2, got 0.5"
+///     "Embedding: expected whole numbers in 0..3, got 0.5"
 /// );
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
@@ -92,7 +92,7 @@ impl Embedding {
     /// let table = Embedding::new(3, 2, &Generator::new(42))?;
     /// assert_eq!(
     ///     table.lookup(&[3]).unwrap_err().to_string(),
-    ///     "Embedding: expected whole numbers from 0 to 2, got 3"
+    ///     "Embedding: expected whole numbers in 0..3, got 3"
     /// );
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```

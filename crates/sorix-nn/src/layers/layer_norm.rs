@@ -80,7 +80,7 @@ impl LayerNorm {
     ///
     /// Where it is negative or not finite.
     pub fn eps(self, eps: f64) -> Result<Self> {
-        non_negative("LayerNorm: eps", eps)?;
+        non_negative("LayerNorm", "eps", eps)?;
         Ok(Self { eps, ..self })
     }
 

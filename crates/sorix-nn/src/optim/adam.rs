@@ -81,7 +81,7 @@ impl Adam {
     ///
     /// Where it is negative or not finite.
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        non_negative("weight decay", weight_decay)?;
+        non_negative("Adam", "weight decay", weight_decay)?;
         self.moments.decay = Decay::Gradient(weight_decay);
         Ok(self)
     }
@@ -149,7 +149,7 @@ impl Moments {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        non_negative("learning rate", learning_rate)?;
+        non_negative(optimizer, "learning rate", learning_rate)?;
         Ok(Self {
             slots: Slots::new(optimizer, parameters)?,
             learning_rate,
@@ -160,20 +160,20 @@ impl Moments {
     }
 
     pub(super) fn set_betas(&mut self, first: f64, second: f64) -> Result<()> {
-        below_one("first beta", first)?;
-        below_one("second beta", second)?;
+        below_one(self.slots.optimizer(), "first beta", first)?;
+        below_one(self.slots.optimizer(), "second beta", second)?;
         self.betas = [first, second];
         Ok(())
     }
 
     pub(super) fn set_eps(&mut self, eps: f64) -> Result<()> {
-        non_negative("eps", eps)?;
+        non_negative(self.slots.optimizer(), "eps", eps)?;
         self.eps = eps;
         Ok(())
     }
 
     pub(super) fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        non_negative("learning rate", learning_rate)?;
+        non_negative(self.slots.optimizer(), "learning rate", learning_rate)?;
         self.learning_rate = learning_rate;
         Ok(())
     }
@@ -211,7 +211,7 @@ impl Moments {
     }
 
     pub(super) fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        non_negative("learning rate", state.learning_rate)?;
+        non_negative(self.slots.optimizer(), "learning rate", state.learning_rate)?;
         self.slots.set_state(&STATE_NAMES, state.parameters)?;
         self.learning_rate = state.learning_rate;
         Ok(())

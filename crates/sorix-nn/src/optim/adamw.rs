@@ -70,7 +70,7 @@ impl AdamW {
     ///
     /// Where it is negative or not finite.
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        non_negative("weight decay", weight_decay)?;
+        non_negative("AdamW", "weight decay", weight_decay)?;
         self.moments.decay = Decay::Parameter(weight_decay);
         Ok(self)
     }

@@ -29,7 +29,7 @@ use crate::hyperparameter::non_negative;
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
-    non_negative("clip_grad_norm: max_norm", max_norm)?;
+    non_negative("clip_grad_norm", "max_norm", max_norm)?;
     let gradients = gradients(parameters);
     let mut sum = 0.0;
     for gradient in &gradients {
@@ -63,7 +63,7 @@ pub fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn clip_grad_value(parameters: &[Tensor], max: f64) -> Result<()> {
-    non_negative("clip_grad_value: max", max)?;
+    non_negative("clip_grad_value", "max", max)?;
     let gradients = gradients(parameters);
     replace_all(&gradients, |gradient| gradient.clamp(-max, max))
 }

@@ -55,7 +55,7 @@ impl Sgd {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        non_negative("Sgd: learning rate", learning_rate)?;
+        non_negative("Sgd", "learning rate", learning_rate)?;
         Ok(Self {
             slots: Slots::new("Sgd", parameters)?,
             rule: SgdRule {
@@ -73,7 +73,7 @@ impl Sgd {
     ///
     /// Where it is negative or not finite.
     pub fn momentum(mut self, momentum: f64) -> Result<Self> {
-        non_negative("Sgd: momentum", momentum)?;
+        non_negative("Sgd", "momentum", momentum)?;
         (self.rule.momentum, self.rule.nesterov) = (momentum, false);
         Ok(self)
     }
@@ -95,7 +95,7 @@ impl Sgd {
     ///
     /// Where it is negative or not finite.
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        non_negative("Sgd: weight decay", weight_decay)?;
+        non_negative("Sgd", "weight decay", weight_decay)?;
         self.rule.weight_decay = weight_decay;
         Ok(self)
     }
@@ -120,7 +120,7 @@ impl Optimizer for Sgd {
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        non_negative("Sgd: learning rate", learning_rate)?;
+        non_negative("Sgd", "learning rate", learning_rate)?;
         self.rule.learning_rate = learning_rate;
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Optimizer for Sgd {
     }
 
     fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        non_negative("Sgd: learning rate", state.learning_rate)?;
+        non_negative("Sgd", "learning rate", state.learning_rate)?;
         let names = self.rule.state_names();
         self.slots.set_state(names, state.parameters)?;
         self.rule.learning_rate = state.learning_rate;
