@@ -114,8 +114,8 @@ fn product(left: &[f64], right: &[f64]) -> (f64, f64) {
 /// Writes a value in place, and returns whether that could be done. A function that saved the value
 /// has to notice.
 fn write(program: &Program, value: &Value, how: Write) -> bool {
-    let Value { tensor, model, .. } = value;
-    let halves = tensor_of(&model.map(|x| Dual::constant(x.value / 2.0)));
+    let tensor = &value.tensor;
+    let halves = tensor.detach().mul_scalar(0.5).expect("a small tensor");
     let write = || match how {
         Write::Assign => tensor.assign(&halves),
         Write::Update => tensor.update(&halves, &mut [], &Subtract),

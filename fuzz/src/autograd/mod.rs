@@ -42,6 +42,10 @@ fn check(program: Program) {
         checkpoint::run_again(&program, segment, kept, inputs, &mut values);
     }
     run_steps(&program, after, &mut values);
+    // From the last value alone, or through every step.
+    if program.weights % 2 == 1 {
+        values.extend(Value::total(&values));
+    }
     backward::check(&program, &values);
 }
 

@@ -3,7 +3,7 @@
 use sorix::Tensor;
 
 use super::program::{Leaf, Program, Shape, Step};
-use crate::model::{Array, Dual};
+use crate::model::{Array, Dual, rows};
 
 #[derive(Clone, Debug)]
 pub(super) struct Value {
@@ -41,6 +41,33 @@ impl Value {
             model,
             needs_grad: leaf.requires_grad,
         }
+    }
+
+    /// The sum of all elements that need a gradient, each times a small number; `None` where none
+    /// does.
+    pub(super) fn total(values: &[Self]) -> Option<Self> {
+        let mut i = 0;
+        let parts = values.iter().filter(|value| value.needs_grad).map(|value| {
+            let factors = value.model.map(|_| {
+                i += 1;
+                Dual::constant((i * 3 % 8) as f64 - 3.5)
+            });
+            let product = value.tensor.mul(&tensor_of(&factors));
+            Self {
+                tensor: product.and_then(|x| x.sum()).expect("a small tensor"),
+                model: value
+                    .model
+                    .zip(&factors, |x, factor| x * factor)
+                    .and_then(|x| x.reduce(&x.axes(), false, |row| Some(rows::sum(row))))
+                    .expect("of one shape"),
+                needs_grad: true,
+            }
+        });
+        parts.reduce(|sum, part| Self {
+            tensor: sum.tensor.add(&part.tensor).expect("numbers"),
+            model: sum.model.zip(&part.model, |x, y| x + y).expect("numbers"),
+            needs_grad: true,
+        })
     }
 
     /// Compares, and goes on from the tensor's values: what was rounded another way must not grow,
