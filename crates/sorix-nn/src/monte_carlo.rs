@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use sorix_core::autograd::{no_grad, taped_mode};
 use sorix_core::{DType, MaskKey, Tensor};
+use sorix_kernels::parallel::TaskValue;
 
 use crate::error::{Error, Result};
 use crate::generator::Generator;
@@ -14,7 +15,7 @@ use crate::module::Module;
 
 thread_local! {
     /// Where the keys come from while a scope is open on this thread.
-    static SCOPE: RefCell<Option<Rc<Generator>>> = const { RefCell::new(None) };
+    static SCOPE: RefCell<Option<TaskValue<Rc<Generator>>>> = const { RefCell::new(None) };
 }
 
 /// Runs `f`, normally the forward pass of a model in eval mode, as Monte Carlo sample number
@@ -31,10 +32,10 @@ thread_local! {
 /// # Limits
 ///
 /// The scope belongs to the calling thread. A model that runs dropouts on other threads has to enter
-/// it there too, with samples of its own numbering. And while `f` waits for a parallel operation on
-/// a worker of a rayon pool, rayon may run another task of that pool in between, on this thread and
-/// so in this scope. Where such tasks run models too, use [`mc_samples`], whose threads run nothing
-/// else, or call this from a thread that is not rayon's.
+/// it there too, with samples of its own numbering. Tasks that rayon runs on this thread while one of
+/// sorix's operations waits are not in the scope; but those that it runs while `f` waits for a pool
+/// by itself, by `rayon::join` or `yield_now`, are. Where such tasks run models too, use
+/// [`mc_samples`], whose threads run nothing else.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -59,7 +60,7 @@ pub fn monte_carlo<R>(seed: u64, sample: u64, f: impl FnOnce() -> R) -> R {
 
 /// Closes the scope, and opens again the one it replaced, when dropped.
 struct Scope {
-    previous: Option<Rc<Generator>>,
+    previous: Option<TaskValue<Rc<Generator>>>,
     // The scope is the thread's, so the guard has to stay there.
     not_send: PhantomData<*const ()>,
 }
@@ -67,7 +68,7 @@ struct Scope {
 impl Scope {
     fn enter(keys: Generator) -> Self {
         Self {
-            previous: SCOPE.replace(Some(Rc::new(keys))),
+            previous: SCOPE.replace(Some(TaskValue::new(Rc::new(keys)))),
             not_send: PhantomData,
         }
     }
@@ -110,13 +111,17 @@ pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
 /// ```
 #[must_use]
 pub fn is_monte_carlo() -> bool {
-    taped_mode(|| SCOPE.with_borrow(Option::is_some))
+    taped_mode(|| scope().is_some())
 }
 
 /// A key of the scope that is open on this thread.
 pub(crate) fn scope_key() -> Option<MaskKey> {
-    let keys = SCOPE.with_borrow(Option::clone)?;
-    Some(keys.next_key())
+    Some(scope()?.next_key())
+}
+
+/// The scope of the task that runs on this thread, not that of one which waits meanwhile.
+fn scope() -> Option<Rc<Generator>> {
+    SCOPE.with_borrow(|scope| scope.as_ref()?.get().cloned())
 }
 
 /// `n` stochastic passes of `x` through a model: [`monte_carlo`] samples 0 to n - 1 of `seed`.
@@ -159,8 +164,10 @@ pub fn mc_samples<M: Module + ?Sized>(
 #[cfg(feature = "parallel")]
 fn run(n: usize, sample: impl Fn(usize) -> Result<Tensor> + Sync) -> Result<Vec<Tensor>> {
     use rayon::prelude::*;
+    use sorix_kernels::parallel::waiting;
 
-    pool()?.install(|| (0..n).into_par_iter().map(&sample).collect())
+    let pool = pool()?;
+    waiting(|| pool.install(|| (0..n).into_par_iter().map(&sample).collect()))
 }
 
 #[cfg(not(feature = "parallel"))]

@@ -173,6 +173,27 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
     assert!(!in_scope.into_inner());
 }
 
+/// The same while an operation of a sample waits, on whatever pool.
+#[cfg(feature = "parallel")]
+#[test]
+fn tasks_of_one_pool_do_not_see_each_others_samples() {
+    // A function of so many elements is shared out.
+    let x = Tensor::ones([1 << 13], DType::F64).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build();
+    pool.unwrap().in_place_scope(|scope| {
+        for task in 0..200 {
+            let x = &x;
+            scope.spawn(move |_| {
+                assert!(!is_monte_carlo(), "task {task} began within a sample");
+                monte_carlo(1, task, || {
+                    x.exp().unwrap();
+                    assert!(is_monte_carlo(), "task {task} lost its sample");
+                });
+            });
+        }
+    });
+}
+
 #[test]
 fn mean_and_variance() {
     /// Gives 1, 2, 3 … times its input, whatever the thread.
