@@ -16,8 +16,8 @@
 //!
 //! Sizes are rounded up to eight steps per power of two (at most 12.5 % more), so that batches of
 //! almost the same length share buffers. Buffers below 4 KiB are left to the allocator, which is as
-//! fast for those. Held memory is memory the process once used all at the same time, so the pool
-//! never raises its peak by more than the rounding; beyond that it is bounded: 1 GiB unless
+//! fast for those. A buffer serves only tensors of its size, so where sizes change from one part of a
+//! program to the next the pool raises the process's peak, by up to its limit: 1 GiB unless
 //! [`set_limit`] says otherwise, enough for the activations of the networks one trains on a CPU.
 //! What would exceed the limit pushes out the buffers that have lain unused the longest.
 //! [`clear`] gives everything back.
