@@ -2,7 +2,8 @@
 //!
 //! Numbers get at most eight decimals and as few as tell them apart, columns are aligned, very large
 //! and very small ones switch the whole tensor to scientific notation, lines wrap at 75 characters,
-//! and of more than 1000 elements only three at each end of each axis are shown.
+//! and of more than 1000 elements only three at each end of each axis are shown. Of a tensor with more
+//! than 64 axes, which NumPy does not have, nothing is shown but their number.
 
 use core::fmt;
 
@@ -16,6 +17,8 @@ const PRECISION: usize = 8;
 const SUMMARISE_ABOVE: usize = 1000;
 const EDGE_ITEMS: usize = 3;
 const PREFIX: &str = "tensor(";
+/// More than NumPy has; brackets within brackets say nothing then, and are written by recursion.
+const MOST_AXES: usize = 64;
 
 /// Prints what NumPy prints for such an array.
 ///
@@ -30,6 +33,8 @@ impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = if self.numel() == 0 {
             "[]".to_owned()
+        } else if self.ndim() > MOST_AXES {
+            format!("[...], ndim={}", self.ndim())
         } else {
             let snapshot = self.read();
             dispatch!(self.dtype(), T => body(snapshot.view::<T>()))

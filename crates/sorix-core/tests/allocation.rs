@@ -65,6 +65,13 @@ fn operations_on_absurd_views_are_refused() {
         .unwrap()
         .expand([LARGE])
         .unwrap();
+    // What is summed over the last axis first would not fit, though the output does.
+    let inner = large
+        .slice(0, ..1)
+        .unwrap()
+        .expand([1 << 20, 8, 1 << 30])
+        .unwrap();
+    assert!(inner.sum_axes(&[0, 1]).is_err());
     let error = large.to_vec::<f32>().unwrap_err();
     let (op, bytes) = ("to_vec", 4 * LARGE);
     assert_eq!(error, Error::Allocation { op, bytes });

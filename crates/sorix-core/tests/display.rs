@@ -144,3 +144,15 @@ tensor([[1., 1., 1., ..., 1., 1., 1.],
     let thousand = Tensor::ones([1000], DType::F64).unwrap().to_string();
     assert!(!thousand.contains("..."));
 }
+
+#[test]
+fn of_very_many_axes_the_number_is_shown() {
+    let x = Tensor::ones(vec![1; 100_000], DType::F32).unwrap();
+    let text = "tensor([...], ndim=100000, dtype=sorix.float32)";
+    assert_eq!(x.to_string(), text);
+    let x = Tensor::ones([1; 64], DType::F32).unwrap().to_string();
+    assert!(
+        x.starts_with(&format!("tensor({}1.]", "[".repeat(64))),
+        "{x}"
+    );
+}

@@ -6,7 +6,7 @@ mod common;
 
 use common::check_gradients;
 use proptest::prelude::*;
-use sorix_core::{Result, Tensor};
+use sorix_core::{Affine, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor};
 
 /// Which numbers an operation is differentiable at.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,96 @@ const UNARY: &[Unary] = &[
     ("sum", 0, Real, Tensor::sum),
     ("sum_axes", 1, Real, |x| x.sum_axes(&[-1])),
     ("mean_axes_keepdim", 1, Real, |x| x.mean_axes_keepdim(&[0])),
+    ("max_axes", 1, Real, |x| {
+        distinct(x)?.unsqueeze(0)?.max_axes(&[0])
+    }),
+    ("max", 0, Real, |x| never_empty(&distinct(x)?)?.max()),
+    ("min", 0, Real, |x| never_empty(&distinct(x)?)?.min()),
+    ("min_axes_keepdim", 1, Real, |x| {
+        distinct(&never_constant(x)?)?.min_axes_keepdim(&[0])
+    }),
+    ("var_axes", 1, Real, |x| {
+        never_constant(x)?.var_axes(&[0], 1)
+    }),
+    ("std_axes", 1, Real, |x| {
+        never_constant(x)?.std_axes(&[0], 0)
+    }),
+    ("standardize", 1, Real, |x| {
+        never_constant(x)?.standardize(&[0], 0.1)
+    }),
+    ("logsumexp_axes", 1, Real, |x| {
+        never_constant(x)?.logsumexp_axes(&[0])
+    }),
+    ("softmax", 1, Real, |x| x.softmax(-1)),
+    ("log_softmax", 1, Real, |x| x.log_softmax(0)),
+    ("gather_last", 1, Real, |x| {
+        let rows = x.unsqueeze(-1)?;
+        let rows = Tensor::concat(&[&rows, &rows.mul_scalar(2.0)?], -1)?;
+        let indices: Vec<usize> = (0..x.numel()).map(|i| i % 2).collect();
+        rows.gather_last(&indices)
+    }),
+    ("matmul", 2, Real, |x| x.matmul(&x.transpose(-1, -2)?)),
+    ("to_dtype", 0, Real, |x| x.to_dtype(x.dtype())),
+    ("dropout", 0, Real, |x| {
+        x.dropout(rate(), KEY, SaveMask::Bits)
+    }),
+    ("dropout, replayed", 0, Real, |x| {
+        x.dropout(rate(), KEY, SaveMask::Replay)
+    }),
+    ("dropout_broadcast", 1, Real, |x| {
+        x.dropout_broadcast(rate(), KEY, &one_last(x), SaveMask::Bits)
+    }),
+    ("dropout_affine", 1, Real, |x| {
+        let affine = Affine {
+            scale: 1.5,
+            shift: -0.5,
+            dropped: 2.0,
+        };
+        x.dropout_affine(rate(), KEY, &one_last(x), affine, SaveMask::Replay)
+    }),
+    ("apply_mask", 0, Real, |x| {
+        let mask: BitMask = (0..x.numel()).map(|i| i % 3 != 0).collect();
+        x.apply_mask(mask, x.shape(), 0.7)
+    }),
 ];
+
+const KEY: MaskKey = MaskKey { seed: 5, offset: 6 };
+
+fn rate() -> DropRate {
+    DropRate::new(0.4).unwrap()
+}
+
+/// The shape with a last axis of length 1.
+fn one_last(x: &Tensor) -> Vec<usize> {
+    let mut shape = x.shape().to_vec();
+    shape[x.ndim() - 1] = 1;
+    shape
+}
+
+/// The same with no two elements equal: elements differ by multiples of 1/64.
+fn distinct(x: &Tensor) -> Result<Tensor> {
+    let ramp: Vec<f64> = (0..x.numel()).map(|i| i as f64 / 1e4).collect();
+    x.add(&Tensor::from_slice(&ramp, x.shape())?)
+}
+
+/// All elements in one axis, and one more.
+fn never_empty(x: &Tensor) -> Result<Tensor> {
+    let more = Tensor::from_slice(&[0.3], [1])?;
+    Tensor::concat(&[&x.flatten(0, -1)?, &more], 0)
+}
+
+/// Twice as long in the first axis, and at least two, with different numbers along it: no element is
+/// -1, where the two would be equal.
+fn never_constant(x: &Tensor) -> Result<Tensor> {
+    let x = if x.shape()[0] == 0 {
+        let mut shape = x.shape().to_vec();
+        shape[0] = 1;
+        Tensor::concat(&[x, &Tensor::full(shape, 0.5, x.dtype())?], 0)?
+    } else {
+        x.clone()
+    };
+    Tensor::concat(&[&x, &x.mul_scalar(2.0)?.add_scalar(1.0)?], 0)
+}
 
 /// Operations of two tensors that broadcast.
 const BINARY: &[Binary] = &[
@@ -154,6 +243,38 @@ proptest! {
         let (x, y) = (elements(&left, Real, 1), elements(&right, Real, 2));
         let fits = left.iter().rev().zip(right.iter().rev()).all(|(&l, &r)| l == r || l == 1 || r == 1);
         prop_assert_eq!(x.add(&y).is_ok(), fits);
+    }
+
+    /// An operation does not see how its input lies in memory, but for the order of sums.
+    #[test]
+    fn permuted_views_agree_with_contiguous_copies(
+        shape in prop::collection::vec(1_usize..5, 2..4),
+        salt in any::<u64>(),
+    ) {
+        for &(name, _, domain, op) in UNARY {
+            let view = maybe_reversed(&elements(&shape, domain, salt), 1).unwrap();
+            let copy = Tensor::from_slice(&view.to_vec::<f64>().unwrap(), view.shape()).unwrap();
+            prop_assert!(copy.is_contiguous());
+            let (of_view, of_copy) = (op(&view).unwrap(), op(&copy).unwrap());
+            prop_assert_eq!(of_view.shape(), of_copy.shape());
+            let (of_view, of_copy) = (of_view.to_vec::<f64>().unwrap(), of_copy.to_vec::<f64>().unwrap());
+            for (a, b) in of_view.iter().zip(&of_copy) {
+                prop_assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{name}: {a} and {b}");
+            }
+        }
+    }
+
+    /// Stacks of matrices, whose leading axes broadcast.
+    #[test]
+    fn gradients_of_products(
+        (left, right) in broadcasting_shapes(),
+        [m, k, n] in [0_usize..4, 0..4, 0..4],
+        salt in any::<u64>(),
+    ) {
+        println!("{left:?} of {m}x{k} and {right:?} of {k}x{n}, salt {salt}");
+        let x = elements(&[&left[..], &[m, k]].concat(), Real, salt);
+        let y = elements(&[&right[..], &[k, n]].concat(), Real, !salt);
+        check_gradients(&[x, y], |x| x[0].matmul(&x[1]));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! when all elements are summed.
 
 use ndarray::{ArrayView1, Axis, Zip};
+use num_traits::Float;
 use sorix_kernels::Element;
 
 use crate::dtype::{Scalar, dispatch};
@@ -73,21 +74,41 @@ fn sum_over<T: Scalar>(
     } else {
         elementwise::convert(op, x, T::to_acc)?
     };
-    let snapshot = wide.read();
     let mut axes = axes.to_vec();
     // From the last, so that those before it keep their numbers.
     axes.sort_unstable_by(|a, b| b.cmp(a));
-    let mut axes = axes.into_iter().map(Axis);
-    let view = snapshot.view::<T::Acc>();
-    // Within, because ndarray aborts where memory cannot be had, and the output is refused first.
+    // One axis at a time, each into a tensor of its own: ndarray aborts where memory cannot be had,
+    // and a tensor that would not fit is refused before ndarray is asked for as much.
+    let mut wide = wide;
+    while let [axis, _, ..] = *axes {
+        axes.remove(0);
+        let mut shape = wide.shape().to_vec();
+        shape.remove(axis);
+        wide = sum_axis::<T::Acc, T::Acc>(op, &wide, Some(axis), &shape, |sum| sum)?;
+    }
+    sum_axis::<T::Acc, T>(op, &wide, axes.first().copied(), shape, |sum| {
+        T::nearest(finish(sum.to_f64()))
+    })
+}
+
+/// `finish` of the sums of `x` over `axis`, or of its elements where there is none.
+fn sum_axis<A: Scalar + Float, T: Scalar>(
+    op: &'static str,
+    x: &Tensor,
+    axis: Option<usize>,
+    shape: &[usize],
+    finish: impl Fn(A) -> T,
+) -> Result<Tensor> {
+    let snapshot = x.read();
+    let view = snapshot.view::<A>();
     Tensor::filled(op, shape, |out: &mut [T]| {
-        let sums = match axes.next() {
+        let sums = match axis {
             None => view.to_owned(),
-            Some(first) => axes.fold(view.sum_axis(first), |sums, axis| sums.sum_axis(axis)),
+            Some(axis) => view.sum_axis(Axis(axis)),
         };
         let flat = sums.len();
         Zip::from(row_major(out, &[flat]))
             .and(&sums.flatten().into_dyn())
-            .for_each(|out, sum| *out = T::nearest(finish(sum.to_f64())));
+            .for_each(|out, &sum| *out = finish(sum));
     })
 }
