@@ -3,6 +3,28 @@
 //! A function has no state: what a module would keep, here the mode and the generator, is named in
 //! each call. In particular nothing is dropped unless the call says [`Mode::Train`], or a
 //! [`monte_carlo`](crate::monte_carlo) scope around it does.
+//!
+//! [`WeightDropout`](crate::WeightDropout) and [`EmbeddingDropout`](crate::EmbeddingDropout) drop from a
+//! parameter: a form on the parameter, and then what the layer does with it.
+//!
+//! ```
+//! use sorix_core::{DType, Tensor};
+//! use sorix_nn::dropout::Rows;
+//! use sorix_nn::{Generator, Mode, functional};
+//!
+//! let generator = Generator::new(42);
+//! let (weight, x) = (Tensor::ones([8, 64], DType::F64)?, Tensor::ones([2, 64], DType::F64)?);
+//! let weight = functional::dropout(&weight, 0.5, Mode::Train, &generator)?;
+//! let y = functional::linear(&x, &weight, None)?.to_vec::<f64>()?;
+//! // One mask for the whole batch.
+//! assert_eq!(y[..8], y[8..]);
+//!
+//! let table = Tensor::ones([10, 4], DType::F64)?;
+//! let table = functional::dropout_form(&Rows, &table, 0.5, Mode::Train, &generator)?;
+//! let rows = table.index_select(0, &[3, 3])?.to_vec::<f64>()?;
+//! assert!(rows == [0.0; 8] || rows == [2.0; 8]);
+//! # Ok::<(), sorix_nn::Error>(())
+//! ```
 
 use sorix_core::{DropRate, SaveMask, Tensor};
 

@@ -62,6 +62,8 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> R
 /// `logits` is of shape `[examples, classes]` and comes from the last linear layer as it is; there
 /// is a class for each example.
 ///
+/// Source: Goodfellow, Bengio and Courville, *Deep Learning*, MIT Press 2016, sections 5.5 and 6.2.2.3.
+///
 /// # Errors
 ///
 /// Where `logits` has not two axes, or a class is missing or is none of them.

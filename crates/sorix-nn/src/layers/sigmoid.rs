@@ -5,7 +5,9 @@ use sorix_core::Tensor;
 use crate::error::Result;
 use crate::module::Module;
 
-/// `1 / (1 + exp(-x))` of each element.
+/// `1 / (1 + exp(-x))` of each element, the logistic function; any shape, any dtype.
+///
+/// Source: Verhulst, *Recherches mathématiques sur la loi d’accroissement de la population*, 1845.
 ///
 /// ```
 /// use sorix_core::tensor;

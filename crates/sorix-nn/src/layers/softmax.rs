@@ -10,6 +10,9 @@ use crate::module::Module;
 /// For a loss use [`cross_entropy`](crate::loss::cross_entropy) of what would go in here: it takes
 /// the logarithm without the detour.
 ///
+/// Source: Bridle, *Probabilistic interpretation of feedforward classification network outputs, with
+/// relationships to statistical pattern recognition*, Neurocomputing, 1990.
+///
 /// ```
 /// use sorix_core::tensor;
 /// use sorix_nn::{Module, Softmax};

@@ -5,7 +5,9 @@ use sorix_core::Tensor;
 use crate::error::Result;
 use crate::module::Module;
 
-/// The hyperbolic tangent of each element.
+/// The hyperbolic tangent of each element; any shape, any dtype.
+///
+/// Source, as an activation: LeCun, Bottou, Orr and Müller, *Efficient BackProp*, 1998, section 4.4.
 ///
 /// ```
 /// use sorix_core::tensor;
