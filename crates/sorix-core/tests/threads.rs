@@ -116,10 +116,14 @@ fn tasks_of_one_pool_do_not_see_each_others_scopes() {
         assert!(w.grad().is_some());
         Ok(())
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build();
+    // A task that waits runs another on top of itself, which may wait in turn: room for all of them.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(4)
+        .stack_size(64 << 20)
+        .build();
     // Not from a thread of the pool, so that each thread comes for a task when it has time.
     pool.unwrap().in_place_scope(|scope| {
-        for task in 0..200 {
+        for task in 0..100 {
             scope.spawn(move |_| train(task).unwrap());
         }
     });

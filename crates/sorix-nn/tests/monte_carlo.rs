@@ -179,9 +179,13 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
 fn tasks_of_one_pool_do_not_see_each_others_samples() {
     // A function of so many elements is shared out.
     let x = Tensor::ones([1 << 13], DType::F64).unwrap();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build();
+    // A task that waits runs another on top of itself, which may wait in turn: room for all of them.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(4)
+        .stack_size(64 << 20)
+        .build();
     pool.unwrap().in_place_scope(|scope| {
-        for task in 0..200 {
+        for task in 0..100 {
             let x = &x;
             scope.spawn(move |_| {
                 assert!(!is_monte_carlo(), "task {task} began within a sample");
