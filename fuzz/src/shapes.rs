@@ -80,7 +80,7 @@ fn cover(case: &Case) {
         assert_eq!(covers.bit_of(i), bit_of(i), "{case:?}: element {i}");
     }
 
-    let mask = keep_bits(case.rate.0, case.window.0, covers.mask_len());
+    let mask = keep_bits(case.rate.0, case.window.0.key.into(), covers.mask_len());
     let keep: Vec<bool> = (0..covers.len())
         .map(|i| mask.get(bit_of(i)) == Some(true))
         .collect();
