@@ -35,7 +35,7 @@ use crate::error::Result;
 use crate::generator::Generator;
 pub use crate::layers::linear::linear;
 use crate::mode::Mode;
-use crate::monte_carlo::{is_monte_carlo, scope_key};
+use crate::monte_carlo::key_source;
 
 /// Any [form](crate::dropout) of dropout as a function, with its mask kept as bits.
 ///
@@ -68,11 +68,10 @@ pub fn dropout_form(
     generator: &Generator,
 ) -> Result<Tensor> {
     let rate = DropRate::new(p)?;
-    if mode == Mode::Eval && !is_monte_carlo() {
-        return Ok(x.clone());
+    match key_source(mode, || Ok(generator)) {
+        Some(key) => draw(form, x, rate, SaveMask::Bits, key),
+        None => Ok(x.clone()),
     }
-    let key = || Ok(scope_key().unwrap_or_else(|| generator.next_key()));
-    draw(form, x, rate, SaveMask::Bits, key)
 }
 
 macro_rules! forms {

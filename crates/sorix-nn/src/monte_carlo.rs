@@ -1,6 +1,7 @@
 //! Monte Carlo dropout: a trained network that drops at inference, repeatably.
 
 use core::cell::RefCell;
+use core::convert::Infallible;
 use core::marker::PhantomData;
 use std::rc::Rc;
 
@@ -97,8 +98,21 @@ impl Drop for Scope {
 /// ```
 #[must_use = "a key that is taken names one mask, and is not given again"]
 pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
+    let Ok(key) = key_source(mode, || Ok::<_, Infallible>(generator))?();
+    Some(key)
+}
+
+/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due. Only
+/// where the key is not the scope's is `generator` called.
+pub(crate) fn key_source<'a, E>(
+    mode: Mode,
+    generator: impl FnOnce() -> Result<&'a Generator, E>,
+) -> Option<impl FnOnce() -> Result<MaskKey, E>> {
     let drops = mode == Mode::Train || is_monte_carlo();
-    drops.then(|| scope_key().unwrap_or_else(|| generator.next_key()))
+    drops.then_some(|| match scope() {
+        Some(keys) => Ok(keys.next_key()),
+        None => Ok(generator()?.next_key()),
+    })
 }
 
 /// Whether [`monte_carlo`] is open on this thread, so that dropouts drop in either mode. When backward
@@ -112,11 +126,6 @@ pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
 #[must_use]
 pub fn is_monte_carlo() -> bool {
     taped_mode(|| scope().is_some())
-}
-
-/// A key of the scope that is open on this thread.
-pub(crate) fn scope_key() -> Option<MaskKey> {
-    Some(scope()?.next_key())
 }
 
 /// The scope of the task that runs on this thread, not that of one which waits meanwhile.

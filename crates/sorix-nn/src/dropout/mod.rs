@@ -78,7 +78,7 @@ use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
 use crate::mode::Mode;
 use crate::module::Module;
-use crate::monte_carlo::{is_monte_carlo, scope_key};
+use crate::monte_carlo::key_source;
 
 /// What a dropout drops: single elements, whole channels, paths, blocks.
 ///
@@ -303,9 +303,9 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
-        if !self.drops() {
+        let Some(key) = self.key_source() else {
             return Ok(x.clone());
-        }
+        };
         if !self.form.is_local() {
             let form = format!("{:?}", self.form);
             return Err(Error::Part { form });
@@ -313,7 +313,7 @@ impl<F: Form> DropoutLayer<F> {
         shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
         shard.check_mask(&self.form, &whole)?;
-        let (at, mask_shape) = shard.part_of(self.next_key()?, whole)?;
+        let (at, mask_shape) = shard.part_of(key()?, whole)?;
         let draw = Draw {
             rate: self.rate,
             at,
@@ -323,15 +323,11 @@ impl<F: Form> DropoutLayer<F> {
         self.form.apply(x, &draw)
     }
 
-    fn drops(&self) -> bool {
-        self.mode == Mode::Train || is_monte_carlo()
-    }
-
-    fn next_key(&self) -> Result<MaskKey> {
-        Ok(match (scope_key(), &self.generator) {
-            (Some(key), _) => key,
-            (None, Some(generator)) => generator.next_key(),
-            (None, None) => default_generator()?.next_key(),
+    /// What takes the key of a call, or `None` where the call drops nothing.
+    fn key_source(&self) -> Option<impl FnOnce() -> Result<MaskKey>> {
+        key_source(self.mode, || match &self.generator {
+            Some(generator) => Ok(&**generator),
+            None => default_generator(),
         })
     }
 }
@@ -373,10 +369,9 @@ fn index_of(layer: &'static str, axis: isize, what: &str, shape: &[usize]) -> Re
 
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.drops() {
-            draw(&self.form, x, self.rate, self.save_mask, || self.next_key())
-        } else {
-            Ok(x.clone())
+        match self.key_source() {
+            Some(key) => draw(&self.form, x, self.rate, self.save_mask, key),
+            None => Ok(x.clone()),
         }
     }
 
