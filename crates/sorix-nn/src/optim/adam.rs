@@ -1,4 +1,4 @@
-//! [`Adam`], and the arithmetic that it shares with [`AdamW`](super::AdamW).
+//! [`AdamWith`]: [`Adam`], and with its weight decay elsewhere [`AdamW`](super::AdamW).
 
 use num_traits::Float;
 use sorix_core::{Scalar, Tensor, UpdateRule};
@@ -33,14 +33,29 @@ use crate::hyperparameter::{below_one, non_negative};
 /// assert!((w[0] - 0.75).abs() < 1e-12 && (w[1] - 2.25).abs() < 1e-12);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
+pub type Adam = AdamWith<false>;
+
+/// [`Adam`] or [`AdamW`](super::AdamW), which are one but for where weight decay acts: as a term of
+/// the gradient, which the moments then contain, or decoupled, on the parameter beside the step.
+///
+/// For examples see the two.
 #[derive(Debug)]
-pub struct Adam {
-    moments: Moments,
+pub struct AdamWith<const DECOUPLED_DECAY: bool> {
+    slots: Slots,
+    learning_rate: f64,
+    betas: [f64; 2],
+    eps: f64,
+    weight_decay: f64,
 }
 
-impl Adam {
+const STATE_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
+    /// For errors.
+    const NAME: &str = if DECOUPLED_DECAY { "AdamW" } else { "Adam" };
+
     /// Over these parameters, with this learning rate (1e-3 is usual), betas 0.9 and 0.999, `eps`
-    /// 1e-8 and no weight decay.
+    /// 1e-8 and weight decay 0, or for [`AdamW`](super::AdamW) 0.01.
     ///
     /// # Errors
     ///
@@ -50,8 +65,14 @@ impl Adam {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        let moments = Moments::new("Adam", Decay::Gradient(0.0), parameters, learning_rate)?;
-        Ok(Self { moments })
+        non_negative(Self::NAME, "learning rate", learning_rate)?;
+        Ok(Self {
+            slots: Slots::new(Self::NAME, parameters)?,
+            learning_rate,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: if DECOUPLED_DECAY { 0.01 } else { 0.0 },
+        })
     }
 
     /// With other decay rates of the two moments.
@@ -59,8 +80,26 @@ impl Adam {
     /// # Errors
     ///
     /// Where one is not in [0, 1).
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Adam, Optimizer};
+    ///
+    /// let w = tensor([1.0]).requires_grad(true);
+    /// // Without memory each step is the learning rate in the direction of its gradient.
+    /// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.25)?.betas(0.0, 0.0)?.eps(0.0)?;
+    /// for gradient in [8.0, -0.5] {
+    ///     adam.zero_grad();
+    ///     w.mul_scalar(gradient)?.sum()?.backward()?;
+    ///     adam.step()?;
+    /// }
+    /// assert_eq!(w.item::<f64>()?, 1.0 - 0.25 + 0.25);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn betas(mut self, first: f64, second: f64) -> Result<Self> {
-        self.moments.set_betas(first, second)?;
+        below_one(Self::NAME, "first beta", first)?;
+        below_one(Self::NAME, "second beta", second)?;
+        self.betas = [first, second];
         Ok(self)
     }
 
@@ -69,120 +108,63 @@ impl Adam {
     /// # Errors
     ///
     /// Where it is negative or not finite.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Adam, Optimizer};
+    ///
+    /// let w = tensor([1.0]).requires_grad(true);
+    /// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.25)?.eps(1.0)?;
+    /// w.sum()?.backward()?; // a gradient of 1
+    /// adam.step()?;
+    /// // 0.25 * 1 / (1 + eps), but for the rounding of the moments.
+    /// assert!((w.item::<f64>()? - (1.0 - 0.125)).abs() < 1e-12);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn eps(mut self, eps: f64) -> Result<Self> {
-        self.moments.set_eps(eps)?;
+        non_negative(Self::NAME, "eps", eps)?;
+        self.eps = eps;
         Ok(self)
     }
 
-    /// With weight decay, as a term of the gradient; what most people want is
+    /// With another weight decay. Most people who want one with Adam want
     /// [`AdamW`](super::AdamW)'s.
     ///
     /// # Errors
     ///
     /// Where it is negative or not finite.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Adam, AdamW, Optimizer};
+    ///
+    /// let w = tensor([4.0]).requires_grad(true);
+    /// let parameters = || [("w".to_owned(), w.clone())];
+    /// w.mul_scalar(0.0)?.sum()?.backward()?; // a gradient of 0
+    ///
+    /// // Beside the step: a share of the parameter, here 0.25 * 0.5.
+    /// AdamW::new(parameters(), 0.25)?.weight_decay(0.5)?.step()?;
+    /// assert_eq!(w.item::<f64>()?, 4.0 - 4.0 * 0.125);
+    ///
+    /// // In the gradient, of which Adam's first step takes the direction alone.
+    /// Adam::new(parameters(), 0.25)?.weight_decay(0.5)?.step()?;
+    /// assert!((w.item::<f64>()? - (3.5 - 0.25)).abs() < 1e-7);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        non_negative("Adam", "weight decay", weight_decay)?;
-        self.moments.decay = Decay::Gradient(weight_decay);
+        non_negative(Self::NAME, "weight decay", weight_decay)?;
+        self.weight_decay = weight_decay;
         Ok(self)
     }
 }
 
-impl Optimizer for Adam {
+impl<const DECOUPLED_DECAY: bool> Optimizer for AdamWith<DECOUPLED_DECAY> {
     fn step(&mut self) -> Result<()> {
-        self.moments.step()
-    }
-
-    fn zero_grad(&self) {
-        self.moments.zero_grad();
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.moments.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        self.moments.set_learning_rate(learning_rate)
-    }
-
-    fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        self.moments.slots.named_parameters()
-    }
-
-    fn state_names(&self) -> &[&'static str] {
-        &STATE_NAMES
-    }
-
-    fn state(&self) -> OptimizerState {
-        self.moments.state()
-    }
-
-    fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        self.moments.set_state(state)
-    }
-}
-
-/// Where weight decay acts.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Decay {
-    /// As a term of the gradient, which the moments then contain.
-    Gradient(f64),
-    /// On the parameter itself, beside the step.
-    Parameter(f64),
-}
-
-/// The first two moments of the gradients, and the steps they make.
-#[derive(Debug)]
-pub(super) struct Moments {
-    pub(super) slots: Slots,
-    pub(super) learning_rate: f64,
-    betas: [f64; 2],
-    eps: f64,
-    pub(super) decay: Decay,
-}
-
-pub(super) const STATE_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
-
-impl Moments {
-    pub(super) fn new(
-        optimizer: &'static str,
-        decay: Decay,
-        parameters: impl IntoIterator<Item = (String, Tensor)>,
-        learning_rate: f64,
-    ) -> Result<Self> {
-        non_negative(optimizer, "learning rate", learning_rate)?;
-        Ok(Self {
-            slots: Slots::new(optimizer, parameters)?,
-            learning_rate,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            decay,
-        })
-    }
-
-    pub(super) fn set_betas(&mut self, first: f64, second: f64) -> Result<()> {
-        below_one(self.slots.optimizer(), "first beta", first)?;
-        below_one(self.slots.optimizer(), "second beta", second)?;
-        self.betas = [first, second];
-        Ok(())
-    }
-
-    pub(super) fn set_eps(&mut self, eps: f64) -> Result<()> {
-        non_negative(self.slots.optimizer(), "eps", eps)?;
-        self.eps = eps;
-        Ok(())
-    }
-
-    pub(super) fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        non_negative(self.slots.optimizer(), "learning rate", learning_rate)?;
-        self.learning_rate = learning_rate;
-        Ok(())
-    }
-
-    pub(super) fn step(&mut self) -> Result<()> {
         let (learning_rate, [beta1, beta2], eps) = (self.learning_rate, self.betas, self.eps);
-        let (decay, keep) = match self.decay {
-            Decay::Gradient(decay) => (decay, 1.0),
-            Decay::Parameter(decay) => (0.0, 1.0 - learning_rate * decay),
+        let (decay, keep) = if DECOUPLED_DECAY {
+            (0.0, 1.0 - learning_rate * self.weight_decay)
+        } else {
+            (self.weight_decay, 1.0)
         };
         self.slots.step(|step| {
             // 1 - βᵗ; powf, because t may exceed an i32.
@@ -199,19 +181,37 @@ impl Moments {
         })
     }
 
-    pub(super) fn zero_grad(&self) {
+    fn zero_grad(&self) {
         self.slots.zero_grad();
     }
 
-    pub(super) fn state(&self) -> OptimizerState {
+    fn learning_rate(&self) -> f64 {
+        self.learning_rate
+    }
+
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        non_negative(Self::NAME, "learning rate", learning_rate)?;
+        self.learning_rate = learning_rate;
+        Ok(())
+    }
+
+    fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        self.slots.named_parameters()
+    }
+
+    fn state_names(&self) -> &[&'static str] {
+        &STATE_NAMES
+    }
+
+    fn state(&self) -> OptimizerState {
         OptimizerState {
             learning_rate: self.learning_rate,
             parameters: self.slots.state(&STATE_NAMES),
         }
     }
 
-    pub(super) fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        non_negative(self.slots.optimizer(), "learning rate", state.learning_rate)?;
+    fn set_state(&mut self, state: OptimizerState) -> Result<()> {
+        non_negative(Self::NAME, "learning rate", state.learning_rate)?;
         self.slots.set_state(&STATE_NAMES, state.parameters)?;
         self.learning_rate = state.learning_rate;
         Ok(())
@@ -221,7 +221,9 @@ impl Moments {
 /// One step, with what does not depend on the element worked out.
 #[derive(Clone, Copy, Debug)]
 struct AdamRule {
+    /// What the gradient gets of the parameter.
     decay: f64,
+    /// What stays of the parameter beside the step.
     keep: f64,
     first: f64,
     second: [f64; 2],

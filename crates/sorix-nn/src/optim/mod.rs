@@ -26,7 +26,7 @@ mod slots;
 
 use core::fmt::Debug;
 
-pub use adam::Adam;
+pub use adam::{Adam, AdamWith};
 pub use adamw::AdamW;
 pub use clip::{clip_grad_norm, clip_grad_value};
 pub use sgd::Sgd;

@@ -51,11 +51,6 @@ impl Slots {
         Ok(Self { optimizer, slots })
     }
 
-    /// The name of the optimiser, for errors.
-    pub(super) fn optimizer(&self) -> &'static str {
-        self.optimizer
-    }
-
     /// Changes each parameter that has a gradient by the rule of its step, which counts from 1.
     pub(super) fn step<const N: usize, R: UpdateRule<N>>(
         &mut self,
