@@ -1,7 +1,7 @@
 //! Numbers at equal distances.
 
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -25,19 +25,17 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn arange(start: f64, end: f64, step: f64, dtype: DType) -> Result<Self> {
-        let op = "arange";
         let count = ((end - start) / step).ceil();
         // NaN, as 0 steps of length 0 are, is not at least 0.
         if !(count >= 0.0 && step != 0.0 && [start, end, step].iter().all(|x| x.is_finite())) {
-            return Err(Error::Step {
-                op,
-                start,
-                end,
-                step,
-            });
+            // Of no shape.
+            let call = Call::on_all("arange", &[]);
+            return Err(call.error(ErrorKind::Step { start, end, step }));
         }
         // A count beyond usize is the largest, which is refused as too large.
-        dispatch!(dtype, T => Self::filled(op, &[count as usize], |out: &mut [T]| {
+        let shape = [count as usize];
+        let call = Call::making("arange", &shape, dtype);
+        dispatch!(dtype, T => Self::filled(call, &shape, |out: &mut [T]| {
             for (i, out) in out.iter_mut().enumerate() {
                 *out = T::nearest(start + i as f64 * step);
             }

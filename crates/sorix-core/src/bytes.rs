@@ -1,7 +1,7 @@
 //! Tensors as bytes, the way most files keep them: row-major and little-endian.
 
 use crate::dtype::{DType, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::checked_numel;
 use crate::tensor::Tensor;
 
@@ -18,14 +18,14 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn to_le_bytes(&self) -> Result<Vec<u8>> {
-        let op = "to_le_bytes";
+        let call = Call::on("to_le_bytes", self);
         dispatch!(self.dtype(), T => {
-            let elements: Vec<T> = self.elements(op)?;
+            let elements: Vec<T> = self.elements(call)?;
             let elements: &[u8] = bytemuck::cast_slice(&elements);
             let mut bytes = Vec::new();
             bytes
                 .try_reserve_exact(elements.len())
-                .map_err(|_| Error::Allocation { op, bytes: elements.len() })?;
+                .map_err(|_| call.error(ErrorKind::Allocation { bytes: elements.len() }))?;
             bytes.extend_from_slice(elements);
             swap_if_big_endian(&mut bytes, size_of::<T>());
             Ok(bytes)
@@ -45,22 +45,22 @@ impl Tensor {
     /// assert_eq!(x.to_dtype(DType::F64)?.to_vec::<f64>()?, [1.0, -2.0]);
     ///
     /// let error = Tensor::from_le_bytes(&[0, 0x3C, 0], [2], DType::F16).unwrap_err();
-    /// assert_eq!(error.to_string(), "from_le_bytes: shape [2] has 4 bytes, got 3");
+    /// assert_eq!(error.to_string(), "from_le_bytes(float16[2]): shape [2] has 4 bytes, got 3");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn from_le_bytes(bytes: &[u8], shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
-        let (op, shape) = ("from_le_bytes", shape.as_ref());
-        let expected = checked_numel(op, shape, dtype)? * dtype.size();
+        let shape = shape.as_ref();
+        let call = Call::making("from_le_bytes", shape, dtype);
+        let expected = checked_numel(call, shape, dtype)? * dtype.size();
         if bytes.len() != expected {
             let (shape, got) = (shape.to_vec(), bytes.len());
-            return Err(Error::Bytes {
-                op,
+            return Err(call.error(ErrorKind::Bytes {
                 shape,
                 expected,
                 got,
-            });
+            }));
         }
-        dispatch!(dtype, T => Self::filled(op, shape, |out: &mut [T]| {
+        dispatch!(dtype, T => Self::filled(call, shape, |out: &mut [T]| {
             let out = bytemuck::cast_slice_mut(out);
             out.copy_from_slice(bytes);
             swap_if_big_endian(out, size_of::<T>());

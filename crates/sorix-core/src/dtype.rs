@@ -62,6 +62,11 @@ pub trait Scalar: Element {
     fn widen<'a>(elements: &'a [Self], scratch: &'a mut [Self::Acc]) -> &'a [Self::Acc];
 }
 
+/// A type that is computed in: f32 or f64.
+pub(crate) trait Real: Scalar<Acc = Self> + num_traits::Float {}
+
+impl<A: Scalar<Acc = A> + num_traits::Float> Real for A {}
+
 macro_rules! half_scalar {
     ($($half:ty, $dtype:ident;)*) => {$(
         impl Scalar for $half {

@@ -1,75 +1,181 @@
 //! [`Error`]: what can be wrong with an operation on tensors.
 
+use core::fmt;
+
 use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// What an operation on tensors could not do, and why.
 ///
-/// The message names the operation, what it expected and what came. An operation that returns an
-/// error has changed nothing.
+/// The message names the operation, the dtype and shape of each tensor it was given, what it
+/// expected and what came; of an operation that makes a tensor of a given shape and dtype, those. An
+/// operation that returns an error has changed nothing.
 ///
 /// ```
-/// use sorix_core::{Error, tensor};
+/// use sorix_core::{ErrorKind, tensor};
 /// let error = tensor([1.0, 2.0]).add(&tensor([1.0, 2.0, 3.0])).unwrap_err();
-/// assert_eq!(error.to_string(), "add: shapes [2] and [3] do not broadcast");
+/// assert_eq!(
+///     error.to_string(),
+///     "add(float64[2], float64[3]): shapes [2] and [3] do not broadcast"
+/// );
+/// assert_eq!((error.op(), error.operands()[1].shape()), ("add", &[3][..]));
+/// assert!(matches!(error.kind(), ErrorKind::Broadcast { .. }));
 /// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    op: &'static str,
+    operands: Box<[TensorSpec]>,
+    kind: ErrorKind,
+}
+
+impl Error {
+    /// The error of an operation of one's own on these tensors.
+    ///
+    /// ```
+    /// use sorix_core::{Error, ErrorKind, tensor};
+    /// let error = Error::new("last", &[&tensor(1.0_f32)], ErrorKind::Axis { axis: -1 });
+    /// assert_eq!(error.to_string(), "last(float32[]): axis -1 is out of range");
+    /// ```
+    #[must_use]
+    pub fn new(op: &'static str, operands: &[&Tensor], kind: ErrorKind) -> Self {
+        Call {
+            op,
+            operands: Operands::Several(operands),
+        }
+        .error(kind)
+    }
+
+    /// The operation; for one that failed in backward, the name of its
+    /// [`Function`](crate::autograd::Function).
+    #[must_use]
+    pub fn op(&self) -> &'static str {
+        self.op
+    }
+
+    /// The shape and dtype of each tensor that the operation was given; of one that makes a tensor of
+    /// a given shape and dtype, those.
+    #[must_use]
+    pub fn operands(&self) -> &[TensorSpec] {
+        &self.operands
+    }
+
+    /// What was wrong.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// As many operands as are shown.
+        const SHOWN: usize = 4;
+
+        f.write_str(self.op)?;
+        for (k, operand) in self.operands.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{operand}", if k == 0 { "(" } else { ", " })?;
+        }
+        match self.operands.len() {
+            0 => {}
+            1..=SHOWN => f.write_str(")")?,
+            count => write!(f, " and {} more)", count - SHOWN)?,
+        }
+        write!(f, ": {}", self.kind)
+    }
+}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// The dtype and shape of a tensor.
+///
+/// ```
+/// use sorix_core::{DType, Tensor, TensorSpec};
+/// let spec = TensorSpec::of(&Tensor::zeros([2, 3], DType::F16)?);
+/// assert_eq!(spec.to_string(), "float16[2, 3]");
+/// # Ok::<(), sorix_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TensorSpec {
+    dtype: DType,
+    shape: Box<[usize]>,
+}
+
+impl TensorSpec {
+    /// Those of `tensor`.
+    #[must_use]
+    pub fn of(tensor: &Tensor) -> Self {
+        Self::new(tensor.shape(), tensor.dtype())
+    }
+
+    pub(crate) fn new(shape: &[usize], dtype: DType) -> Self {
+        Self {
+            dtype,
+            shape: shape.into(),
+        }
+    }
+
+    /// The dtype.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The length of each axis.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype.name(), self.shape)
+    }
+}
+
+/// What was wrong with an operation; an [`Error`] says with which.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ErrorKind {
     /// Two operands of different dtypes; sorix converts only when told to.
-    #[error("{op}: operands must have one dtype, got {left} and {right}")]
-    MixedDTypes {
-        /// The operation.
-        op: &'static str,
-        /// Of the first operand.
-        left: DType,
-        /// Of the second operand.
-        right: DType,
-    },
+    #[error("operands must have one dtype")]
+    MixedDTypes,
     /// A tensor, or a Rust type, of the wrong dtype.
-    #[error("{op}: expected dtype {expected}, got {got}")]
+    #[error("expected dtype {expected}, got {got}")]
     DType {
-        /// The operation.
-        op: &'static str,
         /// The dtype it has to be.
         expected: DType,
         /// The dtype that came.
         got: DType,
     },
     /// Two shapes that NumPy's rules of broadcasting do not reconcile.
-    #[error("{op}: shapes {left:?} and {right:?} do not broadcast")]
+    #[error("shapes {left:?} and {right:?} do not broadcast")]
     Broadcast {
-        /// The operation.
-        op: &'static str,
-        /// Of the first operand.
+        /// The first shape.
         left: Vec<usize>,
-        /// Of the second operand.
+        /// The second shape.
         right: Vec<usize>,
     },
     /// Two operands of which one has no matrix or vector, or whose columns and rows do not fit.
-    #[error("{op}: a matrix of shape {left:?} and one of shape {right:?} cannot be multiplied")]
-    MatrixShapes {
-        /// The operation.
-        op: &'static str,
-        /// Of the left operand.
-        left: Vec<usize>,
-        /// Of the right operand.
-        right: Vec<usize>,
-    },
+    #[error(
+        "expected matrices or vectors, the left one with as many columns as the right one has rows"
+    )]
+    MatrixShapes,
     /// A tensor of the wrong shape.
-    #[error("{op}: expected shape {expected:?}, got {got:?}")]
+    #[error("expected shape {expected:?}, got {got:?}")]
     Shape {
-        /// The operation.
-        op: &'static str,
         /// The shape it has to be.
         expected: Vec<usize>,
         /// The shape that came.
         got: Vec<usize>,
     },
     /// A number of elements that does not fill a shape.
-    #[error("{op}: shape {shape:?} has {expected} elements, got {got}")]
+    #[error("shape {shape:?} has {expected} elements, got {got}")]
     Length {
-        /// The operation.
-        op: &'static str,
         /// The shape to fill.
         shape: Vec<usize>,
         /// The number of elements of that shape.
@@ -78,10 +184,8 @@ pub enum Error {
         got: usize,
     },
     /// A number of bytes that does not fill a shape.
-    #[error("{op}: shape {shape:?} has {expected} bytes, got {got}")]
+    #[error("shape {shape:?} has {expected} bytes, got {got}")]
     Bytes {
-        /// The operation.
-        op: &'static str,
         /// The shape to fill.
         shape: Vec<usize>,
         /// The number of bytes of that shape.
@@ -90,32 +194,22 @@ pub enum Error {
         got: usize,
     },
     /// An axis that the tensor does not have.
-    #[error("{op}: axis {axis} is out of range for shape {shape:?}")]
+    #[error("axis {axis} is out of range")]
     Axis {
-        /// The operation.
-        op: &'static str,
         /// The axis; a negative one counts from the last.
         axis: isize,
-        /// The shape of the tensor.
-        shape: Vec<usize>,
     },
     /// Axes that repeat, or that are not all of them where all are needed.
-    #[error("{op}: expected {expected} of shape {shape:?}, got {axes:?}")]
+    #[error("expected {expected}, got {axes:?}")]
     Axes {
-        /// The operation.
-        op: &'static str,
         /// What the list has to be.
         expected: &'static str,
         /// The axes that came.
         axes: Vec<isize>,
-        /// The shape of the tensor.
-        shape: Vec<usize>,
     },
     /// Bounds in the wrong order, or not numbers.
-    #[error("{op}: expected {expected}, got {low} and {high}")]
+    #[error("expected {expected}, got {low} and {high}")]
     Bounds {
-        /// The operation.
-        op: &'static str,
         /// What the bounds have to be.
         expected: &'static str,
         /// The lower bound that came.
@@ -124,22 +218,16 @@ pub enum Error {
         high: f64,
     },
     /// A mean or a standard deviation that no normal distribution has.
-    #[error(
-        "{op}: expected a finite mean and a finite standard deviation >= 0, got {mean} and {std}"
-    )]
+    #[error("expected a finite mean and a finite standard deviation >= 0, got {mean} and {std}")]
     Moments {
-        /// The operation.
-        op: &'static str,
         /// The mean that came.
         mean: f64,
         /// The standard deviation that came.
         std: f64,
     },
     /// A range that does not lie within an axis, or that ends before it starts.
-    #[error("{op}: {start}..{end} is not a range within axis {axis} of length {length}")]
+    #[error("{start}..{end} is not a range within axis {axis} of length {length}")]
     Range {
-        /// The operation.
-        op: &'static str,
         /// The axis, counted from the first.
         axis: usize,
         /// The first index of the range.
@@ -150,10 +238,8 @@ pub enum Error {
         length: usize,
     },
     /// A distance of which no number leads from one number to another.
-    #[error("{op}: steps of {step} do not lead from {start} to {end}")]
+    #[error("steps of {step} do not lead from {start} to {end}")]
     Step {
-        /// The operation.
-        op: &'static str,
         /// The first number.
         start: f64,
         /// The number to stop before.
@@ -162,16 +248,11 @@ pub enum Error {
         step: f64,
     },
     /// A step of 0 through the elements of an axis.
-    #[error("{op}: expected a step of at least 1, got 0")]
-    ZeroStep {
-        /// The operation.
-        op: &'static str,
-    },
+    #[error("expected a step of at least 1, got 0")]
+    ZeroStep,
     /// An index that an axis does not have.
-    #[error("{op}: index {index} is out of range for axis {axis} of length {length}")]
+    #[error("index {index} is out of range for axis {axis} of length {length}")]
     Index {
-        /// The operation.
-        op: &'static str,
         /// The axis, counted from the first.
         axis: usize,
         /// The index.
@@ -180,53 +261,37 @@ pub enum Error {
         length: usize,
     },
     /// An empty list of tensors where at least one is needed.
-    #[error("{op}: expected at least one tensor, got none")]
-    NoTensors {
-        /// The operation.
-        op: &'static str,
-    },
+    #[error("expected at least one tensor, got none")]
+    NoTensors,
     /// A shape whose elements or bytes are too many to count in an `isize`.
-    #[error("{op}: a tensor of shape {shape:?} and dtype {dtype} is too large to address")]
+    #[error("a tensor of shape {shape:?} and dtype {dtype} is too large to address")]
     TooLarge {
-        /// The operation.
-        op: &'static str,
         /// The shape.
         shape: Vec<usize>,
         /// The dtype.
         dtype: DType,
     },
     /// Memory that could not be had.
-    #[error("{op}: cannot allocate {bytes} bytes")]
+    #[error("cannot allocate {bytes} bytes")]
     Allocation {
-        /// The operation.
-        op: &'static str,
         /// The number of bytes asked for.
         bytes: usize,
     },
     /// A choice among no elements.
-    #[error("{op}: nothing to choose from over axes {axes:?} of shape {shape:?}")]
+    #[error("nothing to choose from over axes {axes:?}")]
     EmptyReduction {
-        /// The operation.
-        op: &'static str,
-        /// The shape of the tensor.
-        shape: Vec<usize>,
         /// The axes, counted from the first.
         axes: Vec<usize>,
     },
     /// A tensor that has not exactly one element.
-    #[error("{op}: expected a tensor of one element, got shape {shape:?}")]
-    NotOneElement {
-        /// The operation.
-        op: &'static str,
-        /// The shape of the tensor.
-        shape: Vec<usize>,
-    },
+    #[error("expected a tensor of one element")]
+    NotOneElement,
     /// `backward` on a tensor that no leaf requiring a gradient leads to.
-    #[error("backward: the tensor does not require a gradient")]
+    #[error("the tensor does not require a gradient")]
     NoGradient,
     /// `backward` through a part of the graph that an earlier `backward` freed.
     #[error(
-        "backward: the graph at {function} was freed by an earlier backward; \
+        "the graph at {function} was freed by an earlier backward; \
          use backward_retain_graph for that one to go through it again"
     )]
     GraphFreed {
@@ -234,10 +299,8 @@ pub enum Error {
         function: &'static str,
     },
     /// A [`Function`](crate::autograd::Function) that returned the wrong number of gradients.
-    #[error("{function}: expected a gradient slot for each of {expected} inputs, got {got}")]
+    #[error("expected a gradient slot for each of {expected} inputs, got {got}")]
     GradientCount {
-        /// The function.
-        function: &'static str,
         /// The number of inputs it was recorded with.
         expected: usize,
         /// The number of gradients it returned.
@@ -245,12 +308,10 @@ pub enum Error {
     },
     /// A tensor that was saved for `backward` and has been written since.
     #[error(
-        "{function}: a tensor it saved for backward was written since \
+        "a tensor it saved for backward was written since \
          (at version {saved} then, {current} now)"
     )]
     SavedTensorWritten {
-        /// The function that saved it.
-        function: &'static str,
         /// The count of writes when it was saved.
         saved: u64,
         /// The count of writes now.
@@ -259,7 +320,7 @@ pub enum Error {
     /// A [checkpoint](crate::autograd::checkpoint) that, computed again in backward, took another
     /// number of mask keys than the first time.
     #[error(
-        "checkpoint: took {expected} mask keys in forward and {got} when computed again in backward; \
+        "took {expected} mask keys in forward and {got} when computed again in backward; \
          was a module switched between train and eval?"
     )]
     RecomputedKeys {
@@ -270,32 +331,19 @@ pub enum Error {
     },
     /// A [checkpoint](crate::autograd::checkpoint) whose closure failed when it was called again in
     /// backward.
-    #[error("checkpoint, computed again in backward: {reason}")]
+    #[error("computed again in backward: {reason}")]
     Recomputation {
         /// The message of the closure's error.
         reason: String,
     },
     /// A write in place that autograd would not see.
-    #[error("{op}: with a tensor that requires a gradient it can be used only within no_grad")]
-    WriteNeedsNoGrad {
-        /// The operation.
-        op: &'static str,
-    },
+    #[error("with a tensor that requires a gradient it can be used only within no_grad")]
+    WriteNeedsNoGrad,
     /// A write in place to a view whose elements share memory.
-    #[error("{op}: elements of an expanded tensor (strides {strides:?}) share memory")]
+    #[error("elements of an expanded tensor (strides {strides:?}) share memory")]
     WriteToExpanded {
-        /// The operation.
-        op: &'static str,
         /// The strides of the tensor.
         strides: Vec<usize>,
-    },
-    /// A shape of a mask that does not cover the tensor.
-    #[error("{op}: {error}")]
-    MaskShape {
-        /// The operation.
-        op: &'static str,
-        /// Which shapes, and what was expected.
-        error: sorix_kernels::BroadcastError,
     },
     /// A dropout kernel refused.
     #[error(transparent)]
@@ -304,3 +352,71 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// An operation at work: what its errors begin with. It is handed down to whatever may fail.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    op: &'static str,
+    operands: Operands<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Operands<'a> {
+    One(&'a Tensor),
+    Two(&'a Tensor, &'a Tensor),
+    Several(&'a [&'a Tensor]),
+    /// There are none: a tensor of this shape and dtype is made.
+    Made(&'a [usize], DType),
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn on(op: &'static str, x: &'a Tensor) -> Self {
+        let operands = Operands::One(x);
+        Self { op, operands }
+    }
+
+    pub(crate) fn on_two(op: &'static str, left: &'a Tensor, right: &'a Tensor) -> Self {
+        let operands = Operands::Two(left, right);
+        Self { op, operands }
+    }
+
+    pub(crate) fn on_all(op: &'static str, tensors: &'a [&'a Tensor]) -> Self {
+        let operands = Operands::Several(tensors);
+        Self { op, operands }
+    }
+
+    pub(crate) fn making(op: &'static str, shape: &'a [usize], dtype: DType) -> Self {
+        let operands = Operands::Made(shape, dtype);
+        Self { op, operands }
+    }
+
+    /// The error of this call.
+    pub(crate) fn error(self, kind: ErrorKind) -> Error {
+        let operands = match self.operands {
+            Operands::One(x) => [x].map(TensorSpec::of).into(),
+            Operands::Two(left, right) => [left, right].map(TensorSpec::of).into(),
+            Operands::Several(tensors) => tensors.iter().map(|x| TensorSpec::of(x)).collect(),
+            Operands::Made(shape, dtype) => [TensorSpec::new(shape, dtype)].into(),
+        };
+        let op = self.op;
+        Error { op, operands, kind }
+    }
+
+    /// An error unless `x` has this shape and dtype.
+    pub(crate) fn expect(self, x: &Tensor, shape: &[usize], dtype: DType) -> Result<()> {
+        if x.shape() != shape {
+            let (expected, got) = (shape.to_vec(), x.shape().to_vec());
+            return Err(self.error(ErrorKind::Shape { expected, got }));
+        }
+        if x.dtype() != dtype {
+            let (expected, got) = (dtype, x.dtype());
+            return Err(self.error(ErrorKind::DType { expected, got }));
+        }
+        Ok(())
+    }
+
+    /// The error of this call by what a kernel says.
+    pub(crate) fn kernel_error(self, error: impl Into<sorix_kernels::Error>) -> Error {
+        self.error(ErrorKind::Kernel(error.into()))
+    }
+}

@@ -21,7 +21,7 @@
 //! * [`autograd`]: the graph that operations record and [`Tensor::backward`] runs; `no_grad`; the
 //!   trait for functions of one's own.
 //! * [`pool`]: where tensors take their memory from, and what it holds.
-//! * [`Error`]: what can go wrong.
+//! * [`Error`]: what can go wrong, with which operation on which tensors.
 //!
 //! # What is a view
 //!
@@ -51,7 +51,7 @@ mod tensor;
 
 pub use data::{Rectangular, TensorData};
 pub use dtype::{DType, Scalar};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result, TensorSpec};
 #[cfg(feature = "npy")]
 pub use npy::NpyError;
 pub use ops::dropout::SaveMask;

@@ -14,7 +14,7 @@ use num_traits::ToPrimitive;
 use py_literal::Value;
 
 use crate::dtype::{DType, Scalar};
-use crate::error::Error;
+use crate::error::{Call, Error};
 use crate::shape::checked_numel;
 use crate::tensor::Tensor;
 
@@ -203,7 +203,9 @@ fn check_plain(header: &[u8]) -> Result<(), NpyError> {
                 let length = |length: &Value| length.as_integer()?.to_usize();
                 let shape: Option<Vec<usize>> = lengths.iter().map(length).collect();
                 // The widest of the types, so that no product overflows.
-                checked_numel("read_npy", &shape.ok_or_else(not_plain)?, DType::F64)?;
+                let shape = shape.ok_or_else(not_plain)?;
+                let call = Call::making("read_npy", &shape, DType::F64);
+                checked_numel(call, &shape, DType::F64)?;
             }
             _ => {}
         }

@@ -15,7 +15,7 @@ use sorix_kernels::stream::{Lane, philox4x32};
 use sorix_kernels::{MaskKey, MaskRegion};
 
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::tensor::Tensor;
 use ziggurat::Ziggurat;
 
@@ -39,7 +39,9 @@ impl Tensor {
         dtype: DType,
         at: impl Into<MaskRegion>,
     ) -> Result<Self> {
-        normal("randn", shape.as_ref(), [0.0, 1.0], dtype, at.into())
+        let shape = shape.as_ref();
+        let call = Call::making("randn", shape, dtype);
+        normal(call, shape, [0.0, 1.0], dtype, at.into())
     }
 
     /// A tensor of independent numbers from the normal distribution of this mean and standard
@@ -72,7 +74,7 @@ impl Tensor {
     /// let error = Tensor::normal([2], 0.0, -1.0, DType::F64, key).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "normal: expected a finite mean and a finite standard deviation >= 0, got 0 and -1"
+    ///     "normal(float64[2]): expected a finite mean and a finite standard deviation >= 0, got 0 and -1"
     /// );
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
@@ -83,12 +85,13 @@ impl Tensor {
         dtype: DType,
         at: impl Into<MaskRegion>,
     ) -> Result<Self> {
-        let op = "normal";
+        let shape = shape.as_ref();
+        let call = Call::making("normal", shape, dtype);
         // NaN is not at least 0.
         if !(mean.is_finite() && std.is_finite() && std >= 0.0) {
-            return Err(Error::Moments { op, mean, std });
+            return Err(call.error(ErrorKind::Moments { mean, std }));
         }
-        normal(op, shape.as_ref(), [mean, std], dtype, at.into())
+        normal(call, shape, [mean, std], dtype, at.into())
     }
 
     /// A tensor of independent numbers, each anywhere from `low` up to `high` with equal
@@ -112,7 +115,7 @@ impl Tensor {
     /// assert!((x.mean()?.item::<f64>()? - 1.0).abs() < 0.15);
     ///
     /// let error = Tensor::uniform([2], 1.0, 0.0, DType::F64, key).unwrap_err();
-    /// assert_eq!(error.to_string(), "uniform: expected finite low <= high, got 1 and 0");
+    /// assert_eq!(error.to_string(), "uniform(float64[2]): expected finite low <= high, got 1 and 0");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn uniform(
@@ -122,17 +125,17 @@ impl Tensor {
         dtype: DType,
         at: impl Into<MaskRegion>,
     ) -> Result<Self> {
-        let (op, width) = ("uniform", high - low);
+        let (shape, width) = (shape.as_ref(), high - low);
+        let call = Call::making("uniform", shape, dtype);
         // NaN is neither.
         if !(width >= 0.0 && width.is_finite()) {
-            return Err(Error::Bounds {
-                op,
+            return Err(call.error(ErrorKind::Bounds {
                 expected: "finite low <= high",
                 low,
                 high,
-            });
+            }));
         }
-        draw(op, shape.as_ref(), dtype, at.into(), |key, tile, out| {
+        draw(call, shape, dtype, at.into(), |key, tile, out| {
             let first = tile * (TILE as u64 / 2);
             for (j, pair) in (first..).zip(out.chunks_mut(2)) {
                 let block = philox4x32([key.seed, key.offset], UNIFORM << 62 | j);
@@ -153,14 +156,14 @@ const UNIFORM: u64 = 2;
 const NORMAL: u64 = 3;
 
 fn normal(
-    op: &'static str,
+    call: Call<'_>,
     shape: &[usize],
     [mean, std]: [f64; 2],
     dtype: DType,
     at: MaskRegion,
 ) -> Result<Tensor> {
     let ziggurat = Ziggurat::standard();
-    draw(op, shape, dtype, at, |key, tile, out| {
+    draw(call, shape, dtype, at, |key, tile, out| {
         // A lane's number is half of Philox's key.
         let [words, more] = [0, 1].map(|i| Lane::new(key, (NORMAL << 61) | (2 * tile + i)));
         ziggurat.fill(words, more, out, |z| mean + std * z);
@@ -170,16 +173,16 @@ fn normal(
 /// A tensor of the numbers that `make_tile` makes: the first of a tile of a key, as many as it is
 /// given to write.
 fn draw(
-    op: &'static str,
+    call: Call<'_>,
     shape: &[usize],
     dtype: DType,
     at: MaskRegion,
     make_tile: impl Fn(MaskKey, u64, &mut [f64]) + Sync,
 ) -> Result<Tensor> {
-    dispatch!(dtype, T => Tensor::try_filled(op, shape, |out: &mut [T]| {
+    dispatch!(dtype, T => Tensor::try_filled(call, shape, |out: &mut [T]| {
         at.check_len(out.len())?;
         in_parts(out, |first, out| fill(out, at, first, &make_tile));
-        Ok::<(), sorix_kernels::Error>(())
+        Ok(())
     }))
 }
 

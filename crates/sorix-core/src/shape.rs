@@ -3,7 +3,7 @@
 use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn, ShapeBuilder};
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 
 /// Where the elements of a tensor lie in its storage: element `index` is `offset + sum(index[k] *
 /// strides[k])` elements from the start.
@@ -190,25 +190,24 @@ fn row_major_strides(shape: &[usize]) -> Box<[usize]> {
 ///
 /// The product of the axes that are not 0, and the bytes of so many elements, have to fit an
 /// `isize`: ndarray asks for it, and no allocation can be larger.
-pub(crate) fn checked_numel(op: &'static str, shape: &[usize], dtype: DType) -> Result<usize> {
+pub(crate) fn checked_numel(call: Call<'_>, shape: &[usize], dtype: DType) -> Result<usize> {
     let bytes = shape
         .iter()
         .filter(|&&length| length != 0)
         .try_fold(dtype.size(), |bytes, &length| bytes.checked_mul(length))
         .filter(|&bytes| isize::try_from(bytes).is_ok());
     match bytes {
-        None => Err(Error::TooLarge {
-            op,
+        None => Err(call.error(ErrorKind::TooLarge {
             shape: shape.to_vec(),
             dtype,
-        }),
+        })),
         Some(_) if shape.contains(&0) => Ok(0),
         Some(bytes) => Ok(bytes / dtype.size()),
     }
 }
 
 /// The shape that both broadcast to by NumPy's rules: aligned at the last axis, lengths equal or 1.
-pub(crate) fn broadcast(op: &'static str, left: &[usize], right: &[usize]) -> Result<Vec<usize>> {
+pub(crate) fn broadcast(call: Call<'_>, left: &[usize], right: &[usize]) -> Result<Vec<usize>> {
     let ndim = left.len().max(right.len());
     let length = |shape: &[usize], k: usize| (k + shape.len()).checked_sub(ndim).map(|k| shape[k]);
     (0..ndim)
@@ -216,34 +215,37 @@ pub(crate) fn broadcast(op: &'static str, left: &[usize], right: &[usize]) -> Re
             |k| match (length(left, k).unwrap_or(1), length(right, k).unwrap_or(1)) {
                 (l, r) if l == r || r == 1 => Ok(l),
                 (1, r) => Ok(r),
-                _ => Err(Error::Broadcast {
-                    op,
+                _ => Err(call.error(ErrorKind::Broadcast {
                     left: left.to_vec(),
                     right: right.to_vec(),
-                }),
+                })),
             },
         )
         .collect()
 }
 
+/// The shape without some of its axes, which are distinct and in range; with them at length 1 where
+/// `keepdim` says so.
+pub(crate) fn reduced(shape: &[usize], axes: &[usize], keepdim: bool) -> Vec<usize> {
+    let length = |(axis, &length): (usize, &usize)| match axes.contains(&axis) {
+        true => keepdim.then_some(1),
+        false => Some(length),
+    };
+    shape.iter().enumerate().filter_map(length).collect()
+}
+
 /// The axes counted from the first, where a negative one counts from the last; each at most once.
-pub(crate) fn resolve_axes(
-    op: &'static str,
-    axes: &[isize],
-    shape: &[usize],
-) -> Result<Vec<usize>> {
+pub(crate) fn resolve_axes(call: Call<'_>, axes: &[isize], shape: &[usize]) -> Result<Vec<usize>> {
     let mut seen = vec![false; shape.len()];
     axes.iter()
         .map(|&axis| {
-            let resolved = resolve_axis(op, axis, shape)?;
+            let resolved = resolve_axis(call, axis, shape)?;
             if core::mem::replace(&mut seen[resolved], true) {
                 let expected = "distinct axes";
-                return Err(Error::Axes {
-                    op,
+                return Err(call.error(ErrorKind::Axes {
                     expected,
                     axes: axes.to_vec(),
-                    shape: shape.to_vec(),
-                });
+                }));
             }
             Ok(resolved)
         })
@@ -251,17 +253,17 @@ pub(crate) fn resolve_axes(
 }
 
 /// The axis counted from the first, where a negative one counts from the last.
-pub(crate) fn resolve_axis(op: &'static str, axis: isize, shape: &[usize]) -> Result<usize> {
-    resolve_among(op, axis, shape, shape.len())
+pub(crate) fn resolve_axis(call: Call<'_>, axis: isize, shape: &[usize]) -> Result<usize> {
+    resolve_among(call, axis, shape.len())
 }
 
 /// The place of a new axis, before any of the axes or after the last; a negative one counts from
 /// the latter.
-pub(crate) fn resolve_new_axis(op: &'static str, axis: isize, shape: &[usize]) -> Result<usize> {
-    resolve_among(op, axis, shape, shape.len() + 1)
+pub(crate) fn resolve_new_axis(call: Call<'_>, axis: isize, shape: &[usize]) -> Result<usize> {
+    resolve_among(call, axis, shape.len() + 1)
 }
 
-fn resolve_among(op: &'static str, axis: isize, shape: &[usize], count: usize) -> Result<usize> {
+fn resolve_among(call: Call<'_>, axis: isize, count: usize) -> Result<usize> {
     let resolved = if axis < 0 {
         axis.checked_add_unsigned(count)
     } else {
@@ -270,31 +272,31 @@ fn resolve_among(op: &'static str, axis: isize, shape: &[usize], count: usize) -
     resolved
         .and_then(|axis| usize::try_from(axis).ok())
         .filter(|&axis| axis < count)
-        .ok_or_else(|| Error::Axis {
-            op,
-            axis,
-            shape: shape.to_vec(),
-        })
+        .ok_or_else(|| call.error(ErrorKind::Axis { axis }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn test() -> Call<'static> {
+        Call::making("test", &[], DType::F64)
+    }
+
     #[test]
     fn broadcasting_follows_numpy() {
-        let ok = |left: &[usize], right: &[usize]| broadcast("add", left, right).unwrap();
+        let ok = |left: &[usize], right: &[usize]| broadcast(test(), left, right).unwrap();
         assert_eq!(ok(&[8, 1, 6, 1], &[7, 1, 5]), [8, 7, 6, 5]);
         assert_eq!(ok(&[], &[3]), [3]);
         assert_eq!(ok(&[2, 0], &[1]), [2, 0]);
         assert_eq!(ok(&[1], &[0]), [0]);
-        assert!(broadcast("add", &[2, 1], &[8, 4, 3]).is_err());
-        assert!(broadcast("add", &[0], &[2]).is_err());
+        assert!(broadcast(test(), &[2, 1], &[8, 4, 3]).is_err());
+        assert!(broadcast(test(), &[0], &[2]).is_err());
     }
 
     #[test]
     fn sizes_that_overflow_are_errors_also_with_an_empty_axis() {
-        let numel = |shape: &[usize]| checked_numel("zeros", shape, DType::F64);
+        let numel = |shape: &[usize]| checked_numel(test(), shape, DType::F64);
         assert_eq!(numel(&[]), Ok(1));
         assert_eq!(numel(&[3, 0, 2]), Ok(0));
         assert_eq!(numel(&[1 << 59]), Ok(1 << 59));
@@ -305,12 +307,13 @@ mod tests {
 
     #[test]
     fn axes_count_from_either_end() {
-        let resolve = |axes: &[isize]| resolve_axes("sum", axes, &[2, 3, 4]);
+        let resolve = |axes: &[isize]| resolve_axes(test(), axes, &[2, 3, 4]);
+        let refused = |axes: &[isize]| resolve(axes).unwrap_err().kind().clone();
         assert_eq!(resolve(&[0, -1]).unwrap(), [0, 2]);
-        assert!(matches!(resolve(&[3]), Err(Error::Axis { axis: 3, .. })));
-        assert!(matches!(resolve(&[-4]), Err(Error::Axis { axis: -4, .. })));
-        assert!(matches!(resolve(&[isize::MIN]), Err(Error::Axis { .. })));
-        assert!(matches!(resolve(&[1, -2]), Err(Error::Axes { .. })));
+        assert!(matches!(refused(&[3]), ErrorKind::Axis { axis: 3, .. }));
+        assert!(matches!(refused(&[-4]), ErrorKind::Axis { axis: -4, .. }));
+        assert!(matches!(refused(&[isize::MIN]), ErrorKind::Axis { .. }));
+        assert!(matches!(refused(&[1, -2]), ErrorKind::Axes { .. }));
     }
 
     #[test]

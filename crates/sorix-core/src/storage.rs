@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::pool::{self, LINE, Line};
 
 /// Memory of a number of 64-byte lines, returned to the [pool] when dropped.
@@ -26,8 +26,8 @@ impl Buffer {
     ///
     /// Builds with debug assertions fill it with NaNs instead, so that a test of an operation that
     /// leaves elements out does not depend on luck.
-    pub(crate) fn for_overwrite(op: &'static str, bytes: usize) -> Result<Self> {
-        let (mut buffer, _) = Self::take(op, bytes)?;
+    pub(crate) fn for_overwrite(call: Call<'_>, bytes: usize) -> Result<Self> {
+        let (mut buffer, _) = Self::take(call, bytes)?;
         if cfg!(debug_assertions) {
             buffer.as_mut_slice::<u8>().fill(0xFF);
         }
@@ -35,8 +35,8 @@ impl Buffer {
     }
 
     /// At least `bytes` bytes, all zero.
-    pub(crate) fn zeroed(op: &'static str, bytes: usize) -> Result<Self> {
-        let (mut buffer, recycled) = Self::take(op, bytes)?;
+    pub(crate) fn zeroed(call: Call<'_>, bytes: usize) -> Result<Self> {
+        let (mut buffer, recycled) = Self::take(call, bytes)?;
         if recycled {
             buffer.lines.fill(Line::zeroed());
         }
@@ -44,8 +44,8 @@ impl Buffer {
     }
 
     /// A recycled buffer (and `true`), or a new one, all zero (and `false`).
-    fn take(op: &'static str, bytes: usize) -> Result<(Self, bool)> {
-        let failed = |_| Error::Allocation { op, bytes };
+    fn take(call: Call<'_>, bytes: usize) -> Result<(Self, bool)> {
+        let failed = |_| call.error(ErrorKind::Allocation { bytes });
         let count = pool::size_class(bytes.div_ceil(LINE)).unwrap_or(usize::MAX);
         if let Some(lines) = pool::take(count) {
             return Ok((Self { lines }, true));
@@ -57,8 +57,8 @@ impl Buffer {
     }
 
     /// A copy in a buffer of its own.
-    fn try_clone(&self, op: &'static str) -> Result<Self> {
-        let (mut copy, _) = Self::take(op, self.lines.len() * LINE)?;
+    fn try_clone(&self, call: Call<'_>) -> Result<Self> {
+        let (mut copy, _) = Self::take(call, self.lines.len() * LINE)?;
         copy.lines.copy_from_slice(&self.lines);
         Ok(copy)
     }
@@ -89,8 +89,13 @@ pub(crate) struct Storage {
 
 impl Storage {
     pub(crate) fn new(buffer: Buffer) -> Self {
+        Self::of(Arc::new(buffer))
+    }
+
+    /// A storage that begins with what another one's [`snapshot`](Self::snapshot) saw.
+    pub(crate) fn of(buffer: Arc<Buffer>) -> Self {
         Self {
-            buffer: RwLock::new(Arc::new(buffer)),
+            buffer: RwLock::new(buffer),
             version: AtomicU64::new(0),
         }
     }
@@ -104,12 +109,12 @@ impl Storage {
     /// Writes in place, and counts it.
     ///
     /// `write` runs under the storage's lock: what it reads has to be a snapshot taken before.
-    pub(crate) fn write(&self, op: &'static str, write: impl FnOnce(&mut Buffer)) -> Result<()> {
+    pub(crate) fn write(&self, call: Call<'_>, write: impl FnOnce(&mut Buffer)) -> Result<()> {
         let mut buffer = self.buffer.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(unshared) = Arc::get_mut(&mut buffer) {
             write(unshared);
         } else {
-            let mut copy = buffer.try_clone(op)?;
+            let mut copy = buffer.try_clone(call)?;
             write(&mut copy);
             *buffer = Arc::new(copy);
         }
@@ -145,11 +150,16 @@ impl Storage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
+
+    fn test() -> Call<'static> {
+        Call::making("test", &[], DType::F64)
+    }
 
     #[test]
     fn lines_are_aligned_and_sizes_rounded_up() {
         for bytes in [0, 1, 64, 65, 5000, 1 << 20] {
-            let buffer = Buffer::zeroed("test", bytes).unwrap();
+            let buffer = Buffer::zeroed(test(), bytes).unwrap();
             assert!(size_of_val(buffer.as_slice::<u8>()) >= bytes);
             assert_eq!(buffer.as_slice::<u8>().as_ptr().addr() % 64, 0);
             assert!(buffer.as_slice::<u8>().iter().all(|&byte| byte == 0));
@@ -160,14 +170,14 @@ mod tests {
     fn a_zeroed_buffer_is_zero_also_when_recycled() {
         // A size of its own, so that no other test takes or returns it.
         let bytes = (7 << 20) + (7 << 17);
-        let mut buffer = Buffer::zeroed("test", bytes).unwrap();
+        let mut buffer = Buffer::zeroed(test(), bytes).unwrap();
         buffer.as_mut_slice::<u8>().fill(7);
         drop(buffer);
-        let (recycled, was_recycled) = Buffer::take("test", bytes).unwrap();
+        let (recycled, was_recycled) = Buffer::take(test(), bytes).unwrap();
         assert!(was_recycled && recycled.as_slice::<u8>()[0] == 7);
         drop(recycled);
         assert!(
-            Buffer::zeroed("test", bytes)
+            Buffer::zeroed(test(), bytes)
                 .unwrap()
                 .as_slice::<u8>()
                 .iter()
@@ -178,17 +188,17 @@ mod tests {
     #[test]
     fn absurd_sizes_are_errors() {
         for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
-            let error = Buffer::zeroed("zeros", bytes).unwrap_err();
-            assert_eq!(error, Error::Allocation { op: "zeros", bytes });
+            let error = Buffer::zeroed(test(), bytes).unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::Allocation { bytes });
         }
     }
 
     #[test]
     fn a_write_reaches_later_snapshots_only() {
-        let storage = Storage::new(Buffer::zeroed("test", 64).unwrap());
+        let storage = Storage::new(Buffer::zeroed(test(), 64).unwrap());
         let before = storage.snapshot();
         storage
-            .write("test", |buffer| buffer.as_mut_slice::<u8>()[3] = 9)
+            .write(test(), |buffer| buffer.as_mut_slice::<u8>()[3] = 9)
             .unwrap();
         assert_eq!(before.as_slice::<u8>()[3], 0);
         assert_eq!(storage.snapshot().as_slice::<u8>()[3], 9);
@@ -197,7 +207,7 @@ mod tests {
         drop(before);
         let address = storage.snapshot().as_slice::<u8>().as_ptr();
         storage
-            .write("test", |buffer| buffer.as_mut_slice::<u8>()[3] = 8)
+            .write(test(), |buffer| buffer.as_mut_slice::<u8>()[3] = 8)
             .unwrap();
         assert_eq!(
             storage.snapshot().as_slice::<u8>().as_ptr(),

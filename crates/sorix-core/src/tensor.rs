@@ -8,7 +8,7 @@ use ndarray::{ArrayBase, ArrayD, ArrayViewD, Data, Dimension};
 use crate::autograd::{Leaf, Node};
 use crate::data::TensorData;
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{Layout, checked_numel, row_major};
 use crate::storage::{Buffer, Storage};
 
@@ -103,22 +103,22 @@ impl Tensor {
     /// assert_eq!(x.transpose(0, 1)?.to_vec::<f32>()?, [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
     ///
     /// let error = Tensor::from_slice(&[1.0], [3, 2]).unwrap_err();
-    /// assert_eq!(error.to_string(), "from_slice: shape [3, 2] has 6 elements, got 1");
+    /// assert_eq!(error.to_string(), "from_slice(float64[3, 2]): shape [3, 2] has 6 elements, got 1");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn from_slice<T: Scalar>(elements: &[T], shape: impl AsRef<[usize]>) -> Result<Self> {
-        let (op, shape) = ("from_slice", shape.as_ref());
-        let expected = checked_numel(op, shape, T::DTYPE)?;
+        let shape = shape.as_ref();
+        let call = Call::making("from_slice", shape, T::DTYPE);
+        let expected = checked_numel(call, shape, T::DTYPE)?;
         if elements.len() != expected {
             let (shape, got) = (shape.to_vec(), elements.len());
-            return Err(Error::Length {
-                op,
+            return Err(call.error(ErrorKind::Length {
                 shape,
                 expected,
                 got,
-            });
+            }));
         }
-        Self::filled(op, shape, |out: &mut [T]| out.copy_from_slice(elements))
+        Self::filled(call, shape, |out: &mut [T]| out.copy_from_slice(elements))
     }
 
     /// A tensor with the elements of an array of the `ndarray` crate, of any dimension and layout,
@@ -145,7 +145,8 @@ impl Tensor {
         S: Data<Elem = T>,
         D: Dimension,
     {
-        Self::filled("from_ndarray", array.shape(), |out: &mut [T]| {
+        let call = Call::making("from_ndarray", array.shape(), T::DTYPE);
+        Self::filled(call, array.shape(), |out: &mut [T]| {
             row_major(out, array.shape()).assign(&array.view().into_dyn());
         })
     }
@@ -163,10 +164,15 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn zeros(shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
-        let (op, shape) = ("zeros", shape.as_ref());
-        let bytes = checked_numel(op, shape, dtype)? * dtype.size();
+        let shape = shape.as_ref();
+        let call = Call::making("zeros", shape, dtype);
+        let bytes = checked_numel(call, shape, dtype)? * dtype.size();
         // Zero is the one value of every dtype whose bytes are all zero, and new memory is that.
-        Ok(Self::from_buffer(Buffer::zeroed(op, bytes)?, shape, dtype))
+        Ok(Self::from_buffer(
+            Buffer::zeroed(call, bytes)?,
+            shape,
+            dtype,
+        ))
     }
 
     /// A tensor of ones.
@@ -200,7 +206,8 @@ impl Tensor {
     }
 
     fn full_of(op: &'static str, shape: &[usize], value: f64, dtype: DType) -> Result<Self> {
-        dispatch!(dtype, T => Self::filled(op, shape, |out: &mut [T]| out.fill(T::nearest(value))))
+        let call = Call::making(op, shape, dtype);
+        dispatch!(dtype, T => Self::filled(call, shape, |out: &mut [T]| out.fill(T::nearest(value))))
     }
 
     /// The element type.
@@ -309,11 +316,11 @@ impl Tensor {
     /// let x = sorix_core::tensor([1.0, 2.0]);
     /// assert_eq!(x.to_vec::<f64>()?, [1.0, 2.0]);
     /// let error = x.to_vec::<f32>().unwrap_err();
-    /// assert_eq!(error.to_string(), "to_vec: expected dtype sorix.float64, got sorix.float32");
+    /// assert_eq!(error.to_string(), "to_vec(float64[2]): expected dtype sorix.float64, got sorix.float32");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn to_vec<T: Scalar>(&self) -> Result<Vec<T>> {
-        self.elements("to_vec")
+        self.elements(Call::on("to_vec", self))
     }
 
     /// The only element of a tensor that has one, whatever its number of axes.
@@ -328,14 +335,11 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn item<T: Scalar>(&self) -> Result<T> {
-        let op = "item";
-        self.check_type::<T>(op)?;
+        let call = Call::on("item", self);
+        self.check_type::<T>(call)?;
         match self.read().slice() {
             Some(&[element]) => Ok(element),
-            _ => Err(Error::NotOneElement {
-                op,
-                shape: self.shape().to_vec(),
-            }),
+            _ => Err(call.error(ErrorKind::NotOneElement)),
         }
     }
 
@@ -354,7 +358,7 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn with_view<T: Scalar, R>(&self, read: impl FnOnce(ArrayViewD<'_, T>) -> R) -> Result<R> {
-        self.check_type::<T>("with_view")?;
+        self.check_type::<T>(Call::on("with_view", self))?;
         Ok(read(self.read().view()))
     }
 
@@ -371,7 +375,7 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn to_ndarray<T: Scalar>(&self) -> Result<ArrayD<T>> {
-        let elements = self.elements("to_ndarray")?;
+        let elements = self.elements(Call::on("to_ndarray", self))?;
         Ok(ArrayD::from_shape_vec(self.shape(), elements).expect("as many as the shape has"))
     }
 
@@ -401,13 +405,13 @@ impl Tensor {
     }
 
     /// The elements in row-major order. A view may have more of them than memory can hold.
-    pub(crate) fn elements<T: Scalar>(&self, op: &'static str) -> Result<Vec<T>> {
-        self.check_type::<T>(op)?;
+    pub(crate) fn elements<T: Scalar>(&self, call: Call<'_>) -> Result<Vec<T>> {
+        self.check_type::<T>(call)?;
         let mut elements = Vec::new();
         let bytes = self.numel() * size_of::<T>();
         elements
             .try_reserve_exact(self.numel())
-            .map_err(|_| Error::Allocation { op, bytes })?;
+            .map_err(|_| call.error(ErrorKind::Allocation { bytes }))?;
         let snapshot = self.read();
         match snapshot.slice() {
             Some(slice) => elements.extend_from_slice(slice),
@@ -416,15 +420,14 @@ impl Tensor {
         Ok(elements)
     }
 
-    fn check_type<T: Scalar>(&self, op: &'static str) -> Result<()> {
+    fn check_type<T: Scalar>(&self, call: Call<'_>) -> Result<()> {
         if T::DTYPE == self.dtype() {
             Ok(())
         } else {
-            Err(Error::DType {
-                op,
+            Err(call.error(ErrorKind::DType {
                 expected: self.dtype(),
                 got: T::DTYPE,
-            })
+            }))
         }
     }
 }
@@ -433,28 +436,27 @@ impl Tensor {
 impl Tensor {
     /// A new tensor that `fill` writes; `fill` has to write every element.
     pub(crate) fn filled<T: Scalar>(
-        op: &'static str,
+        call: Call<'_>,
         shape: &[usize],
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Self> {
-        Self::try_filled(op, shape, |out| {
+        Self::try_filled(call, shape, |out| {
             fill(out);
-            Ok::<(), Error>(())
+            Ok(())
         })
     }
 
-    /// A new tensor that `fill` writes; `fill` has to write every element or return an error.
-    pub(crate) fn try_filled<T: Scalar, E>(
-        op: &'static str,
+    /// A new tensor that `fill` writes by a kernel; `fill` has to write every element or return an
+    /// error.
+    pub(crate) fn try_filled<T: Scalar>(
+        call: Call<'_>,
         shape: &[usize],
-        fill: impl FnOnce(&mut [T]) -> Result<(), E>,
-    ) -> Result<Self>
-    where
-        Error: From<E>,
-    {
-        let numel = checked_numel(op, shape, T::DTYPE)?;
-        let mut buffer = Buffer::for_overwrite(op, numel * size_of::<T>())?;
-        fill(&mut buffer.as_mut_slice()[..numel])?;
+        fill: impl FnOnce(&mut [T]) -> Result<(), sorix_kernels::Error>,
+    ) -> Result<Self> {
+        let numel = checked_numel(call, shape, T::DTYPE)?;
+        let mut buffer = Buffer::for_overwrite(call, numel * size_of::<T>())?;
+        let filled = fill(&mut buffer.as_mut_slice()[..numel]);
+        filled.map_err(|error| call.kernel_error(error))?;
         Ok(Self::from_buffer(buffer, shape, T::DTYPE))
     }
 
@@ -505,6 +507,17 @@ impl Tensor {
         &self.0.storage
     }
 
+    /// The tensor as it is now, in a storage of its own that no later write reaches: the buffer is
+    /// shared until one comes. Apart from the graph.
+    pub(crate) fn frozen(&self) -> Self {
+        Self(Arc::new(Inner {
+            storage: Arc::new(Storage::of(self.0.storage.snapshot())),
+            layout: self.0.layout.clone(),
+            dtype: self.0.dtype,
+            origin: Origin::Constant,
+        }))
+    }
+
     /// The elements as they are now.
     pub(crate) fn read(&self) -> Snapshot<'_> {
         Snapshot {
@@ -514,9 +527,9 @@ impl Tensor {
     }
 
     /// Becomes a row-major copy of itself where something else refers to its memory.
-    pub(crate) fn make_unshared<T: Scalar>(&mut self, op: &'static str) -> Result<()> {
+    pub(crate) fn make_unshared<T: Scalar>(&mut self, call: Call<'_>) -> Result<()> {
         if self.unshared_mut::<T>().is_none() {
-            *self = crate::ops::elementwise::copy(op, self)?;
+            *self = crate::ops::elementwise::copy(call, self)?;
         }
         Ok(())
     }

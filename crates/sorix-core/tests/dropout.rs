@@ -180,7 +180,7 @@ fn a_window_is_a_part_of_the_whole() {
         .unwrap_err();
     assert_eq!(
         beyond.to_string(),
-        "a window must end at or before element 2^64 - 1: got 1000 elements from element 18446744073709551615"
+        "dropout(float64[1000]): a window must end at or before element 2^64 - 1: got 1000 elements from element 18446744073709551615"
     );
 }
 

@@ -201,7 +201,8 @@ fn what_does_not_fit_is_an_error_that_says_what_was_expected() {
     let x = tensor([[1.0, 2.0, 3.0]; 2]);
     let shape = |op, got| {
         format!(
-            "{op}: mask shape for a tensor of shape [2, 3]: expected 2 axes, each 1 or the tensor's, got {got}"
+            "{op}(float64[2, 3]): mask shape for a tensor of shape [2, 3]: \
+             expected 2 axes, each 1 or the tensor's, got {got}"
         )
     };
     let error = x
@@ -215,7 +216,10 @@ fn what_does_not_fit_is_an_error_that_says_what_was_expected() {
     let error = x.apply_mask(BitMask::new(2), &[2, 2], 1.0).unwrap_err();
     assert_eq!(error.to_string(), shape("apply_mask", "[2, 2]"));
     let error = x.apply_mask(BitMask::new(3), &[2, 1], 1.0).unwrap_err();
-    assert_eq!(error.to_string(), "length of mask: expected 2, got 3");
+    assert_eq!(
+        error.to_string(),
+        "apply_mask(float64[2, 3]): length of mask: expected 2, got 3"
+    );
 }
 
 #[test]

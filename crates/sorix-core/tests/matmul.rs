@@ -59,6 +59,16 @@ fn by_columns(x: &Tensor) -> Tensor {
         .unwrap()
 }
 
+/// The first column of each matrix for every column, and the first row for every row: views whose
+/// strides are 0, as the gradient of a sum is.
+fn repeated(x: &Tensor) -> [Tensor; 2] {
+    [-1, -2].map(|axis| {
+        let kept = x.shape()[(x.ndim() as isize + axis) as usize].min(1);
+        let first = x.slice(axis, ..kept).unwrap();
+        first.expand(x.shape()).unwrap()
+    })
+}
+
 /// The same tensor with its first axis innermost in memory: in a stack, no row and no column lies
 /// together.
 fn interleaved(x: &Tensor) -> Tensor {
@@ -107,6 +117,25 @@ fn stacks_of_matrices_in_every_layout() {
             }
         }
     }
+}
+
+#[test]
+fn operands_may_repeat_rows_or_columns() {
+    for (left, right, batch) in STACKS {
+        let (left, right) = (random(left, 1), random(right, 2));
+        for left in &repeated(&left) {
+            for right in &repeated(&right) {
+                let product = values(&left.matmul(right).unwrap());
+                let what = format!("{left:?} @ {right:?}");
+                assert_close(&product, &naive(left, right, batch), &what);
+            }
+        }
+    }
+    // The gradient of a sum is one number, repeated.
+    let (a, b) = (random(&[5, 70], 1).requires_grad(true), random(&[70, 3], 2));
+    a.matmul(&b).unwrap().sum().unwrap().backward().unwrap();
+    let rows = b.sum_axes(&[1]).unwrap().expand([5, 70]).unwrap();
+    assert_close(&values(&a.grad().unwrap()), &values(&rows), "gradient");
 }
 
 #[test]
@@ -252,23 +281,26 @@ fn errors_name_the_shapes() {
     };
     assert_eq!(
         error(&[2, 3], &[2, 3]),
-        "matmul: a matrix of shape [2, 3] and one of shape [2, 3] cannot be multiplied"
+        "matmul(float64[2, 3], float64[2, 3]): expected matrices or vectors, the left one with \
+         as many columns as the right one has rows"
     );
     assert_eq!(
         error(&[3], &[4, 2]),
-        "matmul: a matrix of shape [3] and one of shape [4, 2] cannot be multiplied"
+        "matmul(float64[3], float64[4, 2]): expected matrices or vectors, the left one with \
+         as many columns as the right one has rows"
     );
     assert_eq!(
         error(&[], &[4]),
-        "matmul: a matrix of shape [] and one of shape [4] cannot be multiplied"
+        "matmul(float64[], float64[4]): expected matrices or vectors, the left one with \
+         as many columns as the right one has rows"
     );
     assert_eq!(
         error(&[2, 4, 3], &[3, 3, 2]),
-        "matmul: shapes [2, 4, 3] and [3, 3, 2] do not broadcast"
+        "matmul(float64[2, 4, 3], float64[3, 3, 2]): shapes [2] and [3] do not broadcast"
     );
     let mixed = random(&[2, 2], 1).matmul(&Tensor::ones([2, 2], DType::F32).unwrap());
     assert_eq!(
         mixed.unwrap_err().to_string(),
-        "matmul: operands must have one dtype, got sorix.float64 and sorix.float32"
+        "matmul(float64[2, 2], float32[2, 2]): operands must have one dtype"
     );
 }

@@ -191,7 +191,7 @@ fn errors_say_what_was_wrong() {
         ),
         (
             file(&header("'<f4'", "False", "(4294967296, 4294967296)"), &[]),
-            "read_npy: a tensor of shape [4294967296, 4294967296] and dtype sorix.float64 is too large \
+            "read_npy(float64[4294967296, 4294967296]): a tensor of shape [4294967296, 4294967296] and dtype sorix.float64 is too large \
              to address",
         ),
         (

@@ -158,28 +158,28 @@ fn errors_say_what_is_wrong() {
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     assert_eq!(
         message(empty.max_axes(&[-1])),
-        "max_axes: nothing to choose from over axes [1] of shape [2, 0]"
+        "max_axes(float64[2, 0]): nothing to choose from over axes [1]"
     );
     assert_eq!(
         message(empty.min()),
-        "min: nothing to choose from over axes [0, 1] of shape [2, 0]"
+        "min(float64[2, 0]): nothing to choose from over axes [0, 1]"
     );
     assert_eq!(
         empty.argmax(1).unwrap_err().to_string(),
-        "argmax: nothing to choose from over axes [1] of shape [2, 0]"
+        "argmax(float64[2, 0]): nothing to choose from over axes [1]"
     );
     let x = random(&[2, 3], 1);
     assert_eq!(
         message(x.softmax(2)),
-        "softmax: axis 2 is out of range for shape [2, 3]"
+        "softmax(float64[2, 3]): axis 2 is out of range"
     );
     assert_eq!(
         message(tensor(1.0).log_softmax(0)),
-        "log_softmax: axis 0 is out of range for shape []"
+        "log_softmax(float64[]): axis 0 is out of range"
     );
     assert_eq!(
         message(x.gather_last(&[0])),
-        "gather_last: shape [2] has 2 elements, got 1"
+        "gather_last(float64[2, 3]): shape [2] has 2 elements, got 1"
     );
 }
 

@@ -264,16 +264,19 @@ fn division_broadcasts_and_refuses() {
     let messages = [
         (
             x.div(&tensor([1.0; 3])),
-            "div: shapes [2, 2] and [3] do not broadcast",
+            "div(float64[2, 2], float64[3]): shapes [2, 2] and [3] do not broadcast",
         ),
         (
             x.div(&tensor(1.0_f32)),
-            "div: operands must have one dtype, got sorix.float64 and sorix.float32",
+            "div(float64[2, 2], float32[]): operands must have one dtype",
         ),
-        (x.clamp(2.0, 1.0), "clamp: expected min <= max, got 2 and 1"),
+        (
+            x.clamp(2.0, 1.0),
+            "clamp(float64[2, 2]): expected min <= max, got 2 and 1",
+        ),
         (
             x.clamp(f64::NAN, 1.0),
-            "clamp: expected min <= max, got NaN and 1",
+            "clamp(float64[2, 2]): expected min <= max, got NaN and 1",
         ),
     ];
     for (result, message) in messages {

@@ -87,7 +87,8 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     };
     assert_eq!(
         refused(&w, &gradient, [&zeros; 2]),
-        "update: with a tensor that requires a gradient it can be used only within no_grad"
+        "update(float64[2], float64[2]): with a tensor that requires a gradient it can be used only \
+         within no_grad"
     );
     let w = w.detach();
     let three = Tensor::zeros([3], DType::F64).unwrap();
@@ -95,23 +96,23 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     let cases = [
         (
             refused(&w, &three, [&zeros; 2]),
-            "update: expected shape [2], got [3]",
+            "update(float64[2], float64[3]): expected shape [2], got [3]",
         ),
         (
             refused(&w, &gradient, [&zeros, &three]),
-            "update: expected shape [2], got [3]",
+            "update(float64[2], float64[2]): expected shape [2], got [3]",
         ),
         (
             refused(&w, &single, [&zeros; 2]),
-            "update: expected dtype sorix.float64, got sorix.float32",
+            "update(float64[2], float32[2]): expected dtype sorix.float64, got sorix.float32",
         ),
         (
             refused(&w, &gradient, [&single, &zeros]),
-            "update: expected dtype sorix.float64, got sorix.float32",
+            "update(float64[2], float64[2]): expected dtype sorix.float64, got sorix.float32",
         ),
         (
             refused(&tensor(1.0).expand([2]).unwrap(), &gradient, [&zeros; 2]),
-            "update: elements of an expanded tensor (strides [0]) share memory",
+            "update(float64[2], float64[2]): elements of an expanded tensor (strides [0]) share memory",
         ),
     ];
     for (message, expected) in cases {

@@ -203,7 +203,7 @@ fn a_module_switched_before_backward_is_an_error() {
     dropout.lock().unwrap().eval();
     assert_eq!(
         y.sum().unwrap().backward().unwrap_err().to_string(),
-        "checkpoint: took 1 mask keys in forward and 0 when computed again in backward; \
+        "checkpoint(float64[2]): took 1 mask keys in forward and 0 when computed again in backward; \
          was a module switched between train and eval?"
     );
     assert!(x.grad().is_none());

@@ -126,7 +126,7 @@ fn linear_names_what_does_not_fit() {
     let error = Linear::from_tensors(weight, Some(tensor([1.0_f32]))).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Linear: operands must have one dtype, got sorix.float64 and sorix.float32"
+        "Linear(float64[1, 2], float32[1]): operands must have one dtype"
     );
     let other = tensor([[1.0], [1.0]]);
     assert!(functional::linear(&tensor([1.0, 2.0]), &other, None).is_err());

@@ -157,6 +157,6 @@ fn errors_of_operations_come_through() {
     let net = Sequential::new().with(Scale::new(1.0));
     assert_eq!(
         net.forward(&tensor([1.0_f32])).unwrap_err().to_string(),
-        "mul: operands must have one dtype, got sorix.float32 and sorix.float64"
+        "mul(float32[1], float64[]): operands must have one dtype"
     );
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::autograd::no_grad_guard;
 use crate::autograd::node::{Edge, Leaf, Node, Work, edge};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
@@ -24,13 +24,14 @@ pub(super) enum Graph {
 /// Adds to the leaves below `root` the gradient that `grad` (ones, for a tensor of one element)
 /// gives. Either every leaf changes or none.
 pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<()> {
-    let start = edge(root).ok_or(Error::NoGradient)?;
+    let call = Call::on("backward", root);
+    let start = edge(root).ok_or_else(|| call.error(ErrorKind::NoGradient))?;
     let grad = match grad {
         Some(grad) => grad.detach(),
         None if root.numel() == 1 => Tensor::ones(root.shape(), root.dtype())?,
         None => {
-            let (op, shape) = ("backward without a gradient", root.shape().to_vec());
-            return Err(Error::NotOneElement { op, shape });
+            let call = Call::on("backward without a gradient", root);
+            return Err(call.error(ErrorKind::NotOneElement));
         }
     };
 
@@ -56,11 +57,8 @@ pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<
         };
         if gradients.len() != state.inputs.len() {
             let (expected, got) = (state.inputs.len(), gradients.len());
-            return Err(Error::GradientCount {
-                function,
-                expected,
-                got,
-            });
+            let call = node.call(function);
+            return Err(call.error(ErrorKind::GradientCount { expected, got }));
         }
         for (input, gradient) in state.inputs.iter().zip(gradients) {
             if let (Some(input), Some(gradient)) = (input, gradient) {

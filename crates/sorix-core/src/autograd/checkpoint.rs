@@ -21,8 +21,7 @@ use sorix_kernels::parallel::TaskValue;
 
 use crate::autograd::node::{Edge, Node, Work, edge};
 use crate::autograd::{SavedTensor, enable_grad, is_grad_enabled};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Call, Error, ErrorKind, Result, TensorSpec};
 use crate::tensor::{Origin, Tensor};
 
 /// `f` of the inputs, of which nothing is kept for backward but the inputs: backward calls `f`
@@ -73,6 +72,7 @@ where
         // Nothing is recorded, or a checkpoint around this one will run all of it again.
         return f(&given);
     }
+    let saved = inputs.iter().map(|input| SavedTensor::new(input)).collect();
     let tape = TapeGuard::push(Tape::default());
     let guard = PostponedGuard::set(Postponed::NothingYet);
     let output = f(&given)?;
@@ -83,13 +83,14 @@ where
         return Ok(output);
     }
     let segment = Segment {
-        inputs: inputs.iter().map(|input| SavedTensor::new(input)).collect(),
+        inputs: saved,
         taken,
-        shape: output.shape().into(),
-        dtype: output.dtype(),
+        output: TensorSpec::of(&output),
         f: Box::new(move |inputs: &[Tensor]| {
-            f(inputs).map_err(|error| Error::Recomputation {
-                reason: error.to_string(),
+            f(inputs).map_err(|error| {
+                let given: Vec<&Tensor> = inputs.iter().collect();
+                let reason = error.to_string();
+                Error::new("checkpoint", &given, ErrorKind::Recomputation { reason })
             })
         }),
     };
@@ -263,9 +264,7 @@ pub(super) struct Segment {
     inputs: Box<[SavedTensor]>,
     /// What the first run took.
     taken: Tape,
-    /// Of the output, as is the dtype.
-    shape: Box<[usize]>,
-    dtype: DType,
+    output: TensorSpec,
 }
 
 impl Segment {
@@ -275,7 +274,7 @@ impl Segment {
     /// from.
     pub(super) fn run_again(&self, edges: &[Option<Edge>]) -> Result<Tensor> {
         let inputs = self.inputs.iter().zip(edges).map(|(input, edge)| {
-            let input = input.get_for(Self::NAME)?.clone();
+            let input = input.get_for(Self::NAME)?;
             Ok(match edge {
                 None => input,
                 Some(edge) => input.with_origin(edge.origin()),
@@ -290,17 +289,10 @@ impl Segment {
         let output = enable_grad(|| (self.f)(&inputs))?;
         let (expected, got) = (self.taken.keys.entries.len(), tape.asked());
         if expected != got {
-            return Err(Error::RecomputedKeys { expected, got });
+            let kind = ErrorKind::RecomputedKeys { expected, got };
+            return Err(Call::on("checkpoint", &output).error(kind));
         }
-        let op = Self::NAME;
-        if *self.shape != *output.shape() {
-            let (expected, got) = (self.shape.to_vec(), output.shape().to_vec());
-            return Err(Error::Shape { op, expected, got });
-        }
-        if self.dtype != output.dtype() {
-            let (expected, got) = (self.dtype, output.dtype());
-            return Err(Error::DType { op, expected, got });
-        }
+        Call::on(Self::NAME, &output).expect(&output, self.output.shape(), self.output.dtype())?;
         Ok(output)
     }
 }

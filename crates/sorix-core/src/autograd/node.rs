@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::autograd::Function;
 use crate::autograd::checkpoint::Segment;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Call, Error, ErrorKind, Result, TensorSpec};
 use crate::ops::elementwise;
 use crate::tensor::{Origin, Tensor};
 
@@ -23,41 +22,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the gradient of a tensor has to look like.
-#[derive(Debug, PartialEq, Eq)]
-struct Kind {
-    shape: Box<[usize]>,
-    dtype: DType,
-}
-
-impl Kind {
-    fn of(tensor: &Tensor) -> Self {
-        Self {
-            shape: tensor.shape().into(),
-            dtype: tensor.dtype(),
-        }
-    }
-
-    fn check(&self, op: &'static str, grad: &Tensor) -> Result<()> {
-        if *self.shape != *grad.shape() {
-            let (expected, got) = (self.shape.to_vec(), grad.shape().to_vec());
-            return Err(Error::Shape { op, expected, got });
-        }
-        if self.dtype != grad.dtype() {
-            return Err(Error::DType {
-                op,
-                expected: self.dtype,
-                got: grad.dtype(),
-            });
-        }
-        Ok(())
-    }
-}
-
 /// An operation that was recorded.
 pub(crate) struct Node {
     id: u64,
-    output: Kind,
+    output: TensorSpec,
     function_name: &'static str,
     // `None` once backward freed it.
     state: Mutex<Option<Arc<State>>>,
@@ -105,7 +73,7 @@ impl Edge {
 /// A tensor whose gradient the user wants, and that gradient.
 pub(crate) struct Leaf {
     id: u64,
-    kind: Kind,
+    tensor: TensorSpec,
     grad: Mutex<Option<Tensor>>,
 }
 
@@ -122,7 +90,7 @@ impl Node {
     pub(super) fn new(output: &Tensor, work: Work, inputs: Box<[Option<Edge>]>) -> Arc<Self> {
         Arc::new(Self {
             id: next_id(),
-            output: Kind::of(output),
+            output: TensorSpec::of(output),
             function_name: work.name(),
             state: Mutex::new(Some(Arc::new(State { work, inputs }))),
         })
@@ -137,21 +105,30 @@ impl Node {
     }
 
     pub(crate) fn check_grad(&self, op: &'static str, grad: &Tensor) -> Result<()> {
-        self.output.check(op, grad)
+        Call::on(op, grad).expect(grad, self.output.shape(), self.output.dtype())
     }
 
     /// The state, which stays.
     pub(super) fn state(&self) -> Result<Arc<State>> {
-        lock(&self.state).clone().ok_or(Error::GraphFreed {
-            function: self.function_name,
-        })
+        let state = lock(&self.state).clone();
+        state.ok_or_else(|| self.freed())
     }
 
     /// The state, which then is gone.
     pub(super) fn take_state(&self) -> Result<Arc<State>> {
-        lock(&self.state).take().ok_or(Error::GraphFreed {
-            function: self.function_name,
-        })
+        let state = lock(&self.state).take();
+        state.ok_or_else(|| self.freed())
+    }
+
+    fn freed(&self) -> Error {
+        let function = self.function_name;
+        self.call("backward")
+            .error(ErrorKind::GraphFreed { function })
+    }
+
+    /// Of `op` on the output of this node.
+    pub(super) fn call(&self, op: &'static str) -> Call<'_> {
+        Call::making(op, self.output.shape(), self.output.dtype())
     }
 }
 
@@ -179,7 +156,7 @@ impl Leaf {
     pub(crate) fn new(tensor: &Tensor) -> Arc<Self> {
         Arc::new(Self {
             id: next_id(),
-            kind: Kind::of(tensor),
+            tensor: TensorSpec::of(tensor),
             grad: Mutex::new(None),
         })
     }
@@ -189,7 +166,7 @@ impl Leaf {
     }
 
     pub(crate) fn check_grad(&self, op: &'static str, grad: &Tensor) -> Result<()> {
-        self.kind.check(op, grad)
+        Call::on(op, grad).expect(grad, self.tensor.shape(), self.tensor.dtype())
     }
 
     pub(crate) fn grad(&self) -> Option<Tensor> {

@@ -1,7 +1,7 @@
 //! [`SavedTensor`]: a tensor kept for backward, and the proof that it is still the same.
 
 use crate::autograd::Function;
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::tensor::Tensor;
 
 /// A tensor that a [`Function`] keeps for its backward.
@@ -18,7 +18,8 @@ use crate::tensor::Tensor;
 /// no_grad(|| x.assign(&tensor([5.0])))?;
 /// assert_eq!(
 ///     y.backward().unwrap_err().to_string(),
-///     "MulBackward: a tensor it saved for backward was written since (at version 0 then, 1 now)"
+///     "MulBackward(float64[1]): a tensor it saved for backward was written since \
+///      (at version 0 then, 1 now)"
 /// );
 /// # Ok::<(), sorix_core::Error>(())
 /// ```
@@ -29,7 +30,8 @@ pub struct SavedTensor {
 }
 
 impl SavedTensor {
-    /// Keeps `tensor` as it is now.
+    /// Keeps `tensor` as it is now. An operation asks for it before it reads the elements, so that a
+    /// write by another thread meanwhile counts as one afterwards.
     #[must_use]
     pub fn new(tensor: &Tensor) -> Self {
         Self {
@@ -38,26 +40,26 @@ impl SavedTensor {
         }
     }
 
-    /// The tensor, for the backward of `function`.
+    /// The tensor as it was kept, for the backward of `function`: a write that comes later, by another
+    /// thread, does not reach it.
     ///
     /// # Errors
     ///
-    /// Where it was written since.
-    pub fn get(&self, function: &impl Function) -> Result<&Tensor> {
+    /// Where it was written since it was kept.
+    pub fn get(&self, function: &impl Function) -> Result<Tensor> {
         self.get_for(function.name())
     }
 
     /// The tensor, for the backward of the function of this name.
-    pub(super) fn get_for(&self, function: &'static str) -> Result<&Tensor> {
+    pub(super) fn get_for(&self, function: &'static str) -> Result<Tensor> {
+        // In this order: whatever write the snapshot has in it is counted by then.
+        let snapshot = self.tensor.frozen();
         let (saved, current) = (self.version, self.tensor.storage().version());
         if saved == current {
-            Ok(&self.tensor)
+            Ok(snapshot)
         } else {
-            Err(Error::SavedTensorWritten {
-                function,
-                saved,
-                current,
-            })
+            Err(Call::on(function, &self.tensor)
+                .error(ErrorKind::SavedTensorWritten { saved, current }))
         }
     }
 }

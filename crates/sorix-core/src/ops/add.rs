@@ -2,7 +2,7 @@
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
@@ -20,9 +20,9 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn add(&self, other: &Self) -> Result<Self> {
-        let op = "add";
-        let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x + y))?;
+        let call = Call::on_two("add", self, other);
+        let dtype = self.common_dtype(call, other)?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(call, self, other, Cost::Move, |x, y| x + y))?;
         Ok(record(output, &[self, other], || AddBackward {
             left: self.shape_if_needed(),
             right: other.shape_if_needed(),
@@ -41,10 +41,10 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn add_scalar(&self, number: f64) -> Result<Self> {
-        let op = "add_scalar";
+        let call = Call::on("add_scalar", self);
         let output = dispatch!(self.dtype(), T => {
             let number = <T as Scalar>::Acc::nearest(number);
-            elementwise::map::<T>(op, self, Cost::Move, |x| x + number)
+            elementwise::map::<T>(call, self, Cost::Move, |x| x + number)
         })?;
         Ok(record(output, &[self], || AddScalarBackward))
     }

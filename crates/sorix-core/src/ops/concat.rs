@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{Layout, resolve_axis, resolve_new_axis};
 use crate::tensor::Tensor;
 
@@ -21,13 +21,13 @@ impl Tensor {
     /// let (x, y) = (tensor([[1.0], [2.0]]), tensor([[3.0, 4.0], [5.0, 6.0]]));
     /// assert_eq!(Tensor::concat(&[&x, &y], 1)?.to_vec::<f64>()?, [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
     /// let error = Tensor::concat(&[&x, &y], 0).unwrap_err();
-    /// assert_eq!(error.to_string(), "concat: expected shape [2, 1], got [2, 2]");
+    /// assert_eq!(error.to_string(), "concat(float64[2, 1], float64[2, 2]): expected shape [2, 1], got [2, 2]");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn concat(tensors: &[&Self], axis: isize) -> Result<Self> {
-        let op = "concat";
-        let first = tensors.first().ok_or(Error::NoTensors { op })?;
-        concat_resolved(op, tensors, resolve_axis(op, axis, first.shape())?)
+        let call = Call::on_all("concat", tensors);
+        let first = first(call, tensors)?;
+        concat_resolved(call, tensors, resolve_axis(call, axis, first.shape())?)
     }
 
     /// The tensors, all of one shape, side by side along a new axis, which becomes axis number
@@ -44,46 +44,50 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn stack(tensors: &[&Self], axis: isize) -> Result<Self> {
-        let op = "stack";
-        let first = tensors.first().ok_or(Error::NoTensors { op })?;
-        let axis = resolve_new_axis(op, axis, first.shape())?;
+        let call = Call::on_all("stack", tensors);
+        let first = first(call, tensors)?;
+        let axis = resolve_new_axis(call, axis, first.shape())?;
         let layers: Vec<Self> = tensors
             .iter()
             .map(|tensor| {
-                check_shape(op, first.shape(), tensor)?;
-                tensor.unsqueeze_resolved(op, axis)
+                check_shape(call, first.shape(), tensor)?;
+                tensor.unsqueeze_resolved(call, axis)
             })
             .collect::<Result<_>>()?;
-        concat_resolved(op, &layers.iter().collect::<Vec<_>>(), axis)
+        concat_resolved(call, &layers.iter().collect::<Vec<_>>(), axis)
     }
 }
 
-fn check_shape(op: &'static str, expected: &[usize], tensor: &Tensor) -> Result<()> {
+fn first<'t>(call: Call<'_>, tensors: &[&'t Tensor]) -> Result<&'t Tensor> {
+    let first = tensors.first().copied();
+    first.ok_or_else(|| call.error(ErrorKind::NoTensors))
+}
+
+fn check_shape(call: Call<'_>, expected: &[usize], tensor: &Tensor) -> Result<()> {
     if tensor.shape() == expected {
         return Ok(());
     }
-    Err(Error::Shape {
-        op,
+    Err(call.error(ErrorKind::Shape {
         expected: expected.to_vec(),
         got: tensor.shape().to_vec(),
-    })
+    }))
 }
 
-fn concat_resolved(op: &'static str, tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
-    let first = tensors.first().ok_or(Error::NoTensors { op })?;
+fn concat_resolved(call: Call<'_>, tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
+    let first = first(call, tensors)?;
     let mut shape = first.shape().to_vec();
     let mut parts: Vec<Range<usize>> = Vec::with_capacity(tensors.len());
     for tensor in tensors {
-        first.common_dtype(op, tensor)?;
+        first.common_dtype(call, tensor)?;
         shape[axis] = tensor.shape().get(axis).copied().unwrap_or(shape[axis]);
-        check_shape(op, &shape, tensor)?;
+        check_shape(call, &shape, tensor)?;
         let start = parts.last().map_or(0, |part| part.end);
         // The sum of lengths is too large to address where it saturates.
         parts.push(start..start.saturating_add(shape[axis]));
     }
     shape[axis] = parts.last().map_or(0, |part| part.end);
 
-    let output = dispatch!(first.dtype(), T => Tensor::filled(op, &shape, |out: &mut [T]| {
+    let output = dispatch!(first.dtype(), T => Tensor::filled(call, &shape, |out: &mut [T]| {
         let whole = Layout::contiguous(&shape);
         for (tensor, part) in tensors.iter().zip(&parts) {
             let within = whole.clone().sliced(axis, part.start, 1, part.len());
@@ -115,7 +119,7 @@ impl Function for ConcatBackward {
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let part = |part: &Option<Range<usize>>| {
             part.clone()
-                .map(|part| grad.slice_resolved(self.name(), self.axis, part, 1))
+                .map(|part| grad.slice_resolved(Call::on(self.name(), &grad), self.axis, part, 1))
                 .transpose()
         };
         self.parts.iter().map(part).collect()

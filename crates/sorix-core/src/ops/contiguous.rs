@@ -1,7 +1,7 @@
 //! A row-major copy where one is needed.
 
 use crate::autograd::{Function, Gradients, record};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
@@ -26,7 +26,7 @@ impl Tensor {
             return Ok(self.clone());
         }
         Ok(record(
-            elementwise::copy("contiguous", self)?,
+            elementwise::copy(Call::on("contiguous", self), self)?,
             &[self],
             || ContiguousBackward,
         ))

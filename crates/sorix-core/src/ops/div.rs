@@ -2,8 +2,9 @@
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Scalar, dispatch};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
+use crate::ops::factor::Factor;
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -21,17 +22,15 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn div(&self, other: &Self) -> Result<Self> {
-        let op = "div";
-        let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x / y))?;
-        Ok(record(output, &[self, other], || DivBackward {
+        let call = Call::on_two("div", self, other);
+        let dtype = self.common_dtype(call, other)?;
+        let backward = DivBackward {
             dividend: self.shape_if_needed(),
-            divisor: other.shape_if_needed().map(|shape| Divisor {
-                shape,
-                dividend: SavedTensor::new(self),
-            }),
+            divisor: Factor::of(other, self),
             by: SavedTensor::new(other),
-        }))
+        };
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(call, self, other, Cost::Move, |x, y| x / y))?;
+        Ok(record(output, &[self, other], || backward))
     }
 
     /// The quotient with a number, which is rounded to the type the dtype computes in.
@@ -46,10 +45,10 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn div_scalar(&self, number: f64) -> Result<Self> {
-        let op = "div_scalar";
+        let call = Call::on("div_scalar", self);
         let output = dispatch!(self.dtype(), T => {
             let number = <T as Scalar>::Acc::nearest(number);
-            elementwise::map::<T>(op, self, Cost::Move, |x| x / number)
+            elementwise::map::<T>(call, self, Cost::Move, |x| x / number)
         })?;
         Ok(record(output, &[self], || DivScalarBackward { number }))
     }
@@ -59,16 +58,10 @@ impl Tensor {
 struct DivBackward {
     /// The shape of the dividend, where it gets a gradient.
     dividend: Option<Box<[usize]>>,
-    divisor: Option<Divisor>,
+    /// The dividend, where the divisor gets a gradient.
+    divisor: Option<Factor>,
     /// What was divided by.
     by: SavedTensor,
-}
-
-/// What the divisor's gradient is made of, besides the divisor.
-#[derive(Debug)]
-struct Divisor {
-    shape: Box<[usize]>,
-    dividend: SavedTensor,
 }
 
 impl Function for DivBackward {
@@ -77,12 +70,12 @@ impl Function for DivBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let by = self.by.get(self)?;
+        let by = &self.by.get(self)?;
         let quotient = grad.div(by)?;
         let divisor = match &self.divisor {
-            Some(Divisor { shape, dividend }) => {
+            Some(Factor { shape, other }) => {
                 // d(x / y) / dy = -(x / y) / y, and not -x / y², which overflows sooner.
-                let slope = dividend.get(self)?.div(by)?.neg()?;
+                let slope = other.get(self)?.div(by)?.neg()?;
                 Some(quotient.mul(&slope)?.sum_to(self.name(), shape)?)
             }
             None => None,

@@ -11,7 +11,7 @@ use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, MaskRegion, d
 
 use crate::autograd::{Function, Gradients, is_recorded, record};
 use crate::dtype::{Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, Result};
 use crate::tensor::Tensor;
 
 type KernelResult<T = ()> = Result<T, sorix_kernels::Error>;
@@ -69,14 +69,15 @@ impl Tensor {
         at: impl Into<MaskRegion>,
         save: SaveMask,
     ) -> Result<Self> {
-        let at = at.into();
-        at.check_len(self.numel())?;
+        let (call, at) = (Call::on("dropout", self), at.into());
+        let checked = at.check_len(self.numel());
+        checked.map_err(|error| call.kernel_error(error))?;
         if rate.p() == 0.0 {
             return Ok(self.clone());
         }
         let shape = Broadcast::full(self.numel());
         let mask = Mask::Key(rate, at);
-        self.masked("dropout", mask, save, shape, Map::Inverted(rate))
+        self.masked(call, mask, save, shape, Map::Inverted(rate))
     }
 
     /// Inverted dropout by a mask of a smaller shape: one bit drops or keeps all elements along the
@@ -107,7 +108,7 @@ impl Tensor {
     /// let error = x.dropout_broadcast(rate, key, &[4], SaveMask::Bits).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "dropout_broadcast: mask shape for a tensor of shape [4, 1000]: \
+    ///     "dropout_broadcast(float32[4, 1000]): mask shape for a tensor of shape [4, 1000]: \
     ///      expected 2 axes, each 1 or the tensor's, got [4]"
     /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -119,15 +120,16 @@ impl Tensor {
         mask_shape: &[usize],
         save: SaveMask,
     ) -> Result<Self> {
-        let op = "dropout_broadcast";
-        let shape = self.covered_by(op, mask_shape)?;
+        let call = Call::on("dropout_broadcast", self);
+        let shape = self.covered_by(call, mask_shape)?;
         let at = at.into();
-        at.check_len(shape.mask_len())?;
+        let checked = at.check_len(shape.mask_len());
+        checked.map_err(|error| call.kernel_error(error))?;
         if rate.p() == 0.0 {
             return Ok(self.clone());
         }
         let mask = Mask::Key(rate, at);
-        self.masked(op, mask, save, shape, Map::Inverted(rate))
+        self.masked(call, mask, save, shape, Map::Inverted(rate))
     }
 
     /// Dropout that makes something else of the elements than inverted dropout does: `scale * x +
@@ -170,10 +172,10 @@ impl Tensor {
         affine: Affine,
         save: SaveMask,
     ) -> Result<Self> {
-        let op = "dropout_affine";
-        let shape = self.covered_by(op, mask_shape)?;
+        let call = Call::on("dropout_affine", self);
+        let shape = self.covered_by(call, mask_shape)?;
         let mask = Mask::Key(rate, at.into());
-        self.masked(op, mask, save, shape, Map::Affine(affine))
+        self.masked(call, mask, save, shape, Map::Affine(affine))
     }
 
     /// A mask that came from elsewhere: `x * scale` where it keeps, `+0.0` elsewhere, and the same
@@ -203,22 +205,22 @@ impl Tensor {
         mask_shape: &[usize],
         scale: f64,
     ) -> Result<Self> {
-        let op = "apply_mask";
-        let shape = self.covered_by(op, mask_shape)?;
+        let call = Call::on("apply_mask", self);
+        let shape = self.covered_by(call, mask_shape)?;
         let mask = Mask::Bits(mask.into());
         let map = Map::Affine(Affine::scale(scale));
-        self.masked(op, mask, SaveMask::Bits, shape, map)
+        self.masked(call, mask, SaveMask::Bits, shape, map)
     }
 
-    fn covered_by(&self, op: &'static str, mask_shape: &[usize]) -> Result<Broadcast> {
-        Broadcast::new(self.shape(), mask_shape).map_err(|error| Error::MaskShape { op, error })
+    fn covered_by(&self, call: Call<'_>, mask_shape: &[usize]) -> Result<Broadcast> {
+        Broadcast::new(self.shape(), mask_shape).map_err(|error| call.kernel_error(error))
     }
 
     /// The operation of which all forms are cases. `save` says what to do with the bits of a mask
     /// that is made here.
     fn masked(
         &self,
-        op: &'static str,
+        call: Call<'_>,
         mask: Mask,
         save: SaveMask,
         shape: Broadcast,
@@ -227,14 +229,17 @@ impl Tensor {
         let x = self.contiguous()?;
         // Without a backward there is nobody to keep bits for.
         let mut bits = match (&mask, save) {
-            (Mask::Key(..), SaveMask::Bits) if is_recorded(&[&x]) => Some(new_mask(&shape)?),
+            (Mask::Key(..), SaveMask::Bits) if is_recorded(&[&x]) => {
+                let bits = BitMask::try_new(shape.mask_len());
+                Some(bits.map_err(|error| call.kernel_error(error))?)
+            }
             _ => None,
         };
         let mut masked = Masked { mask, shape, map };
         let output = dispatch!(x.dtype(), T => {
             let snapshot = x.read();
             let x: &[T] = snapshot.contiguous();
-            Tensor::try_filled(op, self.shape(), |y: &mut [T]| masked.forward(x, y, bits.as_mut()))
+            Tensor::try_filled(call, self.shape(), |y: &mut [T]| masked.forward(x, y, bits.as_mut()))
         })?;
         if let Some(bits) = bits {
             masked.mask = Mask::Bits(Arc::new(bits));
@@ -336,10 +341,6 @@ impl Map {
     }
 }
 
-fn new_mask(shape: &Broadcast) -> KernelResult<BitMask> {
-    Ok(BitMask::try_new(shape.mask_len())?)
-}
-
 #[derive(Debug)]
 struct DropoutBackward(Masked);
 
@@ -350,19 +351,21 @@ impl Function for DropoutBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let (shape, dtype) = (grad.shape().to_vec(), grad.dtype());
+        let call = Call::making(self.name(), &shape, dtype);
         let grad = match grad.contiguous()?.try_into_buffer() {
             // Nobody else reads this gradient, so it can become the next one where it lies.
             Ok(mut buffer) => {
                 dispatch!(dtype, T => {
                     let dy = &mut buffer.as_mut_slice::<T>()[..shape.iter().product()];
                     self.0.apply(Buffers::in_place(dy))
-                })?;
+                })
+                .map_err(|error| call.kernel_error(error))?;
                 Tensor::from_buffer(buffer, &shape, dtype)
             }
             Err(grad) => dispatch!(dtype, T => {
                 let snapshot = grad.read();
                 let dy: &[T] = snapshot.contiguous();
-                Tensor::try_filled(self.name(), &shape, |dx: &mut [T]| {
+                Tensor::try_filled(call, &shape, |dx: &mut [T]| {
                     self.0.forward(dy, dx, None)
                 })
             })?,

@@ -14,7 +14,7 @@ use sorix_kernels::parallel;
 
 use crate::autograd::is_grad_enabled;
 use crate::dtype::{Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{Layout, broadcast, checked_numel, row_major};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
@@ -49,31 +49,31 @@ macro_rules! for_each {
 
 /// `f` of each element.
 pub(crate) fn map<T: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     cost: Cost,
     f: impl Fn(T::Acc) -> T::Acc + Send + Sync,
 ) -> Result<Tensor> {
-    convert_at(op, x, cost, |x: T| T::from_acc(f(x.to_acc())))
+    convert_at(call, x, cost, |x: T| T::from_acc(f(x.to_acc())))
 }
 
 /// `f` of each element, in another dtype.
 pub(crate) fn convert<T: Scalar, U: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     f: impl Fn(T) -> U + Send + Sync,
 ) -> Result<Tensor> {
-    convert_at(op, x, Cost::Move, f)
+    convert_at(call, x, Cost::Move, f)
 }
 
 fn convert_at<T: Scalar, U: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     cost: Cost,
     f: impl Fn(T) -> U + Send + Sync,
 ) -> Result<Tensor> {
     let snapshot = x.read();
-    Tensor::filled(op, x.shape(), |out: &mut [U]| {
+    Tensor::filled(call, x.shape(), |out: &mut [U]| {
         let bytes = out.len() * (size_of::<T>() + size_of::<U>());
         let zip = Zip::from(row_major(out, x.shape())).and(snapshot.view::<T>());
         for_each!(zip, bytes.saturating_mul(cost as usize), |out, &x| *out =
@@ -83,19 +83,19 @@ fn convert_at<T: Scalar, U: Scalar>(
 
 /// `f` of each pair of elements of tensors that broadcast to each other.
 pub(crate) fn zip<T: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     left: &Tensor,
     right: &Tensor,
     cost: Cost,
     f: impl Fn(T::Acc, T::Acc) -> T::Acc + Send + Sync,
 ) -> Result<Tensor> {
-    let shape = broadcast(op, left.shape(), right.shape())?;
+    let shape = broadcast(call, left.shape(), right.shape())?;
     let (left, right) = (
-        left.broadcast_to(op, &shape)?,
-        right.broadcast_to(op, &shape)?,
+        left.broadcast_to(call, &shape)?,
+        right.broadcast_to(call, &shape)?,
     );
     let (left, right) = (left.read(), right.read());
-    Tensor::filled(op, &shape, |out: &mut [T]| {
+    Tensor::filled(call, &shape, |out: &mut [T]| {
         let bytes = 3 * size_of_val(out);
         let zip = Zip::from(row_major(out, &shape))
             .and(left.view::<T>())
@@ -111,19 +111,19 @@ pub(crate) fn zip<T: Scalar>(
 }
 
 /// The elements row-major in memory of their own.
-pub(crate) fn copy(op: &'static str, x: &Tensor) -> Result<Tensor> {
-    dispatch!(x.dtype(), T => convert(op, x, |x: T| x))
+pub(crate) fn copy(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
+    dispatch!(x.dtype(), T => convert(call, x, |x: T| x))
 }
 
 /// Zeros of this shape, with the elements of `x` at those that `within` selects of them.
 pub(crate) fn scatter(
-    op: &'static str,
+    call: Call<'_>,
     shape: &[usize],
     within: &Layout,
     x: &Tensor,
 ) -> Result<Tensor> {
-    let bytes = checked_numel(op, shape, x.dtype())? * x.dtype().size();
-    let mut zeros = Buffer::zeroed(op, bytes)?;
+    let bytes = checked_numel(call, shape, x.dtype())? * x.dtype().size();
+    let mut zeros = Buffer::zeroed(call, bytes)?;
     dispatch!(x.dtype(), T => {
         let snapshot = x.read();
         within.view_mut::<T>(zeros.as_mut_slice()).assign(&snapshot.view());
@@ -136,52 +136,42 @@ pub(crate) fn unshared(op: &'static str, x: Tensor) -> Result<Tensor> {
     let (shape, dtype) = (x.shape().to_vec(), x.dtype());
     match x.try_into_buffer() {
         Ok(buffer) => Ok(Tensor::from_buffer(buffer, &shape, dtype)),
-        Err(shared) => copy(op, &shared),
+        Err(shared) => copy(Call::on(op, &shared), &shared),
     }
 }
 
 /// `target += addend`; same shape and dtype.
 pub(crate) fn add_in_place(target: &Tensor, addend: &Tensor) -> Result<()> {
-    dispatch!(target.dtype(), T => update("add_in_place", target, addend, |target: T, addend: T| {
+    let call = Call::on_two("add_in_place", target, addend);
+    dispatch!(target.dtype(), T => update(call, target, addend, |target: T, addend: T| {
         T::from_acc(target.to_acc() + addend.to_acc())
     }))
 }
 
 /// See [`Tensor::assign`].
 pub(crate) fn assign(target: &Tensor, source: &Tensor) -> Result<()> {
-    let op = "assign";
+    let call = Call::on_two("assign", target, source);
     if is_grad_enabled() && (target.needs_grad() || source.needs_grad()) {
-        return Err(Error::WriteNeedsNoGrad { op });
+        return Err(call.error(ErrorKind::WriteNeedsNoGrad));
     }
-    if target.shape() != source.shape() {
-        let (expected, got) = (target.shape().to_vec(), source.shape().to_vec());
-        return Err(Error::Shape { op, expected, got });
-    }
-    if target.dtype() != source.dtype() {
-        return Err(Error::DType {
-            op,
-            expected: target.dtype(),
-            got: source.dtype(),
-        });
-    }
-    dispatch!(target.dtype(), T => update(op, target, source, |_, source: T| source))
+    call.expect(source, target.shape(), target.dtype())?;
+    dispatch!(target.dtype(), T => update(call, target, source, |_, source: T| source))
 }
 
 /// `target = f(target, source)` in place; same shape and dtype.
 fn update<T: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     target: &Tensor,
     source: &Tensor,
     f: impl Fn(T, T) -> T,
 ) -> Result<()> {
     if target.is_expanded() {
-        return Err(Error::WriteToExpanded {
-            op,
+        return Err(call.error(ErrorKind::WriteToExpanded {
             strides: target.strides().to_vec(),
-        });
+        }));
     }
     let source = source.read();
-    target.storage().write(op, |buffer| {
+    target.storage().write(call, |buffer| {
         Zip::from(target.layout().view_mut(buffer.as_mut_slice()))
             .and(source.view::<T>())
             .for_each(|target, &source| *target = f(*target, source));

@@ -2,7 +2,7 @@
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::checked_numel;
 use crate::tensor::Tensor;
 
@@ -22,29 +22,30 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn expand(&self, shape: impl AsRef<[usize]>) -> Result<Self> {
-        let output = self.broadcast_to("expand", shape.as_ref())?;
+        let output = self.broadcast_to(Call::on("expand", self), shape.as_ref())?;
         Ok(record(output, &[self], || ExpandBackward {
             shape: self.shape().into(),
         }))
     }
 
     /// [`expand`](Tensor::expand) for another operation, apart from the graph.
-    pub(crate) fn broadcast_to(&self, op: &'static str, shape: &[usize]) -> Result<Self> {
-        checked_numel(op, shape, self.dtype())?;
+    pub(crate) fn broadcast_to(&self, call: Call<'_>, shape: &[usize]) -> Result<Self> {
+        checked_numel(call, shape, self.dtype())?;
         match self.layout().expanded(shape) {
             Some(layout) => Ok(self.with_layout(layout)),
             None => {
                 let (left, right) = (self.shape().to_vec(), shape.to_vec());
-                Err(Error::Broadcast { op, left, right })
+                Err(call.error(ErrorKind::Broadcast { left, right }))
             }
         }
     }
 
     /// The dtype of both operands of an operation.
-    pub(super) fn common_dtype(&self, op: &'static str, other: &Self) -> Result<DType> {
-        match (self.dtype(), other.dtype()) {
-            (left, right) if left == right => Ok(left),
-            (left, right) => Err(Error::MixedDTypes { op, left, right }),
+    pub(super) fn common_dtype(&self, call: Call<'_>, other: &Self) -> Result<DType> {
+        if self.dtype() == other.dtype() {
+            Ok(self.dtype())
+        } else {
+            Err(call.error(ErrorKind::MixedDTypes))
         }
     }
 }

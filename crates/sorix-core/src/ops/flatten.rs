@@ -1,6 +1,6 @@
 //! Several axes made one.
 
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
@@ -21,21 +21,19 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn flatten(&self, start: isize, end: isize) -> Result<Self> {
-        let op = "flatten";
+        let call = Call::on("flatten", self);
         // A tensor without axes is taken for one of shape [1].
         let shape = if self.ndim() == 0 { &[1] } else { self.shape() };
-        let first = resolve_axis(op, start, shape)?;
-        let last = resolve_axis(op, end, shape)?;
+        let first = resolve_axis(call, start, shape)?;
+        let last = resolve_axis(call, end, shape)?;
         if first > last {
-            return Err(Error::Axes {
-                op,
-                expected: "a first and a last axis, in order,",
+            return Err(call.error(ErrorKind::Axes {
+                expected: "a first and a last axis, in order",
                 axes: vec![start, end],
-                shape: shape.to_vec(),
-            });
+            }));
         }
         let length = shape[first..=last].iter().product();
         let flat = [&shape[..first], &[length], &shape[last + 1..]].concat();
-        self.reshape_checked(op, &flat)
+        self.reshape_checked(call, &flat)
     }
 }

@@ -4,7 +4,7 @@ use ndarray::Axis;
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{checked_numel, resolve_axis};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
@@ -27,33 +27,31 @@ impl Tensor {
     /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
     ///
     /// let error = x.gather_last(&[2, 3]).unwrap_err();
-    /// assert_eq!(error.to_string(), "gather_last: index 3 is out of range for axis 1 of length 3");
+    /// assert_eq!(error.to_string(), "gather_last(float64[2, 3]): index 3 is out of range for axis 1 of length 3");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn gather_last(&self, indices: &[usize]) -> Result<Self> {
-        let op = "gather_last";
-        let axis = resolve_axis(op, -1, self.shape())?;
+        let call = Call::on("gather_last", self);
+        let axis = resolve_axis(call, -1, self.shape())?;
         let (shape, length) = (&self.shape()[..axis], self.shape()[axis]);
-        let expected = checked_numel(op, shape, self.dtype())?;
+        let expected = checked_numel(call, shape, self.dtype())?;
         if indices.len() != expected {
-            return Err(Error::Length {
-                op,
+            return Err(call.error(ErrorKind::Length {
                 shape: shape.to_vec(),
                 expected,
                 got: indices.len(),
-            });
+            }));
         }
         if let Some(&index) = indices.iter().find(|&&index| index >= length) {
-            return Err(Error::Index {
-                op,
+            return Err(call.error(ErrorKind::Index {
                 axis,
                 index,
                 length,
-            });
+            }));
         }
         let output = dispatch!(self.dtype(), T => {
             let snapshot = self.read();
-            Tensor::filled(op, shape, |out: &mut [T]| {
+            Tensor::filled(call, shape, |out: &mut [T]| {
                 let view = snapshot.view::<T>();
                 let rows = view.lanes(Axis(axis)).into_iter();
                 for ((out, row), &index) in out.iter_mut().zip(rows).zip(indices) {
@@ -81,9 +79,9 @@ impl Function for GatherLastBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let (op, dtype) = (self.name(), grad.dtype());
-        let bytes = checked_numel(op, &self.shape, dtype)? * dtype.size();
-        let mut zeros = Buffer::zeroed(op, bytes)?;
+        let (call, dtype) = (Call::on(self.name(), &grad), grad.dtype());
+        let bytes = checked_numel(call, &self.shape, dtype)? * dtype.size();
+        let mut zeros = Buffer::zeroed(call, bytes)?;
         let length = self.shape[self.shape.len() - 1];
         let grad = grad.contiguous()?;
         dispatch!(dtype, T => {

@@ -4,7 +4,7 @@ use ndarray::{Axis, Zip};
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{checked_numel, resolve_axis, row_major};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
@@ -28,27 +28,26 @@ impl Tensor {
     /// assert_eq!(x.grad().unwrap().to_vec::<f64>()?, [1.0, 1.0, 0.0, 0.0, 2.0, 2.0]);
     ///
     /// let error = x.index_select(0, &[3]).unwrap_err();
-    /// assert_eq!(error.to_string(), "index_select: index 3 is out of range for axis 0 of length 3");
+    /// assert_eq!(error.to_string(), "index_select(float64[3, 2]): index 3 is out of range for axis 0 of length 3");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn index_select(&self, axis: isize, indices: &[usize]) -> Result<Self> {
-        let op = "index_select";
-        let axis = resolve_axis(op, axis, self.shape())?;
+        let call = Call::on("index_select", self);
+        let axis = resolve_axis(call, axis, self.shape())?;
         let length = self.shape()[axis];
         if let Some(&index) = indices.iter().find(|&&index| index >= length) {
-            return Err(Error::Index {
-                op,
+            return Err(call.error(ErrorKind::Index {
                 axis,
                 index,
                 length,
-            });
+            }));
         }
         let mut shape = self.shape().to_vec();
         shape[axis] = indices.len();
         let output = dispatch!(self.dtype(), T => {
             let snapshot = self.read();
             let places = snapshot.view::<T>();
-            Tensor::filled(op, &shape, |out: &mut [T]| {
+            Tensor::filled(call, &shape, |out: &mut [T]| {
                 let mut out = row_major(out, &shape);
                 for (mut out, &index) in out.axis_iter_mut(Axis(axis)).zip(indices) {
                     out.assign(&places.index_axis(Axis(axis), index));
@@ -80,8 +79,8 @@ impl Function for IndexSelectBackward {
         let axis = Axis(self.axis);
         let gradient = dispatch!(grad.dtype(), T => {
             type Acc = <T as Scalar>::Acc;
-            let numel = checked_numel(self.name(), &self.shape, Acc::DTYPE)?;
-            let mut buffer = Buffer::zeroed(self.name(), numel * size_of::<Acc>())?;
+            let numel = checked_numel(Call::on(self.name(), &grad), &self.shape, Acc::DTYPE)?;
+            let mut buffer = Buffer::zeroed(Call::on(self.name(), &grad), numel * size_of::<Acc>())?;
             let mut sums = row_major::<Acc>(&mut buffer.as_mut_slice()[..numel], &self.shape);
             let snapshot = grad.read();
             for (grad, &index) in snapshot.view::<T>().axis_iter(axis).zip(&self.indices) {

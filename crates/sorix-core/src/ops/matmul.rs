@@ -1,9 +1,10 @@
 //! The product of matrices.
 
-use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::ops::elementwise;
+use crate::ops::factor::Factor;
 use crate::ops::matrices::multiply;
 use crate::shape::broadcast;
 use crate::tensor::Tensor;
@@ -38,12 +39,14 @@ impl Tensor {
     /// let error = a.matmul(&tensor([1.0, 2.0, 3.0])).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "matmul: a matrix of shape [2, 2] and one of shape [3] cannot be multiplied"
+    ///     "matmul(float64[2, 2], float64[3]): expected matrices or vectors, the left one with as many \
+    ///      columns as the right one has rows"
     /// );
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn matmul(&self, other: &Self) -> Result<Self> {
-        self.common_dtype(OP, other)?;
+        let call = Call::on_two("matmul", self, other);
+        self.common_dtype(call, other)?;
         let left = match *self.shape() {
             [k] => self.reshape([1, k])?,
             _ => self.clone(),
@@ -54,22 +57,18 @@ impl Tensor {
         };
         let (m, n) = match (left.shape(), right.shape()) {
             (&[.., m, k], &[.., rows, n]) if k == rows => (m, n),
-            _ => {
-                return Err(Error::MatrixShapes {
-                    op: OP,
-                    left: self.shape().to_vec(),
-                    right: other.shape().to_vec(),
-                });
-            }
+            _ => return Err(call.error(ErrorKind::MatrixShapes)),
         };
         let product = if right.ndim() == 2 && left.ndim() > 2 && left.is_contiguous() {
             // A stack times one matrix is one product of many rows, and so is its gradient.
             let (shape, columns) = (left.shape(), right.shape()[0]);
             let rows = shape[..shape.len() - 1].iter().product();
-            let product = left.reshape([rows, columns])?.multiply_stacks(&right)?;
+            let product = left
+                .reshape([rows, columns])?
+                .multiply_stacks(call, &right)?;
             product.reshape([&shape[..shape.len() - 1], &[n]].concat())?
         } else {
-            left.multiply_stacks(&right)?
+            left.multiply_stacks(call, &right)?
         };
         if self.ndim() > 1 && other.ndim() > 1 {
             return Ok(product);
@@ -81,50 +80,39 @@ impl Tensor {
     }
 
     /// [`matmul`](Tensor::matmul) of operands with at least two axes whose matrices fit.
-    fn multiply_stacks(&self, other: &Self) -> Result<Self> {
-        let output = product(self, other)?;
-        let factor_of = |input: &Self, factor: &Self| {
-            input.shape_if_needed().map(|shape| Factor {
-                shape,
-                factor: SavedTensor::new(factor),
-            })
+    fn multiply_stacks(&self, call: Call<'_>, other: &Self) -> Result<Self> {
+        let backward = MatmulBackward {
+            left: Factor::of(self, other),
+            right: Factor::of(other, self),
         };
-        Ok(record(output, &[self, other], || MatmulBackward {
-            left: factor_of(self, other),
-            right: factor_of(other, self),
-        }))
+        let output = product(call, self, other)?;
+        Ok(record(output, &[self, other], || backward))
     }
 }
 
-const OP: &str = "matmul";
-
-fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+fn product(call: Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let batch_of = |x: &Tensor| x.shape()[..x.ndim() - 2].to_vec();
-    let batch = broadcast(OP, &batch_of(left), &batch_of(right)).map_err(|_| Error::Broadcast {
-        op: OP,
-        left: left.shape().to_vec(),
-        right: right.shape().to_vec(),
-    })?;
-    let (wide_left, wide_right) = (widened(left)?, widened(right)?);
+    let batch = broadcast(call, &batch_of(left), &batch_of(right))?;
+    let (wide_left, wide_right) = (widened(call, left)?, widened(call, right)?);
     match left.dtype() {
-        DType::F64 => multiply::<f64>(OP, &wide_left, &wide_right, &batch),
-        DType::F32 => multiply::<f32>(OP, &wide_left, &wide_right, &batch),
+        DType::F64 => multiply::<f64>(call, &wide_left, &wide_right, &batch),
+        DType::F32 => multiply::<f32>(call, &wide_left, &wide_right, &batch),
         DType::F16 | DType::BF16 => {
-            let product = multiply::<f32>(OP, &wide_left, &wide_right, &batch)?;
+            let product = multiply::<f32>(call, &wide_left, &wide_right, &batch)?;
             dispatch!(left.dtype(), T => {
-                elementwise::convert(OP, &product, |sum: <T as Scalar>::Acc| T::from_acc(sum))
+                elementwise::convert(call, &product, |sum: <T as Scalar>::Acc| T::from_acc(sum))
             })
         }
     }
 }
 
 /// The elements in the type that they are multiplied in.
-fn widened(x: &Tensor) -> Result<Tensor> {
+fn widened(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
     dispatch!(x.dtype(), T => {
         if T::DTYPE == <T as Scalar>::Acc::DTYPE {
             Ok(x.detach())
         } else {
-            elementwise::convert(OP, x, T::to_acc)
+            elementwise::convert(call, x, T::to_acc)
         }
     })
 }
@@ -135,15 +123,6 @@ struct MatmulBackward {
     right: Option<Factor>,
 }
 
-/// What one input's gradient is made of.
-#[derive(Debug)]
-struct Factor {
-    /// The input's shape.
-    shape: Box<[usize]>,
-    /// The other input.
-    factor: SavedTensor,
-}
-
 impl Function for MatmulBackward {
     fn name(&self) -> &'static str {
         "MatmulBackward"
@@ -151,12 +130,14 @@ impl Function for MatmulBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let left = self.left.as_ref().map(|left| {
-            let factor = left.factor.get(self)?.transpose(-2, -1)?;
-            product(&grad, &factor)?.sum_to(self.name(), &left.shape)
+            let factor = left.other.get(self)?.transpose(-2, -1)?;
+            product(Call::on_two(self.name(), &grad, &factor), &grad, &factor)?
+                .sum_to(self.name(), &left.shape)
         });
         let right = self.right.as_ref().map(|right| {
-            let factor = right.factor.get(self)?.transpose(-2, -1)?;
-            product(&factor, &grad)?.sum_to(self.name(), &right.shape)
+            let factor = right.other.get(self)?.transpose(-2, -1)?;
+            product(Call::on_two(self.name(), &factor, &grad), &factor, &grad)?
+                .sum_to(self.name(), &right.shape)
         });
         Ok(vec![left.transpose()?, right.transpose()?])
     }

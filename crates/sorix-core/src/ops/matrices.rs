@@ -34,7 +34,7 @@ use rayon::prelude::*;
 use sorix_kernels::parallel;
 
 use crate::dtype::Scalar;
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise;
 use crate::tensor::{Snapshot, Tensor};
 
@@ -44,27 +44,26 @@ use crate::tensor::{Snapshot, Tensor};
 /// [figures](self) are of one thread.
 const TILE: usize = 256;
 
-/// Multiplications from which on tiles are shared out to threads, and that a thread is given at
-/// least: some 20 microseconds of one thread, and waking another takes as long.
+/// Multiplications that a thread is given at least: some 20 microseconds of one thread.
 #[cfg(feature = "parallel")]
 const MIN_MULTIPLICATIONS: usize = 1 << 20;
 
 /// The products of the matrices in the last two axes, over leading axes that broadcast to `batch`.
 /// `left` has as many columns as `right` has rows.
 pub(super) fn multiply<T: Scalar + ComplexField>(
-    op: &'static str,
+    call: Call<'_>,
     left: &Tensor,
     right: &Tensor,
     batch: &[usize],
 ) -> Result<Tensor> {
     let operand = |x: &Tensor| {
         let matrix = &x.shape()[x.ndim() - 2..];
-        with_neighbours(op, x)?.broadcast_to(op, &[batch, matrix].concat())
+        with_neighbours(call, x)?.broadcast_to(call, &[batch, matrix].concat())
     };
     let (left, right) = (operand(left)?, operand(right)?);
     let (m, n) = (left.shape()[batch.len()], right.shape()[batch.len() + 1]);
     let (left, right) = (left.read(), right.read());
-    Tensor::filled(op, &[batch, &[m, n]].concat(), |out: &mut [T]| {
+    Tensor::filled(call, &[batch, &[m, n]].concat(), |out: &mut [T]| {
         let mut tiles = Vec::new();
         let matrices = matrices::<T>(&left).zip(matrices::<T>(&right));
         // Without elements there are no tiles, and no chunks of length 0.
@@ -81,12 +80,12 @@ pub(super) fn multiply<T: Scalar + ComplexField>(
 }
 
 /// The tensor, with the elements of a row or those of a column of each matrix side by side.
-fn with_neighbours(op: &'static str, x: &Tensor) -> Result<Tensor> {
+fn with_neighbours(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
     let mut matrix = x.shape().iter().zip(x.strides()).rev().take(2);
     if matrix.any(|(&length, &stride)| stride == 1 || length <= 1) {
         Ok(x.clone())
     } else {
-        elementwise::copy(op, x)
+        elementwise::copy(call, x)
     }
 }
 
@@ -155,8 +154,11 @@ fn multiply_all<T: ComplexField>(tiles: Vec<Tile<'_, T>>) {
     };
     // No tile is larger than the first.
     let per_tile = left.nrows() * left.ncols() * right.ncols();
+    let multiplications = per_tile.saturating_mul(tiles.len());
+    // A copy moves some 2 bytes in the time of a multiplication of f32, 4 in that of one of f64.
+    let bytes = multiplications.saturating_mul(size_of::<T>() / 2);
     let tiles_per_thread = MIN_MULTIPLICATIONS.div_ceil(per_tile.max(1));
-    if tiles.len() < 2 * tiles_per_thread {
+    if tiles.len() == 1 || !parallel::threads_pay(bytes) {
         tiles.into_iter().for_each(Tile::multiply);
     } else {
         parallel::waiting(|| {

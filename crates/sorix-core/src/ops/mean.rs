@@ -2,10 +2,10 @@
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
-use crate::ops::reduce::reduce;
 use crate::ops::sum::Reduced;
+use crate::ops::sums::reduce;
 use crate::shape::resolve_axes;
 use crate::tensor::Tensor;
 
@@ -25,7 +25,7 @@ impl Tensor {
     /// ```
     pub fn mean(&self) -> Result<Self> {
         let axes: Vec<usize> = (0..self.ndim()).collect();
-        self.mean_resolved("mean", &axes, false)
+        self.mean_resolved(Call::on("mean", self), &axes, false)
     }
 
     /// The means over some axes, which the result does not have; a negative axis counts from the
@@ -42,8 +42,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn mean_axes(&self, axes: &[isize]) -> Result<Self> {
-        let op = "mean_axes";
-        self.mean_resolved(op, &resolve_axes(op, axes, self.shape())?, false)
+        let call = Call::on("mean_axes", self);
+        self.mean_resolved(call, &resolve_axes(call, axes, self.shape())?, false)
     }
 
     /// The same as [`mean_axes`](Tensor::mean_axes) with those axes kept at length 1, so that the
@@ -61,16 +61,16 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn mean_axes_keepdim(&self, axes: &[isize]) -> Result<Self> {
-        let op = "mean_axes_keepdim";
-        self.mean_resolved(op, &resolve_axes(op, axes, self.shape())?, true)
+        let call = Call::on("mean_axes_keepdim", self);
+        self.mean_resolved(call, &resolve_axes(call, axes, self.shape())?, true)
     }
 
-    fn mean_resolved(&self, op: &'static str, axes: &[usize], keepdim: bool) -> Result<Self> {
+    fn mean_resolved(&self, call: Call<'_>, axes: &[usize], keepdim: bool) -> Result<Self> {
         let count = axes
             .iter()
             .map(|&axis| self.shape()[axis])
             .product::<usize>() as f64;
-        let output = reduce(op, self, axes, keepdim, |sum| sum / count)?;
+        let output = reduce(call, self, axes, keepdim, |sum| sum / count)?;
         Ok(record(output, &[self], || MeanBackward {
             input: Reduced::new(self, axes),
             count,
@@ -92,7 +92,7 @@ impl Function for MeanBackward {
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let grad = dispatch!(grad.dtype(), T => {
             let count = <T as Scalar>::Acc::nearest(self.count);
-            elementwise::map::<T>(self.name(), &grad, Cost::Move, |grad| grad / count)
+            elementwise::map::<T>(Call::on(self.name(), &grad), &grad, Cost::Move, |grad| grad / count)
         })?;
         Ok(vec![Some(self.input.spread(self.name(), &grad)?)])
     }

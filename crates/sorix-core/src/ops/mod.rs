@@ -2,7 +2,7 @@
 //!
 //! Each file is one operation: a method of [`Tensor`](crate::Tensor) and the
 //! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
-//! [`elementwise`] and [`reduce`], and those of faer, in [`matrices`]; a row at a time goes through
+//! [`elementwise`] and [`sums`], and those of faer, in [`matrices`]; a row at a time goes through
 //! [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
 
 mod add;
@@ -12,6 +12,7 @@ mod div;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 mod expand;
+mod factor;
 mod flatten;
 mod gather_last;
 mod index_select;
@@ -21,13 +22,13 @@ mod mean;
 mod mul;
 mod neg;
 mod permute;
-mod reduce;
 mod reshape;
 mod rows;
 mod slice;
 mod squeeze;
 mod sub;
 mod sum;
+mod sums;
 mod to_dtype;
 mod unary;
 pub(crate) mod update;

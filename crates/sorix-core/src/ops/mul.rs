@@ -1,9 +1,10 @@
 //! Multiplication.
 
-use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
+use crate::ops::factor::Factor;
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -20,19 +21,14 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn mul(&self, other: &Self) -> Result<Self> {
-        let op = "mul";
-        let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x * y))?;
-        let factor_of = |input: &Self, factor: &Self| {
-            input.shape_if_needed().map(|shape| Factor {
-                shape,
-                factor: SavedTensor::new(factor),
-            })
+        let call = Call::on_two("mul", self, other);
+        let dtype = self.common_dtype(call, other)?;
+        let backward = MulBackward {
+            left: Factor::of(self, other),
+            right: Factor::of(other, self),
         };
-        Ok(record(output, &[self, other], || MulBackward {
-            left: factor_of(self, other),
-            right: factor_of(other, self),
-        }))
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(call, self, other, Cost::Move, |x, y| x * y))?;
+        Ok(record(output, &[self, other], || backward))
     }
 
     /// The product with a number, which is rounded to the type the dtype computes in.
@@ -47,10 +43,10 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn mul_scalar(&self, number: f64) -> Result<Self> {
-        let op = "mul_scalar";
+        let call = Call::on("mul_scalar", self);
         let output = dispatch!(self.dtype(), T => {
             let number = <T as Scalar>::Acc::nearest(number);
-            elementwise::map::<T>(op, self, Cost::Move, |x| x * number)
+            elementwise::map::<T>(call, self, Cost::Move, |x| x * number)
         })?;
         Ok(record(output, &[self], || MulScalarBackward { number }))
     }
@@ -62,15 +58,6 @@ struct MulBackward {
     right: Option<Factor>,
 }
 
-/// What one input's gradient is made of.
-#[derive(Debug)]
-struct Factor {
-    /// The input's shape.
-    shape: Box<[usize]>,
-    /// The other input.
-    factor: SavedTensor,
-}
-
 impl Function for MulBackward {
     fn name(&self) -> &'static str {
         "MulBackward"
@@ -78,8 +65,8 @@ impl Function for MulBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let gradient = |input: &Option<Factor>| match input {
-            Some(Factor { shape, factor }) => grad
-                .mul(factor.get(self)?)?
+            Some(Factor { shape, other }) => grad
+                .mul(&other.get(self)?)?
                 .sum_to(self.name(), shape)
                 .map(Some),
             None => Ok(None),

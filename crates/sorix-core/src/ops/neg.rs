@@ -2,7 +2,7 @@
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
@@ -19,8 +19,9 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn neg(&self) -> Result<Self> {
+        let call = Call::on("neg", self);
         let output =
-            dispatch!(self.dtype(), T => elementwise::map::<T>("neg", self, Cost::Move, |x| -x))?;
+            dispatch!(self.dtype(), T => elementwise::map::<T>(call, self, Cost::Move, |x| -x))?;
         Ok(record(output, &[self], || NegBackward))
     }
 }

@@ -1,8 +1,8 @@
 //! Another order of the axes.
 
 use crate::autograd::{Function, Gradients, record};
-use crate::error::{Error, Result};
-use crate::shape::resolve_axes;
+use crate::error::{Call, ErrorKind, Result};
+use crate::shape::{resolve_axes, resolve_axis};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -20,16 +20,11 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn permute(&self, axes: &[isize]) -> Result<Self> {
-        let (op, shape) = ("permute", self.shape());
-        let resolved = resolve_axes(op, axes, shape)?;
+        let call = Call::on("permute", self);
+        let resolved = resolve_axes(call, axes, self.shape())?;
         if resolved.len() != self.ndim() {
             let (expected, axes) = ("a permutation of all axes", axes.to_vec());
-            return Err(Error::Axes {
-                op,
-                expected,
-                axes,
-                shape: shape.to_vec(),
-            });
+            return Err(call.error(ErrorKind::Axes { expected, axes }));
         }
         Ok(self.permute_resolved(resolved))
     }
@@ -47,10 +42,10 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn transpose(&self, first: isize, second: isize) -> Result<Self> {
-        let resolve = |axis| resolve_axes("transpose", &[axis], self.shape());
+        let resolve = |axis| resolve_axis(Call::on("transpose", self), axis, self.shape());
         let (first, second) = (resolve(first)?, resolve(second)?);
         let mut axes: Vec<usize> = (0..self.ndim()).collect();
-        axes.swap(first[0], second[0]);
+        axes.swap(first, second);
         Ok(self.permute_resolved(axes))
     }
 

@@ -1,7 +1,7 @@
 //! Another shape for the same elements.
 
 use crate::autograd::{Function, Gradients, record};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::ops::elementwise;
 use crate::shape::{Layout, checked_numel};
 use crate::tensor::Tensor;
@@ -22,24 +22,23 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn reshape(&self, shape: impl AsRef<[usize]>) -> Result<Self> {
-        let (op, shape) = ("reshape", shape.as_ref());
-        let (expected, got) = (checked_numel(op, shape, self.dtype())?, self.numel());
+        let (call, shape) = (Call::on("reshape", self), shape.as_ref());
+        let (expected, got) = (checked_numel(call, shape, self.dtype())?, self.numel());
         if expected != got {
-            return Err(Error::Length {
-                op,
+            return Err(call.error(ErrorKind::Length {
                 shape: shape.to_vec(),
                 expected,
                 got,
-            });
+            }));
         }
-        self.reshape_checked(op, shape)
+        self.reshape_checked(call, shape)
     }
 
     /// [`reshape`](Tensor::reshape) to a shape of as many elements.
-    pub(super) fn reshape_checked(&self, op: &'static str, shape: &[usize]) -> Result<Self> {
+    pub(super) fn reshape_checked(&self, call: Call<'_>, shape: &[usize]) -> Result<Self> {
         let output = match self.layout().reshaped(shape) {
             Some(layout) => self.with_layout(layout),
-            None => elementwise::copy(op, self)?.with_layout(Layout::contiguous(shape)),
+            None => elementwise::copy(call, self)?.with_layout(Layout::contiguous(shape)),
         };
         Ok(record(output, &[self], || ReshapeBackward {
             shape: self.shape().into(),

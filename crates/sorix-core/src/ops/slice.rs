@@ -3,7 +3,7 @@
 use core::ops::{Bound, RangeBounds};
 
 use crate::autograd::{Function, Gradients, record};
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::ops::elementwise;
 use crate::shape::{Layout, resolve_axis};
 use crate::tensor::Tensor;
@@ -23,12 +23,12 @@ impl Tensor {
     /// assert!(x.slice(0, ..1)?.same_storage(&x));
     ///
     /// let error = x.slice(1, 2..4).unwrap_err();
-    /// assert_eq!(error.to_string(), "slice: 2..4 is not a range within axis 1 of length 3");
+    /// assert_eq!(error.to_string(), "slice(float64[2, 3]): 2..4 is not a range within axis 1 of length 3");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn slice(&self, axis: isize, range: impl RangeBounds<usize>) -> Result<Self> {
-        let op = "slice";
-        self.slice_resolved(op, resolve_axis(op, axis, self.shape())?, range, 1)
+        let call = Call::on("slice", self);
+        self.slice_resolved(call, resolve_axis(call, axis, self.shape())?, range, 1)
     }
 
     /// A view of every `step`th of the elements that [`slice`](Tensor::slice) gives, from the first.
@@ -50,17 +50,17 @@ impl Tensor {
         range: impl RangeBounds<usize>,
         step: usize,
     ) -> Result<Self> {
-        let op = "slice_step";
+        let call = Call::on("slice_step", self);
         if step == 0 {
-            return Err(Error::ZeroStep { op });
+            return Err(call.error(ErrorKind::ZeroStep));
         }
-        self.slice_resolved(op, resolve_axis(op, axis, self.shape())?, range, step)
+        self.slice_resolved(call, resolve_axis(call, axis, self.shape())?, range, step)
     }
 
     /// [`slice_step`](Tensor::slice_step) along an axis in range, with a step of at least 1.
     pub(super) fn slice_resolved(
         &self,
-        op: &'static str,
+        call: Call<'_>,
         axis: usize,
         range: impl RangeBounds<usize>,
         step: usize,
@@ -77,13 +77,12 @@ impl Tensor {
             Bound::Unbounded => length,
         };
         if start > end || end > length {
-            return Err(Error::Range {
-                op,
+            return Err(call.error(ErrorKind::Range {
                 axis,
                 start,
                 end,
                 length,
-            });
+            }));
         }
         let count = (end - start).div_ceil(step);
         let output = self.with_layout(self.layout().clone().sliced(axis, start, step, count));
@@ -108,7 +107,12 @@ impl Function for SliceBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let gradient = elementwise::scatter(self.name(), &self.shape, &self.within, &grad)?;
+        let gradient = elementwise::scatter(
+            Call::on(self.name(), &grad),
+            &self.shape,
+            &self.within,
+            &grad,
+        )?;
         Ok(vec![Some(gradient)])
     }
 }

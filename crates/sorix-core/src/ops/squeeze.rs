@@ -1,6 +1,6 @@
 //! Axes of length 1, taken away and put in.
 
-use crate::error::{Error, Result};
+use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{resolve_axis, resolve_new_axis};
 use crate::tensor::Tensor;
 
@@ -16,29 +16,27 @@ impl Tensor {
     /// let x = tensor([[1.0], [2.0]]);
     /// assert_eq!(x.squeeze(-1)?.shape(), [2]);
     /// let error = x.squeeze(0).unwrap_err();
-    /// assert_eq!(error.to_string(), "squeeze: expected an axis of length 1 of shape [2, 1], got [0]");
+    /// assert_eq!(error.to_string(), "squeeze(float64[2, 1]): expected an axis of length 1, got [0]");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn squeeze(&self, axis: isize) -> Result<Self> {
-        let op = "squeeze";
-        let resolved = resolve_axis(op, axis, self.shape())?;
+        let call = Call::on("squeeze", self);
+        let resolved = resolve_axis(call, axis, self.shape())?;
         let mut shape = self.shape().to_vec();
         if shape.remove(resolved) != 1 {
-            return Err(Error::Axes {
-                op,
+            return Err(call.error(ErrorKind::Axes {
                 expected: "an axis of length 1",
                 axes: vec![axis],
-                shape: self.shape().to_vec(),
-            });
+            }));
         }
-        self.reshape_checked(op, &shape)
+        self.reshape_checked(call, &shape)
     }
 
     /// A view without any of the axes of length 1.
     ///
     /// # Errors
     ///
-    /// None so far.
+    /// None: there is always such a view. It returns a [`Result`] as every operation does.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -48,7 +46,7 @@ impl Tensor {
     pub fn squeeze_all(&self) -> Result<Self> {
         let mut shape = self.shape().to_vec();
         shape.retain(|&length| length != 1);
-        self.reshape_checked("squeeze_all", &shape)
+        self.reshape_checked(Call::on("squeeze_all", self), &shape)
     }
 
     /// A view with one more axis, of length 1, which becomes axis number `axis`; a negative one
@@ -66,14 +64,14 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn unsqueeze(&self, axis: isize) -> Result<Self> {
-        let op = "unsqueeze";
-        let axis = resolve_new_axis(op, axis, self.shape())?;
-        self.unsqueeze_resolved(op, axis)
+        let call = Call::on("unsqueeze", self);
+        let axis = resolve_new_axis(call, axis, self.shape())?;
+        self.unsqueeze_resolved(call, axis)
     }
 
-    pub(super) fn unsqueeze_resolved(&self, op: &'static str, axis: usize) -> Result<Self> {
+    pub(super) fn unsqueeze_resolved(&self, call: Call<'_>, axis: usize) -> Result<Self> {
         let mut shape = self.shape().to_vec();
         shape.insert(axis, 1);
-        self.reshape_checked(op, &shape)
+        self.reshape_checked(call, &shape)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
 
@@ -20,9 +20,9 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn sub(&self, other: &Self) -> Result<Self> {
-        let op = "sub";
-        let dtype = self.common_dtype(op, other)?;
-        let output = dispatch!(dtype, T => elementwise::zip::<T>(op, self, other, Cost::Move, |x, y| x - y))?;
+        let call = Call::on_two("sub", self, other);
+        let dtype = self.common_dtype(call, other)?;
+        let output = dispatch!(dtype, T => elementwise::zip::<T>(call, self, other, Cost::Move, |x, y| x - y))?;
         Ok(record(output, &[self, other], || SubBackward {
             left: self.shape_if_needed(),
             right: other.shape_if_needed(),

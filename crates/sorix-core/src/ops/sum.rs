@@ -1,9 +1,9 @@
 //! The sum of the elements.
 
 use crate::autograd::{Function, Gradients, record};
-use crate::error::Result;
-use crate::ops::reduce::reduce;
-use crate::shape::resolve_axes;
+use crate::error::{Call, Result};
+use crate::ops::sums::reduce;
+use crate::shape::{reduced, resolve_axes};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -20,7 +20,7 @@ impl Tensor {
     /// ```
     pub fn sum(&self) -> Result<Self> {
         let axes: Vec<usize> = (0..self.ndim()).collect();
-        self.sum_resolved("sum", &axes, false)
+        self.sum_resolved(Call::on("sum", self), &axes, false)
     }
 
     /// The sums over some axes, which the result does not have; a negative axis counts from the
@@ -38,8 +38,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn sum_axes(&self, axes: &[isize]) -> Result<Self> {
-        let op = "sum_axes";
-        self.sum_resolved(op, &resolve_axes(op, axes, self.shape())?, false)
+        let call = Call::on("sum_axes", self);
+        self.sum_resolved(call, &resolve_axes(call, axes, self.shape())?, false)
     }
 
     /// The same as [`sum_axes`](Tensor::sum_axes) with the summed axes kept at length 1, so that
@@ -56,12 +56,12 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn sum_axes_keepdim(&self, axes: &[isize]) -> Result<Self> {
-        let op = "sum_axes_keepdim";
-        self.sum_resolved(op, &resolve_axes(op, axes, self.shape())?, true)
+        let call = Call::on("sum_axes_keepdim", self);
+        self.sum_resolved(call, &resolve_axes(call, axes, self.shape())?, true)
     }
 
-    fn sum_resolved(&self, op: &'static str, axes: &[usize], keepdim: bool) -> Result<Self> {
-        let output = reduce(op, self, axes, keepdim, |sum| sum)?;
+    fn sum_resolved(&self, call: Call<'_>, axes: &[usize], keepdim: bool) -> Result<Self> {
+        let output = reduce(call, self, axes, keepdim, |sum| sum)?;
         Ok(record(output, &[self], || SumBackward {
             input: Reduced::new(self, axes),
         }))
@@ -76,7 +76,7 @@ impl Tensor {
         let leading = self.ndim() - shape.len();
         let repeated = |&axis: &usize| axis < leading || shape[axis - leading] == 1;
         let axes: Vec<usize> = (0..self.ndim()).filter(repeated).collect();
-        reduce(op, &self, &axes, true, |sum| sum)?.reshape(shape)
+        reduce(Call::on(op, &self), &self, &axes, true, |sum| sum)?.reshape(shape)
     }
 }
 
@@ -89,17 +89,16 @@ pub(super) struct Reduced {
 
 impl Reduced {
     pub(super) fn new(input: &Tensor, axes: &[usize]) -> Self {
-        let mut kept: Box<[usize]> = input.shape().into();
-        axes.iter().for_each(|&axis| kept[axis] = 1);
         Self {
             shape: input.shape().into(),
-            kept,
+            kept: reduced(input.shape(), axes, true).into(),
         }
     }
 
     /// The gradient of the reduction, repeated for each element that went into it.
     pub(super) fn spread(&self, op: &'static str, grad: &Tensor) -> Result<Tensor> {
-        grad.reshape(&*self.kept)?.broadcast_to(op, &self.shape)
+        grad.reshape(&*self.kept)?
+            .broadcast_to(Call::on(op, grad), &self.shape)
     }
 }
 

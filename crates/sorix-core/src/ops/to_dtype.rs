@@ -2,7 +2,7 @@
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
@@ -26,7 +26,7 @@ impl Tensor {
             return Ok(self.clone());
         }
         let output = dispatch!(from, T => dispatch!(dtype, U => {
-            elementwise::convert("to_dtype", self, |x: T| match from {
+            elementwise::convert(Call::on("to_dtype", self), self, |x: T| match from {
                 DType::F64 => U::nearest(x.to_f64()),
                 // What f32 holds needs no care to be rounded once.
                 _ => U::from_acc(<U as Scalar>::Acc::nearest(x.to_f64())),

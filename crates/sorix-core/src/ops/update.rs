@@ -3,8 +3,8 @@
 use num_traits::Float;
 
 use crate::autograd::is_grad_enabled;
-use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::dtype::{Scalar, dispatch};
+use crate::error::{Call, ErrorKind, Result};
 use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
@@ -62,36 +62,39 @@ impl Tensor {
         state: &mut [Self; N],
         rule: &impl UpdateRule<N>,
     ) -> Result<()> {
-        let op = "update";
+        let call = Call::on_two("update", self, gradient);
         if is_grad_enabled() && self.needs_grad() {
-            return Err(Error::WriteNeedsNoGrad { op });
+            return Err(call.error(ErrorKind::WriteNeedsNoGrad));
         }
         if self.is_expanded() {
             let strides = self.strides().to_vec();
-            return Err(Error::WriteToExpanded { op, strides });
+            return Err(call.error(ErrorKind::WriteToExpanded { strides }));
         }
-        gradient.check_kind(op, self.shape(), self.dtype())?;
+        call.expect(gradient, self.shape(), self.dtype())?;
         for state in &*state {
-            state.check_kind(op, self.shape(), self.dtype().arithmetic())?;
+            call.expect(state, self.shape(), self.dtype().arithmetic())?;
         }
         if !self.is_contiguous() {
-            let copy = elementwise::copy(op, self)?;
-            copy.update(gradient, state, rule)?;
-            return elementwise::assign(self, &copy.requires_grad(false));
+            // The state changes where the elements have, which the last step may refuse.
+            let (copy, mut next) = (elementwise::copy(call, self)?, state.clone());
+            copy.update(gradient, &mut next, rule)?;
+            elementwise::assign(self, &copy)?;
+            *state = next;
+            return Ok(());
         }
         let gradient = gradient.contiguous()?;
-        dispatch!(self.dtype(), T => self.update_elements::<T, N>(op, &gradient, state, rule))
+        dispatch!(self.dtype(), T => self.update_elements::<T, N>(call, &gradient, state, rule))
     }
 
     fn update_elements<T: Scalar, const N: usize>(
         &self,
-        op: &'static str,
+        call: Call<'_>,
         gradient: &Self,
         state: &mut [Self; N],
         rule: &impl UpdateRule<N>,
     ) -> Result<()> {
         for state in &mut *state {
-            state.make_unshared::<T::Acc>(op)?;
+            state.make_unshared::<T::Acc>(call)?;
         }
         let state = state.each_mut().map(|state| {
             state
@@ -100,22 +103,10 @@ impl Tensor {
         });
         let gradient = gradient.read();
         let (from, numel) = (self.layout().offset(), self.numel());
-        self.storage().write(op, |buffer| {
+        self.storage().write(call, |buffer| {
             let parameter = &mut buffer.as_mut_slice::<T>()[from..from + numel];
             apply(parameter, gradient.contiguous(), state, rule);
         })
-    }
-
-    fn check_kind(&self, op: &'static str, shape: &[usize], dtype: DType) -> Result<()> {
-        if self.shape() != shape {
-            let (expected, got) = (shape.to_vec(), self.shape().to_vec());
-            return Err(Error::Shape { op, expected, got });
-        }
-        if self.dtype() != dtype {
-            let (expected, got) = (dtype, self.dtype());
-            return Err(Error::DType { op, expected, got });
-        }
-        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 
 use safetensors::tensor::{Dtype, Metadata, View, serialize};
-use sorix_core::{DType, Tensor};
+use sorix_core::{DType, ErrorKind, Tensor};
 
 use super::CheckpointError;
 use crate::error::Result;
@@ -184,12 +184,10 @@ impl<R: Read + Seek> Archive<R> {
         let length = to - info.data_offsets.0;
         self.source.seek(SeekFrom::Start(from)).map_err(io_error)?;
         let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(length)
-            .map_err(|_| sorix_core::Error::Allocation {
-                op: "checkpoint",
-                bytes: length,
-            })?;
+        bytes.try_reserve_exact(length).map_err(|_| {
+            let kind = ErrorKind::Allocation { bytes: length };
+            sorix_core::Error::new("checkpoint", &[], kind)
+        })?;
         bytes.resize(length, 0);
         self.source.read_exact(&mut bytes).map_err(io_error)?;
         Ok(bytes)

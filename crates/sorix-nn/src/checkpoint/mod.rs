@@ -8,8 +8,8 @@ use std::io::{BufReader, Cursor, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use sorix_core::Tensor;
 use sorix_core::autograd::no_grad;
+use sorix_core::{ErrorKind, Tensor};
 
 use self::archive::{Archive, Entry, io_error};
 use crate::error::Result;
@@ -405,8 +405,9 @@ fn generator_entry(generator: &Generator) -> Entry {
 /// That a parameter can be assigned to.
 fn check_writable(parameter: &Tensor) -> Result<()> {
     if parameter.is_expanded() {
-        let (op, strides) = ("checkpoint", parameter.strides().to_vec());
-        return Err(sorix_core::Error::WriteToExpanded { op, strides }.into());
+        let strides = parameter.strides().to_vec();
+        let kind = ErrorKind::WriteToExpanded { strides };
+        return Err(sorix_core::Error::new("checkpoint", &[parameter], kind).into());
     }
     Ok(())
 }

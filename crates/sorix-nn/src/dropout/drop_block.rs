@@ -1,6 +1,6 @@
 //! [`DropBlock2d`]: squares of an image.
 
-use sorix_core::{BitMask, DropRate, MaskRegion, SaveMask, Tensor};
+use sorix_core::{BitMask, DropRate, ErrorKind, MaskRegion, SaveMask, Tensor};
 use sorix_kernels::dropout::fill_mask;
 
 use crate::dropout::replay::replayed;
@@ -97,7 +97,10 @@ impl Form for Blocks {
         };
         let shape = draw.mask_shape.clone();
         let drop_blocks = move |x: &Tensor| {
-            let mask = plane.mask(rate, at, x.numel())?;
+            let mask = plane.mask(rate, at, x.numel()).map_err(|error| {
+                let kind = ErrorKind::Kernel(error);
+                sorix_core::Error::new("DropBlock2d", &[x], kind)
+            })?;
             let scale = match mask.count_kept() {
                 0 => 0.0,
                 kept => mask.len() as f64 / kept as f64,
@@ -110,6 +113,8 @@ impl Form for Blocks {
         })
     }
 }
+
+type KernelResult<T> = core::result::Result<T, sorix_kernels::Error>;
 
 /// One channel of one sample, and the side of the squares dropped from it, which fit.
 #[derive(Clone, Copy, Debug)]
@@ -128,10 +133,10 @@ impl Plane {
     }
 
     /// The mask of `len` elements, a number of planes one after another.
-    fn mask(self, rate: DropRate, at: MaskRegion, len: usize) -> sorix_core::Result<BitMask> {
+    fn mask(self, rate: DropRate, at: MaskRegion, len: usize) -> KernelResult<BitMask> {
         let gamma = DropRate::new(self.gamma(rate.p()).min(1.0))
             .expect("a probability, as a square is no larger than the plane");
-        let mut mask = BitMask::try_new(len).map_err(sorix_kernels::Error::from)?;
+        let mut mask = BitMask::try_new(len)?;
         fill_mask(gamma, at, &mut mask)?;
         let mut dropped = mask.into_words();
         for word in &mut dropped {
@@ -148,7 +153,7 @@ impl Plane {
         if let (Some(last), used @ 1..) = (dropped.last_mut(), len % 64) {
             *last &= (1 << used) - 1;
         }
-        Ok(BitMask::from_words(dropped, len).map_err(sorix_kernels::Error::from)?)
+        Ok(BitMask::from_words(dropped, len)?)
     }
 
     fn clear_where_no_square_fits(self, corners: &mut [u64]) {

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use sorix_core::{MaskKey, MaskRegion, Tensor};
+use sorix_core::{ErrorKind, MaskKey, MaskRegion, Tensor};
 
 use crate::dropout::Form;
 use crate::error::{Error, Result};
@@ -96,5 +96,6 @@ impl Shard {
 }
 
 fn kernel_error(error: sorix_core::ShardError) -> Error {
-    sorix_core::Error::from(sorix_kernels::Error::from(error)).into()
+    let kind = ErrorKind::Kernel(error.into());
+    sorix_core::Error::new("shard", &[], kind).into()
 }

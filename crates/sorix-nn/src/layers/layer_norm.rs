@@ -1,6 +1,6 @@
 //! [`LayerNorm`]: mean 0 and variance 1 over the last axes.
 
-use sorix_core::{DType, Tensor};
+use sorix_core::{DType, ErrorKind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::hyperparameter::non_negative;
@@ -113,12 +113,8 @@ impl Module for LayerNorm {
         if let Some(Affine { weight, .. }) = &self.affine
             && weight.dtype() != dtype
         {
-            return Err(sorix_core::Error::MixedDTypes {
-                op: "LayerNorm",
-                left: dtype,
-                right: weight.dtype(),
-            }
-            .into());
+            let kind = ErrorKind::MixedDTypes;
+            return Err(sorix_core::Error::new("LayerNorm", &[x, weight], kind).into());
         }
         let axes: Vec<isize> = (1..=self.shape.len() as isize).map(|k| -k).collect();
         let Some(Affine { weight, bias }) = &self.affine else {

@@ -1,6 +1,6 @@
 //! [`Linear`]: the fully connected layer.
 
-use sorix_core::{DType, Tensor};
+use sorix_core::{DType, ErrorKind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::generator::Generator;
@@ -182,12 +182,10 @@ fn check(weight: &Tensor, bias: Option<&Tensor>) -> Result<[usize; 2]> {
             let expected = format!("a bias of shape [{outputs}]");
             Err(Error::shape("Linear", expected, bias.shape()))
         }
-        Some(bias) if bias.dtype() != weight.dtype() => Err(sorix_core::Error::MixedDTypes {
-            op: "Linear",
-            left: weight.dtype(),
-            right: bias.dtype(),
+        Some(bias) if bias.dtype() != weight.dtype() => {
+            let kind = ErrorKind::MixedDTypes;
+            Err(sorix_core::Error::new("Linear", &[weight, bias], kind).into())
         }
-        .into()),
         _ => Ok([outputs, inputs]),
     }
 }

@@ -101,8 +101,8 @@ fn what_cannot_be_cut_is_an_error_and_takes_no_key() {
     assert!(error.unwrap_err().to_string().ends_with("got shape [6, 4]"));
     assert_eq!(
         Shard::new([2, 6], 2, 0..1).unwrap_err().to_string(),
-        "a shard must be a range of an axis of the whole tensor, of shape [2, 6], with at most 2^64 \
-         elements: got 0..1 of axis 2"
+        "shard: a shard must be a range of an axis of the whole tensor, of shape [2, 6], with at most \
+         2^64 elements: got 0..1 of axis 2"
     );
     assert_eq!(generator.state().offset, 0);
 

@@ -1,9 +1,7 @@
 //! Where the largest element is.
 
-use num_traits::Float;
-
-use crate::dtype::{Scalar, dispatch};
-use crate::error::{Error, Result};
+use crate::dtype::{Real, Scalar, dispatch};
+use crate::error::{Call, ErrorKind, Result};
 use crate::ops::rows::{Rows, largest};
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
@@ -25,24 +23,25 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn argmax(&self, axis: isize) -> Result<Vec<usize>> {
-        let op = "argmax";
-        let axis = resolve_axis(op, axis, self.shape())?;
-        let rows = Rows::new(self, &[axis])?;
+        let call = Call::on("argmax", self);
+        let axis = resolve_axis(call, axis, self.shape())?;
+        let rows = Rows::new(call, self, &[axis])?;
         if rows.length == 0 {
-            let (shape, axes) = (self.shape().to_vec(), vec![axis]);
-            return Err(Error::EmptyReduction { op, shape, axes });
+            let axes = vec![axis];
+            return Err(call.error(ErrorKind::EmptyReduction { axes }));
         }
         Ok(dispatch!(self.dtype(), T => {
             let snapshot = rows.elements.read();
+            let mut scratch = rows.scratch::<T>(call)?;
+            let scratch = scratch.as_mut_slice();
             let rows = snapshot.contiguous::<T>().chunks_exact(rows.length);
-            rows.map(first_largest).collect()
+            rows.map(|row| first_largest(T::widen(row, scratch))).collect()
         }))
     }
 }
 
-fn first_largest<T: Scalar>(row: &[T]) -> usize {
-    let row: Vec<T::Acc> = row.iter().map(|x| x.to_acc()).collect();
-    let max = largest(&row);
+fn first_largest<A: Real>(row: &[A]) -> usize {
+    let max = largest(row);
     // NaN is the largest where there is one, and nothing is equal to it.
     row.iter()
         .position(|&x| x == max || x.is_nan())

@@ -1,9 +1,9 @@
 //! The logarithm of the softmax.
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
-use crate::dtype::dispatch;
-use crate::error::Result;
-use crate::ops::rows::{Real, Rows, largest, sum};
+use crate::dtype::{Real, dispatch};
+use crate::error::{Call, Result};
+use crate::ops::rows::{Rows, largest, sum};
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
@@ -25,10 +25,10 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn log_softmax(&self, axis: isize) -> Result<Self> {
-        let op = "log_softmax";
-        let axis = resolve_axis(op, axis, self.shape())?;
-        let rows = Rows::new(self, &[axis])?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(op, |_, row| log_softmax(row)))?;
+        let call = Call::on("log_softmax", self);
+        let axis = resolve_axis(call, axis, self.shape())?;
+        let rows = Rows::new(call, self, &[axis])?;
+        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row| log_softmax(row)))?;
         let saved = SavedTensor::new(&output);
         Ok(record(output, &[self], || LogSoftmaxBackward {
             axis,
@@ -65,10 +65,11 @@ impl Function for LogSoftmaxBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let outputs = Rows::new(self.output.get(self)?, &[self.axis])?;
-        let grads = Rows::new(&grad, &[self.axis])?;
+        let call = Call::on(self.name(), &grad);
+        let outputs = Rows::new(call, &self.output.get(self)?, &[self.axis])?;
+        let grads = Rows::new(call, &grad, &[self.axis])?;
         let gradient = dispatch!(grad.dtype(), T => {
-            grads.map_with::<T>(self.name(), &outputs, log_softmax_gradient)
+            grads.map_with::<T>(call, &outputs, log_softmax_gradient)
         })?;
         Ok(vec![Some(gradient)])
     }

@@ -1,8 +1,9 @@
 //! The logarithm of the sum of the exponentials.
 
+use crate::dtype::Real;
 use crate::error::Result;
+use crate::ops::rows::largest;
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
-use crate::ops::rows::{Real, largest};
 use crate::tensor::Tensor;
 
 impl Tensor {

@@ -1,8 +1,9 @@
 //! The largest element.
 
+use crate::dtype::Real;
 use crate::error::Result;
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
-use crate::ops::rows::{Real, largest, share};
+use crate::ops::rows::{largest, share};
 use crate::tensor::Tensor;
 
 impl Tensor {

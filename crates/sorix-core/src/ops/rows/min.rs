@@ -1,8 +1,9 @@
 //! The smallest element.
 
+use crate::dtype::Real;
 use crate::error::Result;
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
-use crate::ops::rows::{Real, share, smallest};
+use crate::ops::rows::{share, smallest};
 use crate::tensor::Tensor;
 
 impl Tensor {

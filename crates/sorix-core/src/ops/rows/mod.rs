@@ -14,17 +14,11 @@ mod standardize;
 mod std;
 mod var;
 
-use num_traits::Float;
-
-use crate::dtype::Scalar;
-use crate::error::Result;
+use crate::dtype::{Real, Scalar};
+use crate::error::{Call, Result};
+use crate::ops::elementwise;
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
-
-/// A type that is computed in: f32 or f64.
-trait Real: Scalar<Acc = Self> + Float {}
-
-impl<A: Scalar<Acc = A> + Float> Real for A {}
 
 /// A tensor with some axes moved behind the others.
 struct Rows {
@@ -37,10 +31,13 @@ struct Rows {
 
 impl Rows {
     /// The rows that `axes`, which are distinct and in range, make.
-    fn new(x: &Tensor, axes: &[usize]) -> Result<Self> {
+    fn new(call: Call<'_>, x: &Tensor, axes: &[usize]) -> Result<Self> {
         let mut order: Vec<isize> = (0..x.ndim() as isize).collect();
         order.sort_by_key(|&axis| axes.contains(&(axis as usize)));
-        let elements = x.detach().permute(&order)?.contiguous()?;
+        let mut elements = x.detach().permute(&order)?;
+        if !elements.is_contiguous() {
+            elements = elementwise::copy(call, &elements)?;
+        }
         let length = axes.iter().map(|&axis| x.shape()[axis]).product();
         Ok(Self {
             elements,
@@ -52,15 +49,15 @@ impl Rows {
     /// `f` of each row, as a tensor of `shape`.
     fn reduce<T: Scalar>(
         &self,
-        op: &'static str,
+        call: Call<'_>,
         shape: &[usize],
         f: impl Fn(&[T::Acc]) -> T::Acc,
     ) -> Result<Tensor> {
-        let mut scratch = self.scratch::<T>(op)?;
+        let mut scratch = self.scratch::<T>(call)?;
         let scratch = scratch.as_mut_slice();
         let snapshot = self.elements.read();
         let elements = snapshot.contiguous::<T>();
-        Tensor::filled(op, shape, |out: &mut [T]| {
+        Tensor::filled(call, shape, |out: &mut [T]| {
             for (row, out) in out.iter_mut().enumerate() {
                 let row = &elements[row * self.length..][..self.length];
                 *out = T::from_acc(f(T::widen(row, scratch)));
@@ -71,15 +68,15 @@ impl Rows {
     /// The tensor with each row as `f` leaves it; `f` is told the row's number.
     fn map<T: Scalar>(
         &self,
-        op: &'static str,
+        call: Call<'_>,
         mut f: impl FnMut(usize, &mut [T::Acc]),
     ) -> Result<Tensor> {
-        let (mut row, mut scratch) = (self.scratch::<T>(op)?, self.scratch::<T>(op)?);
+        let (mut row, mut scratch) = (self.scratch::<T>(call)?, self.scratch::<T>(call)?);
         let row = &mut row.as_mut_slice::<T::Acc>()[..self.length];
         let scratch = scratch.as_mut_slice();
         let snapshot = self.elements.read();
         let elements = snapshot.contiguous::<T>();
-        let output = Tensor::filled(op, self.elements.shape(), |out: &mut [T]| {
+        let output = Tensor::filled(call, self.elements.shape(), |out: &mut [T]| {
             let length = self.length.max(1);
             let rows = elements
                 .chunks_exact(length)
@@ -103,23 +100,23 @@ impl Rows {
     /// the same shape and dtype.
     fn map_with<T: Scalar>(
         &self,
-        op: &'static str,
+        call: Call<'_>,
         other: &Self,
         f: impl Fn(&mut [T::Acc], &[T::Acc]),
     ) -> Result<Tensor> {
-        let mut scratch = self.scratch::<T>(op)?;
+        let mut scratch = self.scratch::<T>(call)?;
         let scratch = scratch.as_mut_slice();
         let snapshot = other.elements.read();
         let others = snapshot.contiguous::<T>();
-        self.map::<T>(op, |number, row| {
+        self.map::<T>(call, |number, row| {
             let other = &others[number * self.length..][..self.length];
             f(row, T::widen(other, scratch));
         })
     }
 
     /// Room for a row in the type that is computed in.
-    fn scratch<T: Scalar>(&self, op: &'static str) -> Result<Buffer> {
-        Buffer::for_overwrite(op, self.length * T::Acc::DTYPE.size())
+    fn scratch<T: Scalar>(&self, call: Call<'_>) -> Result<Buffer> {
+        Buffer::for_overwrite(call, self.length * T::Acc::DTYPE.size())
     }
 }
 

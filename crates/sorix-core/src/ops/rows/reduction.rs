@@ -3,10 +3,10 @@
 use core::fmt::Debug;
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
-use crate::dtype::dispatch;
-use crate::error::{Error, Result};
-use crate::ops::rows::{Real, Rows, widened};
-use crate::shape::resolve_axes;
+use crate::dtype::{Real, dispatch};
+use crate::error::{Call, ErrorKind, Result};
+use crate::ops::rows::{Rows, widened};
+use crate::shape::{reduced, resolve_axes};
 use crate::tensor::Tensor;
 
 /// A number from a row.
@@ -28,7 +28,8 @@ pub(super) trait Reduction: Debug + Send + Sync + 'static {
 
 /// The reduction of all elements, without axes.
 pub(super) fn of_all<R: Reduction>(op: &'static str, x: &Tensor, reduction: R) -> Result<Tensor> {
-    reduce(op, x, (0..x.ndim()).collect(), &[], reduction)
+    let axes = (0..x.ndim()).collect();
+    reduce(Call::on(op, x), x, axes, false, reduction)
 }
 
 /// The reduction over some axes, which the result does not have.
@@ -38,13 +39,9 @@ pub(super) fn over<R: Reduction>(
     axes: &[isize],
     reduction: R,
 ) -> Result<Tensor> {
-    let axes = resolve_axes(op, axes, x.shape())?;
-    let left = |&axis: &usize| !axes.contains(&axis);
-    let shape: Vec<usize> = (0..x.ndim())
-        .filter(left)
-        .map(|axis| x.shape()[axis])
-        .collect();
-    reduce(op, x, axes, &shape, reduction)
+    let call = Call::on(op, x);
+    let axes = resolve_axes(call, axes, x.shape())?;
+    reduce(call, x, axes, false, reduction)
 }
 
 /// The reduction over some axes, which the result has at length 1.
@@ -54,30 +51,30 @@ pub(super) fn keepdim<R: Reduction>(
     axes: &[isize],
     reduction: R,
 ) -> Result<Tensor> {
-    let axes = resolve_axes(op, axes, x.shape())?;
-    let mut shape = x.shape().to_vec();
-    axes.iter().for_each(|&axis| shape[axis] = 1);
-    reduce(op, x, axes, &shape, reduction)
+    let call = Call::on(op, x);
+    let axes = resolve_axes(call, axes, x.shape())?;
+    reduce(call, x, axes, true, reduction)
 }
 
 fn reduce<R: Reduction>(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     axes: Vec<usize>,
-    shape: &[usize],
+    keepdim: bool,
     reduction: R,
 ) -> Result<Tensor> {
-    let rows = Rows::new(x, &axes)?;
+    let input = SavedTensor::new(x);
+    let rows = Rows::new(call, x, &axes)?;
     if rows.length == 0 && !R::OF_EMPTY {
-        let shape = x.shape().to_vec();
-        return Err(Error::EmptyReduction { op, shape, axes });
+        return Err(call.error(ErrorKind::EmptyReduction { axes }));
     }
+    let shape = reduced(x.shape(), &axes, keepdim);
     let output =
-        dispatch!(x.dtype(), T => rows.reduce::<T>(op, shape, |row| reduction.value(row)))?;
+        dispatch!(x.dtype(), T => rows.reduce::<T>(call, &shape, |row| reduction.value(row)))?;
     Ok(record(output, &[x], || ReductionBackward {
         reduction,
         axes,
-        input: SavedTensor::new(x),
+        input,
     }))
 }
 
@@ -94,10 +91,11 @@ impl<R: Reduction> Function for ReductionBackward<R> {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let rows = Rows::new(self.input.get(self)?, &self.axes)?;
+        let call = Call::on(self.name(), &grad);
+        let rows = Rows::new(call, &self.input.get(self)?, &self.axes)?;
         let gradient = dispatch!(grad.dtype(), T => {
             let grads = widened::<T>(&grad)?;
-            rows.map::<T>(self.name(), |number, row| {
+            rows.map::<T>(call, |number, row| {
                 let value = self.reduction.value(row);
                 self.reduction.gradient(row, value, grads[number]);
             })

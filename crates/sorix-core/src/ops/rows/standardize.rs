@@ -1,9 +1,9 @@
 //! Mean 0 and variance 1, as layer normalisation needs.
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
-use crate::dtype::dispatch;
-use crate::error::Result;
-use crate::ops::rows::{Real, Rows, centre, mean};
+use crate::dtype::{Real, dispatch};
+use crate::error::{Call, Result};
+use crate::ops::rows::{Rows, centre, mean};
 use crate::shape::resolve_axes;
 use crate::tensor::Tensor;
 
@@ -27,16 +27,17 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn standardize(&self, axes: &[isize], epsilon: f64) -> Result<Self> {
-        let op = "standardize";
-        let axes = resolve_axes(op, axes, self.shape())?;
-        let rows = Rows::new(self, &axes)?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(op, |_, row| {
+        let call = Call::on("standardize", self);
+        let axes = resolve_axes(call, axes, self.shape())?;
+        let input = SavedTensor::new(self);
+        let rows = Rows::new(call, self, &axes)?;
+        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row| {
             standardize(row, epsilon);
         }))?;
         Ok(record(output, &[self], || StandardizeBackward {
             axes,
             epsilon,
-            input: SavedTensor::new(self),
+            input,
         }))
     }
 }
@@ -78,10 +79,11 @@ impl Function for StandardizeBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let inputs = Rows::new(self.input.get(self)?, &self.axes)?;
-        let grads = Rows::new(&grad, &self.axes)?;
+        let call = Call::on(self.name(), &grad);
+        let inputs = Rows::new(call, &self.input.get(self)?, &self.axes)?;
+        let grads = Rows::new(call, &grad, &self.axes)?;
         let gradient = dispatch!(grad.dtype(), T => {
-            inputs.map_with::<T>(self.name(), &grads, |x, grad| gradient(x, grad, self.epsilon))
+            inputs.map_with::<T>(call, &grads, |x, grad| gradient(x, grad, self.epsilon))
         })?;
         Ok(vec![Some(gradient)])
     }

@@ -1,8 +1,9 @@
 //! The standard deviation.
 
+use crate::dtype::Real;
 use crate::error::Result;
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
-use crate::ops::rows::{Real, centre, degrees, variance};
+use crate::ops::rows::{centre, degrees, variance};
 use crate::tensor::Tensor;
 
 impl Tensor {

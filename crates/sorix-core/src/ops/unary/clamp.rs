@@ -1,7 +1,8 @@
 //! Values kept within bounds.
 
-use super::{Cost, Real, Saved, Unary, apply};
-use crate::error::{Error, Result};
+use super::{Cost, Saved, Unary, apply};
+use crate::dtype::Real;
+use crate::error::{Call, ErrorKind, Result};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -21,19 +22,18 @@ impl Tensor {
     /// assert_eq!(x.clamp(-1.0, 1.0)?.to_vec::<f64>()?, [-1.0, 0.5, 1.0]);
     /// assert_eq!(x.clamp(0.0, f64::INFINITY)?.to_vec::<f64>()?, [0.0, 0.5, 3.0]);
     /// let error = x.clamp(1.0, -1.0).unwrap_err();
-    /// assert_eq!(error.to_string(), "clamp: expected min <= max, got 1 and -1");
+    /// assert_eq!(error.to_string(), "clamp(float64[3]): expected min <= max, got 1 and -1");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn clamp(&self, min: f64, max: f64) -> Result<Self> {
         if min <= max {
             apply(self, Clamp { min, max })
         } else {
-            Err(Error::Bounds {
-                op: Clamp::OP,
+            Err(Call::on(Clamp::OP, self).error(ErrorKind::Bounds {
                 expected: "min <= max",
                 low: min,
                 high: max,
-            })
+            }))
         }
     }
 }

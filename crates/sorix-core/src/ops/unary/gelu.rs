@@ -2,7 +2,8 @@
 
 use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use super::{Cost, Real, Saved, Unary, apply};
+use super::{Cost, Saved, Unary, apply};
+use crate::dtype::Real;
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::tensor::Tensor;

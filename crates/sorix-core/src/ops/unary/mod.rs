@@ -16,18 +16,11 @@ mod tanh;
 
 use core::fmt::Debug;
 
-use num_traits::Float;
-
 use crate::autograd::{Function, Gradients, SavedTensor, record};
-use crate::dtype::{Scalar, dispatch};
-use crate::error::Result;
+use crate::dtype::{Real, dispatch};
+use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
-
-/// A type that is computed in: f32 or f64.
-trait Real: Scalar<Acc = Self> + Float {}
-
-impl<A: Scalar<Acc = A> + Float> Real for A {}
 
 /// A function of one number.
 trait Unary: Debug + Send + Sync + 'static {
@@ -61,12 +54,14 @@ enum Saved {
 }
 
 fn apply<U: Unary>(x: &Tensor, unary: U) -> Result<Tensor> {
+    let input = SavedTensor::new(x);
+    let call = Call::on(U::OP, x);
     let output =
-        dispatch!(x.dtype(), T => elementwise::map::<T>(U::OP, x, U::COST, |x| unary.value(x)))?;
-    let saved = SavedTensor::new(match U::SAVED {
-        Saved::Input => x,
-        Saved::Output => &output,
-    });
+        dispatch!(x.dtype(), T => elementwise::map::<T>(call, x, U::COST, |x| unary.value(x)))?;
+    let saved = match U::SAVED {
+        Saved::Input => input,
+        Saved::Output => SavedTensor::new(&output),
+    };
     Ok(record(output, &[x], || UnaryBackward { unary, saved }))
 }
 
@@ -82,9 +77,10 @@ impl<U: Unary> Function for UnaryBackward<U> {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let saved = self.saved.get(self)?;
+        let saved = &self.saved.get(self)?;
+        let call = Call::on_two(self.name(), saved, &grad);
         let gradient = dispatch!(grad.dtype(), T => {
-            elementwise::zip::<T>(self.name(), saved, &grad, U::GRADIENT_COST, |saved, grad| {
+            elementwise::zip::<T>(call, saved, &grad, U::GRADIENT_COST, |saved, grad| {
                 self.unary.gradient(saved, grad)
             })
         })?;

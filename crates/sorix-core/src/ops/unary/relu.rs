@@ -1,6 +1,7 @@
 //! The rectifier.
 
-use super::{Cost, Real, Saved, Unary, apply};
+use super::{Cost, Saved, Unary, apply};
+use crate::dtype::Real;
 use crate::error::Result;
 use crate::tensor::Tensor;
 

@@ -10,45 +10,37 @@ use num_traits::Float;
 use sorix_kernels::Element;
 
 use crate::dtype::{Scalar, dispatch};
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::elementwise;
-use crate::shape::row_major;
+use crate::shape::{reduced, row_major};
 use crate::tensor::Tensor;
 
 /// `finish` of the sum over `axes`, which are distinct and in range; they stay with length 1 where
 /// `keepdim` says so.
 pub(crate) fn reduce(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     axes: &[usize],
     keepdim: bool,
     finish: impl Fn(f64) -> f64,
 ) -> Result<Tensor> {
-    let (mut kept, mut left) = (x.shape().to_vec(), Vec::new());
-    for (axis, length) in kept.iter_mut().enumerate() {
-        if axes.contains(&axis) {
-            *length = 1;
-        } else {
-            left.push(*length);
-        }
-    }
-    let shape = if keepdim { kept } else { left };
+    let shape = reduced(x.shape(), axes, keepdim);
     dispatch!(x.dtype(), T => {
         if axes.len() == x.ndim() {
-            let sum = sum_all::<T>(op, x)?;
-            Tensor::filled(op, &shape, |out: &mut [T]| out.fill(T::nearest(finish(sum))))
+            let sum = sum_all::<T>(call, x)?;
+            Tensor::filled(call, &shape, |out: &mut [T]| out.fill(T::nearest(finish(sum))))
         } else {
-            sum_over::<T>(op, x, axes, &shape, finish)
+            sum_over::<T>(call, x, axes, &shape, finish)
         }
     })
 }
 
-fn sum_all<T: Scalar>(op: &'static str, x: &Tensor) -> Result<f64> {
+fn sum_all<T: Scalar>(call: Call<'_>, x: &Tensor) -> Result<f64> {
     const PIECE: usize = 1024;
     let x = if x.is_contiguous() {
         x.clone()
     } else {
-        elementwise::copy(op, x)?
+        elementwise::copy(call, x)?
     };
     let snapshot = x.read();
     let mut scratch = [T::Acc::ZERO; PIECE];
@@ -63,7 +55,7 @@ fn sum_all<T: Scalar>(op: &'static str, x: &Tensor) -> Result<f64> {
 }
 
 fn sum_over<T: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     axes: &[usize],
     shape: &[usize],
@@ -72,7 +64,7 @@ fn sum_over<T: Scalar>(
     let wide = if T::DTYPE == T::Acc::DTYPE {
         x.clone()
     } else {
-        elementwise::convert(op, x, T::to_acc)?
+        elementwise::convert(call, x, T::to_acc)?
     };
     let mut axes = axes.to_vec();
     // From the last, so that those before it keep their numbers.
@@ -84,16 +76,16 @@ fn sum_over<T: Scalar>(
         axes.remove(0);
         let mut shape = wide.shape().to_vec();
         shape.remove(axis);
-        wide = sum_axis::<T::Acc, T::Acc>(op, &wide, Some(axis), &shape, |sum| sum)?;
+        wide = sum_axis::<T::Acc, T::Acc>(call, &wide, Some(axis), &shape, |sum| sum)?;
     }
-    sum_axis::<T::Acc, T>(op, &wide, axes.first().copied(), shape, |sum| {
+    sum_axis::<T::Acc, T>(call, &wide, axes.first().copied(), shape, |sum| {
         T::nearest(finish(sum.to_f64()))
     })
 }
 
 /// `finish` of the sums of `x` over `axis`, or of its elements where there is none.
 fn sum_axis<A: Scalar + Float, T: Scalar>(
-    op: &'static str,
+    call: Call<'_>,
     x: &Tensor,
     axis: Option<usize>,
     shape: &[usize],
@@ -101,7 +93,7 @@ fn sum_axis<A: Scalar + Float, T: Scalar>(
 ) -> Result<Tensor> {
     let snapshot = x.read();
     let view = snapshot.view::<A>();
-    Tensor::filled(op, shape, |out: &mut [T]| {
+    Tensor::filled(call, shape, |out: &mut [T]| {
         let sums = match axis {
             None => view.to_owned(),
             Some(axis) => view.sum_axis(Axis(axis)),
