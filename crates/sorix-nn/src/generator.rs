@@ -92,6 +92,12 @@ impl Generator {
     }
 
     /// The stream at the point where `state` was taken.
+    ///
+    /// ```
+    /// use sorix_nn::{Generator, GeneratorState, MaskKey};
+    /// let generator = Generator::from_state(GeneratorState { seed: 42, offset: 7 });
+    /// assert_eq!(generator.next_key(), MaskKey { seed: 42, offset: 7 });
+    /// ```
     #[must_use]
     pub const fn from_state(state: GeneratorState) -> Self {
         Self {
@@ -192,8 +198,14 @@ impl Generator {
 /// that right.
 ///
 /// ```
-/// let seed = sorix_nn::default_generator()?.seed();
+/// use sorix_nn::{default_generator, manual_seed};
+///
+/// let generator = default_generator()?;
+/// let (seed, first) = (generator.seed(), generator.next_key());
 /// println!("repeat this run with seed {seed}");
+///
+/// manual_seed(seed);
+/// assert_eq!(generator.next_key(), first);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn default_generator() -> Result<&'static Generator> {

@@ -30,7 +30,8 @@ use crate::hyperparameter::{finite, non_negative};
 /// 5/3.
 pub const RELU_GAIN: f64 = core::f64::consts::SQRT_2;
 
-/// Which of the two numbers of connections a variance is divided by.
+/// Which of the two numbers of connections a variance is divided by. For an example see
+/// [`kaiming_uniform`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fan {
     /// Those into an output, which keeps the variance of what goes forward.
@@ -44,6 +45,14 @@ pub enum Fan {
 /// # Errors
 ///
 /// Those of [`Tensor::assign`].
+///
+/// ```
+/// use sorix_core::tensor;
+/// let x = tensor([1.0, 2.0]).requires_grad(true);
+/// sorix_nn::init::zeros(&x)?;
+/// assert_eq!(x.to_vec::<f64>()?, [0.0, 0.0]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
 pub fn zeros(tensor: &Tensor) -> Result<()> {
     constant(tensor, 0.0)
 }
@@ -93,6 +102,16 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
 /// # Errors
 ///
 /// Where `mean` is not finite or `std` is negative or not finite, and those of [`Tensor::assign`].
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{Generator, init};
+/// let x = Tensor::zeros([10_000], DType::F64)?;
+/// init::normal(&x, 5.0, 2.0, &Generator::new(42))?;
+/// assert!((x.mean()?.item::<f64>()? - 5.0).abs() < 0.1);
+/// assert!((x.std(0)?.item::<f64>()? - 2.0).abs() < 0.1);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
 pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Result<()> {
     finite("init::normal", "mean", mean)?;
     non_negative("init::normal", "std", std)?;
@@ -129,6 +148,15 @@ pub fn xavier_uniform(tensor: &Tensor, gain: f64, generator: &Generator) -> Resu
 /// # Errors
 ///
 /// As [`xavier_uniform`].
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{Generator, init};
+/// let weight = Tensor::zeros([150, 50], DType::F64)?;
+/// init::xavier_normal(&weight, 1.0, &Generator::new(42))?; // √(2 / (50 + 150)) = 0.1
+/// assert!((weight.std(0)?.item::<f64>()? - 0.1).abs() < 0.005);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
 pub fn xavier_normal(tensor: &Tensor, gain: f64, generator: &Generator) -> Result<()> {
     let std = xavier_std("init::xavier_normal", tensor, gain)?;
     normal(tensor, 0.0, std, generator)
@@ -141,6 +169,15 @@ pub fn xavier_normal(tensor: &Tensor, gain: f64, generator: &Generator) -> Resul
 /// # Errors
 ///
 /// Where the tensor has fewer than two axes or `gain` is negative or not finite.
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{Generator, init};
+/// let weight = Tensor::zeros([2, 12], DType::F64)?;
+/// init::kaiming_uniform(&weight, init::Fan::In, 1.0, &Generator::new(42))?; // √(3 / 12) = 0.5
+/// assert!(weight.to_vec::<f64>()?.iter().all(|w| w.abs() <= 0.5));
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
 pub fn kaiming_uniform(tensor: &Tensor, fan: Fan, gain: f64, generator: &Generator) -> Result<()> {
     let std = kaiming_std("init::kaiming_uniform", tensor, fan, gain)?;
     uniform_with_std(tensor, std, generator)
@@ -151,6 +188,15 @@ pub fn kaiming_uniform(tensor: &Tensor, fan: Fan, gain: f64, generator: &Generat
 /// # Errors
 ///
 /// As [`kaiming_uniform`].
+///
+/// ```
+/// use sorix_core::{DType, Tensor};
+/// use sorix_nn::{Generator, init};
+/// let weight = Tensor::zeros([100, 200], DType::F64)?;
+/// init::kaiming_normal(&weight, init::Fan::In, init::RELU_GAIN, &Generator::new(42))?;
+/// assert!((weight.std(0)?.item::<f64>()? - 0.1).abs() < 0.005); // √2 / √200
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
 pub fn kaiming_normal(tensor: &Tensor, fan: Fan, gain: f64, generator: &Generator) -> Result<()> {
     let std = kaiming_std("init::kaiming_normal", tensor, fan, gain)?;
     normal(tensor, 0.0, std, generator)

@@ -38,6 +38,19 @@ impl Sequential {
     }
 
     /// Adds `module` at the end. It keeps the mode it is in.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Module, ReLU, Sequential, Sigmoid};
+    ///
+    /// let mut net = Sequential::new();
+    /// assert!(net.is_empty());
+    /// net.push(ReLU);
+    /// net.push(Sigmoid);
+    /// assert_eq!(net.len(), 2);
+    /// assert_eq!(net.forward(&tensor([-3.0]))?.to_vec::<f64>()?, [0.5]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn push(&mut self, module: impl Module + 'static) {
         self.modules.push(Box::new(module));
     }

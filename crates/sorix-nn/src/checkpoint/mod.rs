@@ -106,6 +106,17 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// With a generator: that of the process, that of a shuffle.
+    ///
+    /// ```
+    /// use sorix_nn::{Checkpoint, Generator};
+    ///
+    /// let shuffle = Generator::new(42);
+    /// let bytes = Checkpoint::new().generator("shuffle", &shuffle).to_bytes()?;
+    /// let next = shuffle.next_key();
+    /// Checkpoint::new().generator("shuffle", &shuffle).load_bytes(&bytes)?;
+    /// assert_eq!(shuffle.next_key(), next);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     #[must_use]
     pub fn generator(self, section: &str, generator: &'a Generator) -> Self {
         self.with(section, Section::Generator(generator))
@@ -123,7 +134,7 @@ impl<'a> Checkpoint<'a> {
         self
     }
 
-    /// The file, in memory.
+    /// The file, in memory. For an example see [`Checkpoint`].
     ///
     /// # Errors
     ///
@@ -181,12 +192,26 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// As [`to_bytes`](Self::to_bytes), and where the file cannot be written.
+    ///
+    /// ```
+    /// use sorix_nn::{Checkpoint, Generator, Linear};
+    ///
+    /// let linear = Linear::new(2, 3, &Generator::new(42))?;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("linear.safetensors");
+    /// Checkpoint::new().parameters("", &linear).save(&path)?;
+    ///
+    /// let again = Linear::new(2, 3, &Generator::new(7))?;
+    /// Checkpoint::new().parameters("", &again).load(&path)?;
+    /// assert_eq!(again.weight().to_vec::<f32>()?, linear.weight().to_vec::<f32>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let bytes = self.to_bytes()?;
         Ok(replace_file(path.as_ref(), &bytes).map_err(io_error)?)
     }
 
-    /// [`load_bytes`](Self::load_bytes) of a file.
+    /// [`load_bytes`](Self::load_bytes) of a file. For an example see [`save`](Self::save).
     ///
     /// # Errors
     ///
@@ -195,7 +220,7 @@ impl<'a> Checkpoint<'a> {
         self.read(BufReader::new(File::open(path).map_err(io_error)?))
     }
 
-    /// Sets everything to what the file says.
+    /// Sets everything to what the file says. For an example see [`Checkpoint`].
     ///
     /// A section has to contain what it would if it were saved, with the same names, shapes and
     /// dtypes, and nothing else. Other sections of the file are not looked at.

@@ -200,8 +200,16 @@ impl<F: Form> DropoutLayer<F> {
     /// Keeps its masks in this form until backward.
     ///
     /// ```
-    /// use sorix_nn::{Dropout, SaveMask};
-    /// let dropout = Dropout::new(0.1)?.save_mask(SaveMask::Replay);
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, Generator, Module, Result, SaveMask};
+    ///
+    /// let gradient = |save_mask| -> Result<Vec<f64>> {
+    ///     let dropout = Dropout::new(0.5)?.generator(Generator::new(42)).save_mask(save_mask);
+    ///     let x = tensor([1.0; 100]).requires_grad(true);
+    ///     dropout.forward(&x)?.sum()?.backward()?;
+    ///     Ok(x.grad().expect("there was a backward").to_vec()?)
+    /// };
+    /// assert_eq!(gradient(SaveMask::Replay)?, gradient(SaveMask::Bits)?);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     #[must_use]
@@ -211,6 +219,12 @@ impl<F: Form> DropoutLayer<F> {
     }
 
     /// What it drops.
+    ///
+    /// ```
+    /// use sorix_nn::{DropBlock2d, dropout::Blocks};
+    /// assert_eq!(*DropBlock2d::new(0.1, 7)?.form(), Blocks::new(7)?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     #[must_use]
     pub fn form(&self) -> &F {
         &self.form
@@ -224,6 +238,16 @@ impl<F: Form> DropoutLayer<F> {
 
     /// Drops with this probability from now on, for instance with that of a
     /// [`Schedule`](crate::Schedule). A backward of an earlier call keeps the old one.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{DropRate, Dropout, Module};
+    ///
+    /// let mut dropout = Dropout::new(0.0)?;
+    /// dropout.set_rate(DropRate::new(1.0)?);
+    /// assert_eq!(dropout.forward(&tensor([3.0, 4.0]))?.to_vec::<f64>()?, [0.0, 0.0]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn set_rate(&mut self, rate: DropRate) {
         self.rate = rate;
     }

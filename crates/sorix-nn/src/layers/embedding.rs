@@ -35,6 +35,14 @@ impl Embedding {
     /// # Errors
     ///
     /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_nn::{Embedding, Generator};
+    /// let table = Embedding::new(100, 50, &Generator::new(42))?;
+    /// assert_eq!(table.weight().shape(), [100, 50]);
+    /// assert!((table.weight().std(0)?.item::<f32>()? - 1.0).abs() < 0.05);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn new(rows: usize, width: usize, generator: &Generator) -> Result<Self> {
         Self::with_dtype(rows, width, DType::F32, generator)
     }
@@ -44,6 +52,14 @@ impl Embedding {
     /// # Errors
     ///
     /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_core::DType;
+    /// use sorix_nn::{Embedding, Generator};
+    /// let table = Embedding::with_dtype(10, 5, DType::BF16, &Generator::new(42))?;
+    /// assert_eq!(table.lookup(&[7])?.dtype(), DType::BF16);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn with_dtype(
         rows: usize,
         width: usize,
@@ -61,6 +77,16 @@ impl Embedding {
     /// # Errors
     ///
     /// Where it has more or fewer than two axes.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::Embedding;
+    /// let error = Embedding::from_tensor(tensor([1.0, 2.0])).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "Embedding: expected a table of shape [rows, width], got shape [2]"
+    /// );
+    /// ```
     pub fn from_tensor(weight: Tensor) -> Result<Self> {
         if weight.ndim() != 2 {
             return Err(Error::shape(

@@ -46,6 +46,14 @@ impl LayerNorm {
     /// # Errors
     ///
     /// Where `shape` names no axis, and where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_nn::{LayerNorm, Module};
+    /// let norm = LayerNorm::new([3, 4])?;
+    /// assert_eq!(norm.parameters()[0].to_vec::<f32>()?, [1.0; 12]); // the weight
+    /// assert!(LayerNorm::new([]).is_err());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn new(shape: impl AsRef<[usize]>) -> Result<Self> {
         Self::with_dtype(shape, DType::F32)
     }
@@ -54,7 +62,7 @@ impl LayerNorm {
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new). For an example see [`LayerNorm`].
     pub fn with_dtype(shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
         let shape = shape.as_ref();
         if shape.is_empty() {
@@ -79,6 +87,15 @@ impl LayerNorm {
     /// # Errors
     ///
     /// Where it is negative or not finite.
+    ///
+    /// ```
+    /// use sorix_core::{DType, tensor};
+    /// use sorix_nn::{LayerNorm, Module};
+    /// let norm = LayerNorm::with_dtype([2], DType::F64)?.eps(3.0)?;
+    /// // The variance is 1: the divisor is √(1 + 3).
+    /// assert_eq!(norm.forward(&tensor([-1.0, 1.0]))?.to_vec::<f64>()?, [-0.5, 0.5]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn eps(self, eps: f64) -> Result<Self> {
         non_negative("LayerNorm", "eps", eps)?;
         Ok(Self { eps, ..self })

@@ -39,6 +39,14 @@ impl Linear {
     /// # Errors
     ///
     /// Where the memory cannot be had.
+    ///
+    /// ```
+    /// use sorix_nn::{Generator, Linear};
+    /// let linear = Linear::new(100, 2, &Generator::new(42))?;
+    /// assert!(linear.weight().to_vec::<f32>()?.iter().all(|w| w.abs() <= 0.1));
+    /// assert_eq!(linear.bias().unwrap().shape(), [2]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn new(inputs: usize, outputs: usize, generator: &Generator) -> Result<Self> {
         Self::with_dtype(inputs, outputs, DType::F32, generator)
     }

@@ -67,7 +67,7 @@ impl Sgd {
         })
     }
 
-    /// With momentum; 0 is none.
+    /// With momentum; 0 is none. For an example see [`Sgd`].
     ///
     /// # Errors
     ///
@@ -83,6 +83,19 @@ impl Sgd {
     /// # Errors
     ///
     /// Where it is negative or not finite.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Optimizer, Sgd};
+    ///
+    /// let w = tensor([1.0]).requires_grad(true);
+    /// let mut sgd = Sgd::new([("w".to_owned(), w.clone())], 0.5)?.nesterov_momentum(0.5)?;
+    /// w.sum()?.backward()?; // a gradient of 1
+    /// sgd.step()?;
+    /// // 0.5 * (1 + 0.5 * 1)
+    /// assert_eq!(w.item::<f64>()?, 1.0 - 0.75);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn nesterov_momentum(mut self, momentum: f64) -> Result<Self> {
         self = self.momentum(momentum)?;
         self.rule.nesterov = true;
@@ -94,6 +107,19 @@ impl Sgd {
     /// # Errors
     ///
     /// Where it is negative or not finite.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Optimizer, Sgd};
+    ///
+    /// let w = tensor([4.0]).requires_grad(true);
+    /// let mut sgd = Sgd::new([("w".to_owned(), w.clone())], 0.5)?.weight_decay(0.25)?;
+    /// w.sum()?.backward()?; // a gradient of 1
+    /// sgd.step()?;
+    /// // 0.5 * (1 + 0.25 * 4)
+    /// assert_eq!(w.item::<f64>()?, 4.0 - 1.0);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
         non_negative("Sgd", "weight decay", weight_decay)?;
         self.rule.weight_decay = weight_decay;
