@@ -16,7 +16,8 @@
 //! # Map
 //!
 //! * [`Tensor`]: a handle to elements of a [`DType`] under a shape, cheap to clone, `Send + Sync`.
-//!   Made by [`tensor()`] from Rust values, by [`Tensor::from_slice`], [`Tensor::from_ndarray`],
+//!   Made by [`tensor()`] from Rust values, by [`Tensor::from_slice`], [`Tensor::from_vec`],
+//!   [`Tensor::from_ndarray`],
 //!   [`Tensor::zeros`], [`Tensor::randn`] and their like. Every operation is a method and returns a [`Result`].
 //! * [`autograd`]: the graph that operations record and [`Tensor::backward`] runs; `no_grad`; the
 //!   trait for functions of one's own.
@@ -36,6 +37,7 @@
 mod arange;
 pub mod autograd;
 mod bytes;
+mod conversion;
 mod data;
 mod display;
 mod dtype;

@@ -224,11 +224,11 @@ fn read_elements<T: Scalar + npyz::Deserialize>(
     let order = file.order();
     let elements: Vec<T> = file.into_vec().map_err(failed)?;
     match order {
-        Order::C => Ok(Tensor::from_slice(&elements, &shape)?),
+        Order::C => Ok(Tensor::from_vec(elements, &shape)?),
         Order::Fortran => {
             shape.reverse();
             let axes: Vec<isize> = (0..shape.len() as isize).rev().collect();
-            Ok(Tensor::from_slice(&elements, &shape)?.permute(&axes)?)
+            Ok(Tensor::from_vec(elements, &shape)?.permute(&axes)?)
         }
     }
 }

@@ -29,6 +29,17 @@ impl Layout {
         Self { offset, ..self }
     }
 
+    /// The layout of an array of ndarray's that owns its elements, in the storage in which it has its
+    /// first element at `offset`; `None` where a stride is negative.
+    pub(crate) fn of_array(shape: &[usize], strides: &[isize], offset: usize) -> Option<Self> {
+        let strides = strides.iter().map(|&stride| stride.try_into().ok());
+        Some(Self {
+            shape: shape.into(),
+            strides: strides.collect::<Option<_>>()?,
+            offset,
+        })
+    }
+
     pub(crate) fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -169,8 +180,8 @@ impl Layout {
     }
 }
 
-/// Layouts come from [`Layout::contiguous`], over a buffer as long as the shape needs, and the other
-/// methods select among its elements.
+/// Layouts come from [`Layout::contiguous`], over a buffer as long as the shape needs, or from an array
+/// that owned its elements, and the other methods select among these.
 const WITHIN: &str = "a layout stays within its storage";
 
 /// The elements of a new tensor as an array to write.

@@ -1,10 +1,13 @@
-//! [`Storage`]: the memory of a tensor, shared by its views, 64-byte aligned and recycled.
+//! [`Storage`]: the memory of a tensor, shared by its views, 64-byte aligned and recycled; or a `Vec`
+//! that somebody else made, taken over as it is.
 //!
 //! Reading takes a snapshot, a counted reference to the buffer, and holds no lock while it is used.
 //! Writing in place happens in the buffer itself where no snapshot of it is out, and in a copy that
 //! then replaces it where one is. So no reader ever sees half a write, an operation may have the
 //! same tensor as source and target, and no two locks are ever held together.
 
+use core::any::Any;
+use core::fmt::Debug;
 use core::mem;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,10 +17,37 @@ use bytemuck::{Pod, Zeroable};
 use crate::error::{Call, ErrorKind, Result};
 use crate::pool::{self, LINE, Line};
 
-/// Memory of a number of 64-byte lines, returned to the [pool] when dropped.
+/// Memory for elements.
 #[derive(Debug)]
-pub(crate) struct Buffer {
-    lines: Vec<Line>,
+pub(crate) struct Buffer(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    /// A number of 64-byte lines, returned to the [pool] when dropped.
+    Lines(Vec<Line>),
+    /// A `Vec` of elements that was given to a tensor.
+    Given(Box<dyn Elements>),
+}
+
+/// A `Vec` of elements of any type.
+trait Elements: Debug + Send + Sync {
+    fn bytes(&self) -> &[u8];
+    fn bytes_mut(&mut self) -> &mut [u8];
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<T: Pod + Debug + Send + Sync> Elements for Vec<T> {
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(self)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 impl Buffer {
@@ -38,7 +68,7 @@ impl Buffer {
     pub(crate) fn zeroed(call: Call<'_>, bytes: usize) -> Result<Self> {
         let (mut buffer, recycled) = Self::take(call, bytes)?;
         if recycled {
-            buffer.lines.fill(Line::zeroed());
+            buffer.as_mut_slice().fill(Line::zeroed());
         }
         Ok(buffer)
     }
@@ -48,35 +78,59 @@ impl Buffer {
         let failed = |_| call.error(ErrorKind::Allocation { bytes });
         let count = pool::size_class(bytes.div_ceil(LINE)).unwrap_or(usize::MAX);
         if let Some(lines) = pool::take(count) {
-            return Ok((Self { lines }, true));
+            return Ok((Self(Memory::Lines(lines)), true));
         }
         let mut lines = Vec::new();
         lines.try_reserve_exact(count).map_err(failed)?;
         lines.resize(count, Line::zeroed());
-        Ok((Self { lines }, false))
+        Ok((Self(Memory::Lines(lines)), false))
     }
 
     /// A copy in a buffer of its own.
     fn try_clone(&self, call: Call<'_>) -> Result<Self> {
-        let (mut copy, _) = Self::take(call, self.lines.len() * LINE)?;
-        copy.lines.copy_from_slice(&self.lines);
+        let bytes: &[u8] = self.as_slice();
+        let (mut copy, _) = Self::take(call, bytes.len())?;
+        copy.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
         Ok(copy)
     }
 
-    /// The whole buffer; a tensor uses the front.
-    pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
-        bytemuck::cast_slice(&self.lines)
+    /// The memory of `elements`, as it is.
+    pub(crate) fn of<T: Pod + Debug + Send + Sync>(elements: Vec<T>) -> Self {
+        Self(Memory::Given(Box::new(elements)))
     }
 
-    /// The whole buffer; a tensor uses the front.
+    /// The `Vec` that the buffer was [made of](Self::of); otherwise the buffer as it was.
+    pub(crate) fn try_into_vec<T: Pod>(mut self) -> Result<Vec<T>, Self> {
+        let given = match mem::replace(&mut self.0, Memory::Lines(Vec::new())) {
+            Memory::Given(elements) => elements,
+            lines @ Memory::Lines(_) => return Err(Self(lines)),
+        };
+        let elements = given.into_any().downcast();
+        Ok(*elements.expect("a tensor's elements are of its dtype"))
+    }
+
+    /// The whole buffer; a tensor may use a part.
+    pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
+        match &self.0 {
+            Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            Memory::Given(elements) => bytemuck::cast_slice(elements.bytes()),
+        }
+    }
+
+    /// The whole buffer; a tensor may use a part.
     pub(crate) fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.lines)
+        match &mut self.0 {
+            Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Given(elements) => bytemuck::cast_slice_mut(elements.bytes_mut()),
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        pool::give(mem::take(&mut self.lines));
+        if let Memory::Lines(lines) = &mut self.0 {
+            pool::give(mem::take(lines));
+        }
     }
 }
 

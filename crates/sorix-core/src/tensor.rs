@@ -1,15 +1,15 @@
-//! [`Tensor`]: the handle, how it is made and how its elements are read.
+//! [`Tensor`]: the handle, what it tells of itself, and how it is made and read within the crate.
 
 use core::fmt;
 use std::sync::Arc;
 
-use ndarray::{ArrayBase, ArrayD, ArrayViewD, Data, Dimension};
+use ndarray::ArrayViewD;
 
 use crate::autograd::{Leaf, Node};
 use crate::data::TensorData;
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Call, ErrorKind, Result};
-use crate::shape::{Layout, checked_numel, row_major};
+use crate::error::{Call, Result};
+use crate::shape::{Layout, checked_numel};
 use crate::storage::{Buffer, Storage};
 
 /// An array of any number of dimensions that knows how it was computed.
@@ -88,67 +88,6 @@ impl Tensor {
             Ok(tensor) => tensor,
             Err(error) => panic!("{error}"),
         }
-    }
-
-    /// A tensor of this shape with the elements in row-major order.
-    ///
-    /// # Errors
-    ///
-    /// Where there are more or fewer elements than the shape has, and where the memory cannot be
-    /// had.
-    ///
-    /// ```
-    /// use sorix_core::Tensor;
-    /// let x = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2])?;
-    /// assert_eq!(x.transpose(0, 1)?.to_vec::<f32>()?, [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
-    ///
-    /// let error = Tensor::from_slice(&[1.0], [3, 2]).unwrap_err();
-    /// assert_eq!(error.to_string(), "from_slice(float64[3, 2]): shape [3, 2] has 6 elements, got 1");
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn from_slice<T: Scalar>(elements: &[T], shape: impl AsRef<[usize]>) -> Result<Self> {
-        let shape = shape.as_ref();
-        let call = Call::making("from_slice", shape, T::DTYPE);
-        let expected = checked_numel(call, shape, T::DTYPE)?;
-        if elements.len() != expected {
-            let (shape, got) = (shape.to_vec(), elements.len());
-            return Err(call.error(ErrorKind::Length {
-                shape,
-                expected,
-                got,
-            }));
-        }
-        Self::filled(call, shape, |out: &mut [T]| out.copy_from_slice(elements))
-    }
-
-    /// A tensor with the elements of an array of the `ndarray` crate, of any dimension and layout,
-    /// owned or a view, in one copy.
-    ///
-    /// Also an owned array is copied: a tensor's memory is aligned to 64 bytes and goes back to the
-    /// [pool](crate::pool), which that of a `Vec` could not.
-    ///
-    /// # Errors
-    ///
-    /// Where the memory cannot be had.
-    ///
-    /// ```
-    /// use ndarray::array;
-    /// use sorix_core::Tensor;
-    /// let a = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
-    /// assert_eq!(Tensor::from_ndarray(&a)?.shape(), [2, 3]);
-    /// assert_eq!(Tensor::from_ndarray(&a.t())?.to_vec::<f64>()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn from_ndarray<T, S, D>(array: &ArrayBase<S, D>) -> Result<Self>
-    where
-        T: Scalar,
-        S: Data<Elem = T>,
-        D: Dimension,
-    {
-        let call = Call::making("from_ndarray", array.shape(), T::DTYPE);
-        Self::filled(call, array.shape(), |out: &mut [T]| {
-            row_major(out, array.shape()).assign(&array.view().into_dyn());
-        })
     }
 
     /// A tensor of zeros.
@@ -305,80 +244,6 @@ impl Tensor {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The elements in row-major order.
-    ///
-    /// # Errors
-    ///
-    /// Where `T` is not the tensor's dtype; convert with [`Tensor::to_dtype`]. Where the memory cannot
-    /// be had.
-    ///
-    /// ```
-    /// let x = sorix_core::tensor([1.0, 2.0]);
-    /// assert_eq!(x.to_vec::<f64>()?, [1.0, 2.0]);
-    /// let error = x.to_vec::<f32>().unwrap_err();
-    /// assert_eq!(error.to_string(), "to_vec(float64[2]): expected dtype sorix.float64, got sorix.float32");
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn to_vec<T: Scalar>(&self) -> Result<Vec<T>> {
-        self.elements(Call::on("to_vec", self))
-    }
-
-    /// The only element of a tensor that has one, whatever its number of axes.
-    ///
-    /// # Errors
-    ///
-    /// Where it has more or fewer, or where `T` is not its dtype.
-    ///
-    /// ```
-    /// assert_eq!(sorix_core::tensor([[2.5]]).item::<f64>()?, 2.5);
-    /// assert!(sorix_core::tensor([1.0, 2.0]).item::<f64>().is_err());
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn item<T: Scalar>(&self) -> Result<T> {
-        let call = Call::on("item", self);
-        self.check_type::<T>(call)?;
-        match self.read().slice() {
-            Some(&[element]) => Ok(element),
-            _ => Err(call.error(ErrorKind::NotOneElement)),
-        }
-    }
-
-    /// Lends the elements to `read` as a view of the `ndarray` crate, where they lie: nothing is
-    /// copied, whatever the layout. Writes to the tensor meanwhile do not reach the view.
-    ///
-    /// # Errors
-    ///
-    /// Where `T` is not the tensor's dtype.
-    ///
-    /// ```
-    /// let x = sorix_core::tensor([[1.0, 5.0], [3.0, 4.0]]);
-    /// let largest = x.with_view(|a: ndarray::ArrayViewD<f64>| a.fold(0.0, |m: f64, &x| m.max(x)))?;
-    /// assert_eq!(largest, 5.0);
-    /// assert_eq!(x.transpose(0, 1)?.with_view(|a: ndarray::ArrayViewD<f64>| a[[0, 1]])?, 3.0);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn with_view<T: Scalar, R>(&self, read: impl FnOnce(ArrayViewD<'_, T>) -> R) -> Result<R> {
-        self.check_type::<T>(Call::on("with_view", self))?;
-        Ok(read(self.read().view()))
-    }
-
-    /// The elements as an array of the `ndarray` crate, in row-major order, in one copy. To read
-    /// them without one, there is [`with_view`](Tensor::with_view).
-    ///
-    /// # Errors
-    ///
-    /// Where `T` is not the tensor's dtype, and where the memory cannot be had.
-    ///
-    /// ```
-    /// let x = sorix_core::tensor([[1.0, 2.0], [3.0, 4.0]]);
-    /// assert_eq!(x.to_ndarray::<f64>()?, ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn());
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn to_ndarray<T: Scalar>(&self) -> Result<ArrayD<T>> {
-        let elements = self.elements(Call::on("to_ndarray", self))?;
-        Ok(ArrayD::from_shape_vec(self.shape(), elements).expect("as many as the shape has"))
-    }
-
     /// Overwrites the elements with those of `source`, also for the views of this tensor: what an
     /// optimiser does to a parameter.
     ///
@@ -402,33 +267,6 @@ impl Tensor {
     /// ```
     pub fn assign(&self, source: &Self) -> Result<()> {
         crate::ops::elementwise::assign(self, source)
-    }
-
-    /// The elements in row-major order. A view may have more of them than memory can hold.
-    pub(crate) fn elements<T: Scalar>(&self, call: Call<'_>) -> Result<Vec<T>> {
-        self.check_type::<T>(call)?;
-        let mut elements = Vec::new();
-        let bytes = self.numel() * size_of::<T>();
-        elements
-            .try_reserve_exact(self.numel())
-            .map_err(|_| call.error(ErrorKind::Allocation { bytes }))?;
-        let snapshot = self.read();
-        match snapshot.slice() {
-            Some(slice) => elements.extend_from_slice(slice),
-            None => elements.extend(snapshot.view::<T>()),
-        }
-        Ok(elements)
-    }
-
-    fn check_type<T: Scalar>(&self, call: Call<'_>) -> Result<()> {
-        if T::DTYPE == self.dtype() {
-            Ok(())
-        } else {
-            Err(call.error(ErrorKind::DType {
-                expected: self.dtype(),
-                got: T::DTYPE,
-            }))
-        }
     }
 }
 

@@ -97,7 +97,7 @@ impl Table {
             .map(|(&value, scale)| scale.apply(value) as f32)
             .collect();
         Ok(Part {
-            x: Tensor::from_slice(&elements, [rows.len(), self.width()])?,
+            x: Tensor::from_vec(elements, [rows.len(), self.width()])?,
             grades: rows.iter().map(|&i| self.grades[i]).collect(),
         })
     }
@@ -106,7 +106,7 @@ impl Table {
 /// The numbers below `count` in an order that takes one key of the generator.
 pub(crate) fn permutation(count: usize, generator: &Generator) -> Result<Vec<usize>> {
     let draws = Tensor::uniform([count], 0.0, 1.0, DType::F64, generator.next_key())?;
-    let draws = draws.to_vec::<f64>()?;
+    let draws = draws.into_vec::<f64>()?;
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
     Ok(order)
