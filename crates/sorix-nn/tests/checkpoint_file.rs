@@ -195,6 +195,39 @@ fn every_dtype_and_every_value_comes_back() {
     }
 }
 
+/// What Adam keeps for these parameters is in f32.
+#[test]
+fn a_resumed_run_in_half_precision_is_equal_bit_for_bit() {
+    for dtype in [DType::F16, DType::BF16] {
+        let begin = |seed| {
+            let linear = Linear::with_dtype(4, 3, dtype, &Generator::new(seed)).unwrap();
+            let net = Sequential::new().with(linear);
+            let adam = Adam::new(net.named_parameters(), 0.01).unwrap();
+            (net, adam)
+        };
+        let three_steps = |net: &Sequential, adam: &mut Adam| {
+            let x = Tensor::ones([2, 4], dtype).unwrap();
+            let target = Tensor::ones([2, 3], dtype).unwrap();
+            for _ in 0..3 {
+                adam.zero_grad();
+                let y = net.forward(&x).unwrap();
+                let loss = mse_loss(&y, &target, Reduction::Mean).unwrap();
+                loss.backward().unwrap();
+                adam.step().unwrap();
+            }
+            parts(net, adam).to_bytes().unwrap()
+        };
+        let (net, mut adam) = begin(1);
+        let saved = three_steps(&net, &mut adam);
+        let uninterrupted = three_steps(&net, &mut adam);
+
+        let (net, mut adam) = begin(2);
+        parts(&net, &mut adam).load_bytes(&saved).unwrap();
+        assert_eq!(three_steps(&net, &mut adam), uninterrupted, "{dtype}");
+        assert_ne!(saved, uninterrupted);
+    }
+}
+
 #[test]
 fn layers_without_elements_are_saved_and_loaded() {
     for (inputs, outputs) in [(0, 3), (3, 0), (0, 0)] {

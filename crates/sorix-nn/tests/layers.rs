@@ -1,5 +1,6 @@
 //! Layers: values, shapes, gradients where they meet, modes at depth, and what they refuse.
 
+use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::{
     Dropout, Embedding, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU, Sequential,
@@ -135,8 +136,8 @@ fn linear_names_what_does_not_fit() {
 #[test]
 fn activations_are_the_functions_of_their_names() {
     let x = tensor([[-2.0, -0.5, 0.0], [0.5, 1.0, 3.0]]);
-    // Of Python's math module: tanh, 1 / (1 + exp(-x)), x (1 + erf(x / √2)) / 2.
-    let cases: [(Box<dyn Module>, [f64; 6]); 3] = [
+    // Of Python's math module: tanh, 1 / (1 + exp(-x)), x erfc(-x / √2) / 2, and that with tanh.
+    let cases: [(Box<dyn Module>, [f64; 6]); 5] = [
         (Box::new(ReLU), [0.0, 0.0, 0.0, 0.5, 1.0, 3.0]),
         (
             Box::new(Tanh),
@@ -160,6 +161,28 @@ fn activations_are_the_functions_of_their_names() {
                 0.9525741268224334,
             ],
         ),
+        (
+            Box::new(GELU::new()),
+            [
+                -0.04550026389635844,
+                -0.15426876936299344,
+                0.0,
+                0.34573123063700656,
+                0.8413447460685429,
+                2.99595030590511,
+            ],
+        ),
+        (
+            Box::new(GELU::with_tanh()),
+            [
+                -0.04540230591222494,
+                -0.15428599017485606,
+                0.0,
+                0.34571400982514394,
+                0.8411919906082768,
+                2.996362607918227,
+            ],
+        ),
     ];
     for (module, expected) in cases {
         let y = module.forward(&x).unwrap();
@@ -169,21 +192,38 @@ fn activations_are_the_functions_of_their_names() {
         }
         assert_eq!(module.mode(), None);
     }
-    let gelu = values(&GELU::new().forward(&x).unwrap());
-    let with_tanh = values(&GELU::with_tanh().forward(&x).unwrap());
-    for (i, expected) in [(0, -0.04550026389635842), (5, 2.9959503059051037)] {
-        assert!((gelu[i] - expected).abs() < 1e-12);
-        assert!((with_tanh[i] - expected).abs() < 1e-3 && with_tanh[i] != gelu[i]);
-    }
 }
 
+/// The exponentials are 1, 2, 5 and 3, 2, 1.
 #[test]
-fn softmax_sums_to_one_along_its_axis() {
-    let x = tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]);
-    for axis in [0, 1, -1, -2] {
+fn softmax_gives_shares_along_its_axis() {
+    let x = tensor([[1.0, 2.0, 5.0], [3.0, 2.0, 1.0]]).log().unwrap();
+    let of_rows = [
+        1.0 / 8.0,
+        2.0 / 8.0,
+        5.0 / 8.0,
+        3.0 / 6.0,
+        2.0 / 6.0,
+        1.0 / 6.0,
+    ];
+    let of_columns = [
+        1.0 / 4.0,
+        2.0 / 4.0,
+        5.0 / 6.0,
+        3.0 / 4.0,
+        2.0 / 4.0,
+        1.0 / 6.0,
+    ];
+    for (axis, expected) in [
+        (0, of_columns),
+        (-2, of_columns),
+        (1, of_rows),
+        (-1, of_rows),
+    ] {
         let y = Softmax::new(axis).forward(&x).unwrap();
-        let sums = values(&y.sum_axes(&[axis]).unwrap());
-        assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-15));
+        for (y, expected) in values(&y).into_iter().zip(expected) {
+            assert!((y - expected).abs() < 1e-15, "axis {axis}: {y}, {expected}");
+        }
     }
     assert!(Softmax::new(2).forward(&x).is_err());
 }
@@ -221,11 +261,16 @@ fn layer_norm_scales_and_shifts_by_parameters_that_learn() {
     let x = tensor([[1.0, 3.0], [7.0, 5.0]]).requires_grad(true);
     let upstream = tensor([[1.0, 2.0], [3.0, 4.0]]);
     norm.forward(&x).unwrap().backward_with(&upstream).unwrap();
-    let [weight, bias] = norm.parameters().try_into().unwrap();
+    let [weight, bias]: [Tensor; 2] = norm.parameters().try_into().unwrap();
     assert_eq!(values(&weight.grad().unwrap()), [-1.0 + 3.0, 2.0 - 4.0]);
     assert_eq!(values(&bias.grad().unwrap()), [4.0, 6.0]);
     // Two elements have values ±1 whatever x is.
     assert!(values(&x.grad().unwrap()).iter().all(|dx| dx.abs() < 1e-15));
+    no_grad(|| {
+        weight.assign(&tensor([2.0, 3.0])).unwrap();
+        bias.assign(&tensor([10.0, 20.0])).unwrap();
+    });
+    assert_eq!(values(&norm.forward(&x).unwrap()), [8.0, 23.0, 12.0, 17.0]);
 }
 
 /// The square of the difference of these leaves the range of f16.

@@ -166,6 +166,29 @@ fn parameters_without_a_gradient_stay_and_do_not_count_a_step() {
     assert_eq!(values(&frozen), START);
 }
 
+/// A parameter whose first gradient comes late is changed as one that begins then.
+#[test]
+fn each_parameter_counts_its_own_steps() {
+    let [early, late, alone] = [0; 3].map(|_| leaf(DType::F64));
+    let pair = [("early", &early), ("late", &late)].map(|(name, w)| (name.to_owned(), w.clone()));
+    let mut adam = Adam::new(pair, 0.1).unwrap();
+    let mut adam_alone = Adam::new(named(&alone), 0.1).unwrap();
+    set_gradient(&early, &GRADIENTS[0]);
+    adam.step().unwrap();
+    assert_eq!(values(&late), START);
+    for gradient in &GRADIENTS[1..] {
+        for w in [&early, &late, &alone] {
+            set_gradient(w, gradient);
+        }
+        adam.step().unwrap();
+        adam_alone.step().unwrap();
+    }
+    assert_eq!(values(&late), values(&alone));
+    let state = adam.state();
+    let steps: Vec<u64> = state.parameters.iter().map(|w| w.steps).collect();
+    assert_eq!(steps, [3, 2]);
+}
+
 /// Whether a first gradient comes before the step, after it or in its midst, the step is whole.
 #[test]
 fn first_gradients_may_arrive_during_a_step() {

@@ -95,6 +95,30 @@ fn a_mode_reaches_every_depth_and_comes_back() {
 }
 
 #[test]
+fn a_hundred_levels_are_reached() {
+    let mut net = Sequential::new().with(dropout(1)).with(Scale::new(2.0));
+    for _ in 0..100 {
+        net = Sequential::new().with(net);
+    }
+    let x = tensor([1.0; 100]);
+    assert!(
+        !net.forward(&x)
+            .unwrap()
+            .to_vec::<f64>()
+            .unwrap()
+            .contains(&2.0)
+    );
+    net.eval();
+    assert_eq!(
+        net.forward(&x).unwrap().to_vec::<f64>().unwrap(),
+        [2.0; 100]
+    );
+    let path = "0.".repeat(100);
+    assert_eq!(net.named_parameters()[0].0, format!("{path}1.factor"));
+    assert_eq!(net.named_generators()[0].0, format!("{path}0.generator"));
+}
+
+#[test]
 fn modules_that_do_the_same_in_both_modes_have_none() {
     let mut net = Sequential::new().with(Scale::new(1.0)).with(Shift(1.0));
     assert_eq!(net.mode(), None);
