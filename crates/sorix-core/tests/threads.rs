@@ -42,6 +42,48 @@ fn elementwise_loops_agree_for_any_number_of_threads() {
 }
 
 #[test]
+fn rows_agree_for_any_number_of_threads() {
+    type Op = fn(&Tensor) -> Result<Tensor>;
+    let ops: [(&str, Op); 6] = [
+        ("softmax", |x| x.softmax(1)),
+        ("log_softmax", |x| x.log_softmax(0)),
+        ("standardize", |x| x.standardize(&[-1], 1e-5)),
+        ("logsumexp_axes", |x| x.logsumexp_axes(&[1])),
+        ("max_axes", |x| x.max_axes(&[0])),
+        ("argmax", |x| {
+            let indices: Vec<f64> = x.argmax(1)?.into_iter().map(|i| i as f64).collect();
+            let count = indices.len();
+            Tensor::from_vec(indices, [count])?.mul(&x.sum_axes(&[1])?.to_dtype(DType::F64)?)
+        }),
+    ];
+    // 300 Ki elements, enough to share out in every dtype; 997 rows are not cut in equal parts.
+    let x = random(&[997, 307], 1);
+    for dtype in [DType::BF16, DType::F32, DType::F64] {
+        for (name, op) in ops {
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                pool.install(|| {
+                    let x = x.to_dtype(dtype).unwrap().requires_grad(true);
+                    let y = op(&x).unwrap();
+                    let row = y.detach().mul_scalar(0.37).unwrap();
+                    y.backward_with(&row).unwrap();
+                    let bytes = |x: &Tensor| x.to_le_bytes().unwrap();
+                    (bytes(&y), bytes(&x.grad().unwrap()))
+                })
+            };
+            let one = on(1);
+            assert!(
+                [2, 7].map(on).iter().all(|several| *several == one),
+                "{name} {dtype}"
+            );
+        }
+    }
+}
+
+#[test]
 fn gradients_agree_for_any_number_of_threads() {
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new()

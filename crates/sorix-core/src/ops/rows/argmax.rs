@@ -30,13 +30,22 @@ impl Tensor {
             let axes = vec![axis];
             return Err(call.error(ErrorKind::EmptyReduction { axes }));
         }
-        Ok(dispatch!(self.dtype(), T => {
+        let mut indices = Vec::new();
+        indices.try_reserve_exact(rows.count).map_err(|_| {
+            let bytes = rows.count.saturating_mul(size_of::<usize>());
+            call.error(ErrorKind::Allocation { bytes })
+        })?;
+        indices.resize(rows.count, 0);
+        dispatch!(self.dtype(), T => {
+            let mut workspaces = rows.workspaces::<T>(call, rows.widened::<T>())?;
             let snapshot = rows.elements.read();
-            let mut scratch = rows.scratch::<T>(call)?;
-            let scratch = scratch.as_mut_slice();
-            let rows = snapshot.contiguous::<T>().chunks_exact(rows.length);
-            rows.map(|row| first_largest(T::widen(row, scratch))).collect()
-        }))
+            let elements = snapshot.contiguous::<T>();
+            workspaces.for_each(&mut indices, 1, |row, index, scratch| {
+                let row = &elements[row * rows.length..][..rows.length];
+                index[0] = first_largest(T::widen(row, scratch));
+            });
+        });
+        Ok(indices)
     }
 }
 

@@ -28,7 +28,8 @@ impl Tensor {
         let call = Call::on("log_softmax", self);
         let axis = resolve_axis(call, axis, self.shape())?;
         let rows = Rows::new(call, self, &[axis])?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row| log_softmax(row)))?;
+        let output =
+            dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| log_softmax(row)))?;
         let saved = SavedTensor::new(&output);
         Ok(record(output, &[self], || LogSoftmaxBackward {
             axis,

@@ -13,12 +13,13 @@ mod softmax;
 mod standardize;
 mod std;
 mod var;
+mod workspaces;
 
 use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
 use crate::ops::elementwise;
-use crate::storage::Buffer;
 use crate::tensor::Tensor;
+use workspaces::Workspaces;
 
 /// A tensor with some axes moved behind the others.
 struct Rows {
@@ -26,6 +27,8 @@ struct Rows {
     elements: Tensor,
     /// Axis `k` of `elements` is axis `order[k]` of the tensor.
     order: Vec<isize>,
+    /// How many rows there are.
+    count: usize,
     length: usize,
 }
 
@@ -38,10 +41,12 @@ impl Rows {
         if !elements.is_contiguous() {
             elements = elementwise::copy(call, &elements)?;
         }
-        let length = axes.iter().map(|&axis| x.shape()[axis]).product();
+        let (others, row) = elements.shape().split_at(x.ndim() - axes.len());
+        let (count, length) = (others.iter().product(), row.iter().product());
         Ok(Self {
             elements,
             order,
+            count,
             length,
         })
     }
@@ -51,43 +56,40 @@ impl Rows {
         &self,
         call: Call<'_>,
         shape: &[usize],
-        f: impl Fn(&[T::Acc]) -> T::Acc,
+        f: impl Fn(&[T::Acc]) -> T::Acc + Sync,
     ) -> Result<Tensor> {
-        let mut scratch = self.scratch::<T>(call)?;
-        let scratch = scratch.as_mut_slice();
+        let mut workspaces = self.workspaces::<T>(call, self.widened::<T>())?;
         let snapshot = self.elements.read();
         let elements = snapshot.contiguous::<T>();
         Tensor::filled(call, shape, |out: &mut [T]| {
-            for (row, out) in out.iter_mut().enumerate() {
+            workspaces.for_each(out, 1, |row, out, scratch| {
                 let row = &elements[row * self.length..][..self.length];
-                *out = T::from_acc(f(T::widen(row, scratch)));
-            }
+                out[0] = T::from_acc(f(T::widen(row, scratch)));
+            });
         })
     }
 
-    /// The tensor with each row as `f` leaves it; `f` is told the row's number.
+    /// The tensor with each row as `f` leaves it; `f` is told the row's number, and given room for
+    /// another row to widen.
     fn map<T: Scalar>(
         &self,
         call: Call<'_>,
-        mut f: impl FnMut(usize, &mut [T::Acc]),
+        f: impl Fn(usize, &mut [T::Acc], &mut [T::Acc]) + Sync,
     ) -> Result<Tensor> {
-        let (mut row, mut scratch) = (self.scratch::<T>(call)?, self.scratch::<T>(call)?);
-        let row = &mut row.as_mut_slice::<T::Acc>()[..self.length];
-        let scratch = scratch.as_mut_slice();
+        let room = self.widened::<T>().saturating_add(self.length);
+        let mut workspaces = self.workspaces::<T>(call, room)?;
         let snapshot = self.elements.read();
         let elements = snapshot.contiguous::<T>();
         let output = Tensor::filled(call, self.elements.shape(), |out: &mut [T]| {
-            let length = self.length.max(1);
-            let rows = elements
-                .chunks_exact(length)
-                .zip(out.chunks_exact_mut(length));
-            for (number, (x, out)) in rows.enumerate() {
+            workspaces.for_each(out, self.length, |number, out, room| {
+                let (row, scratch) = room.split_at_mut(self.length);
+                let x = &elements[number * self.length..][..self.length];
                 row.copy_from_slice(T::widen(x, scratch));
-                f(number, row);
+                f(number, row, scratch);
                 out.iter_mut()
-                    .zip(&*row)
-                    .for_each(|(out, &x)| *out = T::from_acc(x));
-            }
+                    .zip(row)
+                    .for_each(|(out, &mut x)| *out = T::from_acc(x));
+            });
         })?;
         let mut back = vec![0; self.order.len()];
         for (k, &axis) in self.order.iter().enumerate() {
@@ -102,21 +104,28 @@ impl Rows {
         &self,
         call: Call<'_>,
         other: &Self,
-        f: impl Fn(&mut [T::Acc], &[T::Acc]),
+        f: impl Fn(&mut [T::Acc], &[T::Acc]) + Sync,
     ) -> Result<Tensor> {
-        let mut scratch = self.scratch::<T>(call)?;
-        let scratch = scratch.as_mut_slice();
         let snapshot = other.elements.read();
         let others = snapshot.contiguous::<T>();
-        self.map::<T>(call, |number, row| {
+        self.map::<T>(call, |number, row, scratch| {
             let other = &others[number * self.length..][..self.length];
             f(row, T::widen(other, scratch));
         })
     }
 
-    /// Room for a row in the type that is computed in.
-    fn scratch<T: Scalar>(&self, call: Call<'_>) -> Result<Buffer> {
-        Buffer::for_overwrite(call, self.length * T::Acc::DTYPE.size())
+    fn workspaces<T: Scalar>(&self, call: Call<'_>, room: usize) -> Result<Workspaces<T::Acc>> {
+        let bytes = self.length.saturating_mul(size_of::<T>());
+        Workspaces::new(call, room, self.count, bytes)
+    }
+
+    /// The elements that [`Scalar::widen`] needs room for.
+    fn widened<T: Scalar>(&self) -> usize {
+        if T::DTYPE == T::Acc::DTYPE {
+            0
+        } else {
+            self.length
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl<R: Reduction> Function for ReductionBackward<R> {
         let rows = Rows::new(call, &self.input.get(self)?, &self.axes)?;
         let gradient = dispatch!(grad.dtype(), T => {
             let grads = widened::<T>(&grad)?;
-            rows.map::<T>(call, |number, row| {
+            rows.map::<T>(call, |number, row, _| {
                 let value = self.reduction.value(row);
                 self.reduction.gradient(row, value, grads[number]);
             })

@@ -30,7 +30,7 @@ impl Tensor {
         let call = Call::on("softmax", self);
         let axis = resolve_axis(call, axis, self.shape())?;
         let rows = Rows::new(call, self, &[axis])?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row| softmax(row)))?;
+        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| softmax(row)))?;
         let saved = SavedTensor::new(&output);
         Ok(record(output, &[self], || SoftmaxBackward {
             axis,

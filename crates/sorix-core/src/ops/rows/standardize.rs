@@ -31,7 +31,7 @@ impl Tensor {
         let axes = resolve_axes(call, axes, self.shape())?;
         let input = SavedTensor::new(self);
         let rows = Rows::new(call, self, &axes)?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row| {
+        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| {
             standardize(row, epsilon);
         }))?;
         Ok(record(output, &[self], || StandardizeBackward {
