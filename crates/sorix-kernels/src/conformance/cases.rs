@@ -1,0 +1,167 @@
+//! The jobs that a backend is given.
+
+use half::{bf16, f16};
+
+use crate::conformance::{Case, Kernel};
+use crate::element::Element;
+use crate::key::MaskKey;
+use crate::stream::{BLOCK, TILE};
+
+const KEY: MaskKey = MaskKey {
+    seed: 0x0123_4567_89AB_CDEF,
+    offset: 7,
+};
+
+/// Where thresholds are plain, long, at either end, and where the scale is no short fraction.
+const RATES: [f64; 12] = [
+    1e-10,
+    0.1,
+    0.25,
+    0.3,
+    0.5,
+    0.75,
+    0.9,
+    0.999,
+    1.0 - 1e-12,
+    // 2^-64 and 1 - 2^-53: the least that drops anything, the greatest that keeps anything.
+    5.421_010_862_427_522e-20,
+    1.0 - f64::EPSILON / 2.0,
+    1.0 / 3.0,
+];
+
+/// What the cases of all kernels and element types have in common, shortest first.
+pub(super) fn shapes() -> Vec<Case> {
+    let plain = Case {
+        kernel: Kernel::FillMask,
+        dtype: "bool",
+        p: 0.3,
+        window: KEY.window(0),
+        len: 0,
+        misaligned: 0,
+        mask_bit: 0,
+        in_place: false,
+        streaming: false,
+    };
+    let tile = TILE as u64;
+    let mut shapes = Vec::new();
+    for len in 0..=300 {
+        let p = RATES[len % RATES.len()];
+        shapes.push(Case { p, len, ..plain });
+    }
+    for p in RATES {
+        for len in [BLOCK + 65, 2 * TILE + 577] {
+            shapes.push(Case { p, len, ..plain });
+        }
+    }
+    for len in [BLOCK, 2 * BLOCK, TILE].map(|edge| [edge - 1, edge, edge + 1]) {
+        shapes.extend(len.map(|len| Case { len, ..plain }));
+    }
+    for misaligned in 0..64 {
+        for len in [3, 65, 1100 + misaligned] {
+            let streaming = len > 1000;
+            shapes.extend([false, streaming].map(|streaming| Case {
+                len,
+                misaligned,
+                streaming,
+                ..plain
+            }));
+        }
+    }
+    for (len, first) in [
+        (20_000, 0),
+        (700, 0),
+        (9000, tile - 256),
+        (9000, 3),
+        (5, 0),
+        (2 * TILE, 8000),
+        (2 * TILE, 64),
+    ] {
+        for (misaligned, streaming) in [(0, false), (0, true), (8, true), (40, true)] {
+            shapes.push(Case {
+                window: KEY.window(first),
+                len,
+                misaligned,
+                streaming,
+                ..plain
+            });
+        }
+    }
+    let blocks = [1, 63, 64, 65, 511, 512, 513];
+    let tiles = [tile - 1, tile, tile + 1, 2 * tile - 100];
+    let far = [
+        (1 << 32) - 5,
+        (1 << 45) + tile - 30,
+        u64::MAX - 700,
+        u64::MAX - 599,
+    ];
+    for first in blocks.into_iter().chain(tiles).chain(far) {
+        for (p, len, misaligned) in [(0.1, 600, 0), (0.5, 65, 24), (0.25, 1, 8)] {
+            let window = KEY.window(first);
+            shapes.push(Case {
+                p,
+                window,
+                len,
+                misaligned,
+                ..plain
+            });
+        }
+    }
+    // The last element there is.
+    shapes.push(Case {
+        window: KEY.window(u64::MAX),
+        len: 1,
+        ..plain
+    });
+    for mask_bit in 1..64 {
+        for len in [1, 64, 130] {
+            shapes.push(Case {
+                len,
+                mask_bit,
+                ..plain
+            });
+        }
+    }
+    for (seed, offset) in [(0, 0), (0, 1), (1, 0), (u64::MAX, u64::MAX)] {
+        shapes.push(Case {
+            window: MaskKey { seed, offset }.into(),
+            len: 130,
+            ..plain
+        });
+    }
+    shapes.sort_by_key(|shape| shape.len);
+    shapes
+}
+
+/// The jobs of one shape: every kernel, in place and not, for every element type.
+pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
+    let dtypes = [
+        (f32::NAME, size_of::<f32>()),
+        (f64::NAME, size_of::<f64>()),
+        (bf16::NAME, size_of::<bf16>()),
+        (f16::NAME, size_of::<f16>()),
+    ];
+    let fitting = move |&(_, size): &(&str, usize)| shape.misaligned.is_multiple_of(size);
+    let updates = dtypes
+        .into_iter()
+        .filter(fitting)
+        .flat_map(move |(dtype, _)| {
+            [
+                Kernel::MaskScale,
+                Kernel::MaskAffine,
+                Kernel::Forward,
+                Kernel::Replay,
+            ]
+            .into_iter()
+            .flat_map(move |kernel| {
+                [false, true].map(|in_place| Case {
+                    kernel,
+                    dtype,
+                    in_place,
+                    ..shape
+                })
+            })
+        });
+    // An affine job does not say whether to stream.
+    let twice = |case: &Case| case.kernel == Kernel::MaskAffine && case.streaming;
+    core::iter::once(shape).chain(updates.filter(move |case| !twice(case)))
+}
