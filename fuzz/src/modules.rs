@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
+use sorix::nn::dropout::{DropoutLayer, Form};
 use sorix::nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Mode, Module, Result,
+    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Mode, Module, Result, Shard,
 };
 use sorix::{DType, Generator, Tensor};
 
@@ -21,6 +22,14 @@ struct Case {
     transposed: bool,
     eval: bool,
     seed: u8,
+    part: Part,
+}
+
+/// An axis, and two places where it is cut.
+#[derive(Arbitrary, Debug)]
+struct Part {
+    axis: u8,
+    cuts: [u8; 2],
 }
 
 #[derive(Arbitrary, Debug)]
@@ -46,6 +55,17 @@ struct Shape(Vec<usize>);
 impl<'a> Arbitrary<'a> for Shape {
     fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         bounded(u, 6, |u| u.int_in_range(0..=5)).map(Self)
+    }
+}
+
+/// A layer that a worker with a part of the tensor can use, too.
+trait Dropping: Module {
+    fn forward_part(&self, x: &Tensor, shard: &Shard) -> Result<Tensor>;
+}
+
+impl<F: Form> Dropping for DropoutLayer<F> {
+    fn forward_part(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
+        self.forward_sharded(x, shard)
     }
 }
 
@@ -87,13 +107,14 @@ fn check(case: Case) {
     y.sum().expect("a sum").backward().expect("once");
     let gradient = leaf.grad().expect("x is the only leaf");
     assert_eq!(gradient.shape(), leaf.shape(), "{case:?}");
-    let repeated = Generator::from_state(before);
-    let again = self::layer(&case, &Arc::new(repeated)).and_then(|mut layer| {
+    let repeated = || {
+        let generator = Arc::new(Generator::from_state(before));
+        let mut layer = self::layer(&case, &generator).expect("as before");
         if case.eval {
             layer.set_mode(Mode::Eval);
         }
-        layer.forward(&x)
-    });
+        layer
+    };
     let bits = |x: &Tensor| -> Vec<u64> {
         let wide = x.to_dtype(DType::F64).and_then(|x| x.to_vec::<f64>());
         wide.expect("a small tensor")
@@ -101,14 +122,32 @@ fn check(case: Case) {
             .map(f64::to_bits)
             .collect()
     };
-    assert_eq!(
-        bits(&again.expect("as before")),
-        bits(&y),
-        "{case:?}: the same key again"
-    );
+    let again = repeated().forward(&x).expect("as before");
+    assert_eq!(bits(&again), bits(&y), "{case:?}: the same key again");
+
+    let Some(axis) = usize::from(case.part.axis).checked_rem(x.ndim()) else {
+        return;
+    };
+    let mut cuts = case
+        .part
+        .cuts
+        .map(|cut| usize::from(cut) % (x.shape()[axis] + 1));
+    cuts.sort_unstable();
+    let part_of = |whole: &Tensor| {
+        let part = whole.slice(axis as isize, cuts[0]..cuts[1]);
+        part.expect("the cuts are within the axis")
+    };
+    let shard = Shard::new(x.shape(), axis, cuts[0]..cuts[1]).expect("the axis has the range");
+    match repeated().forward_part(&part_of(&x), &shard) {
+        Ok(part) => assert_eq!(bits(&part), bits(&part_of(&y)), "{case:?}: a part"),
+        Err(error) => assert!(
+            matches!(case.layer, Layer::DropBlock(_)),
+            "{case:?}: {error}"
+        ),
+    }
 }
 
-fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Module>> {
+fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Dropping>> {
     let (p, generator) = (case.rate.0.p(), Arc::clone(generator));
     Ok(match &case.layer {
         Layer::Dropout => Box::new(Dropout::new(p)?.generator(generator)),

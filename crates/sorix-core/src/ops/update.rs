@@ -46,7 +46,7 @@ impl Tensor {
     /// changes too; in place and in one pass over the memory.
     ///
     /// `gradient` has the shape and dtype of this tensor. `state` has its shape, and the dtype of
-    /// [its arithmetic](DType::arithmetic): f16 and bf16 are widened, computed with, and rounded
+    /// [its arithmetic](crate::DType::arithmetic): f16 and bf16 are widened, computed with, and rounded
     /// once, while their state stays f32. A handle to a former state keeps its values.
     ///
     /// # Errors
