@@ -84,7 +84,7 @@ impl fmt::Display for Kernel {
 pub struct Case {
     /// The kernel.
     pub kernel: Kernel,
-    /// [`Element::NAME`] of the element type; `"bool"` for [`Kernel::FillMask`].
+    /// [`Element::NAME`](crate::Element::NAME) of the element type; `"bool"` for [`Kernel::FillMask`].
     pub dtype: &'static str,
     /// Probability of dropping.
     pub p: f64,
