@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{DTYPES, random, values};
+use common::{DTYPES, pool, random, values};
 use sorix_core::{DType, Tensor};
 
 /// The product of two tensors of at least two axes, by its definition.
@@ -241,13 +241,7 @@ fn halves_are_added_up_in_f32_and_rounded_once() {
 fn the_number_of_threads_does_not_show() {
     let x = random(&[2, 300, 40], 1).to_dtype(DType::F32).unwrap();
     let y = random(&[2, 40, 530], 2).to_dtype(DType::F32).unwrap();
-    let on = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        pool.install(|| x.matmul(&y).unwrap().to_vec::<f32>().unwrap())
-    };
+    let on = |threads| pool(threads).install(|| x.matmul(&y).unwrap().to_vec::<f32>().unwrap());
     let one = on(1);
     assert_eq!(on(2), one);
     assert_eq!(on(5), one);

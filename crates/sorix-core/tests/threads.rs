@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::random;
+use common::{pool, random};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
 
@@ -25,12 +25,8 @@ fn elementwise_loops_agree_for_any_number_of_threads() {
     let y = x.mul_scalar(0.37).unwrap();
     for (name, op) in ops {
         let on = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
             let bits = |x: f32| x.to_bits();
-            let result = pool.install(|| op(&x, &y).unwrap().to_vec::<f32>().unwrap());
+            let result = pool(threads).install(|| op(&x, &y).unwrap().to_vec::<f32>().unwrap());
             result.into_iter().map(bits).collect::<Vec<_>>()
         };
         let one = on(1);
@@ -61,11 +57,7 @@ fn rows_agree_for_any_number_of_threads() {
     for dtype in [DType::BF16, DType::F32, DType::F64] {
         for (name, op) in ops {
             let on = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
-                pool.install(|| {
+                pool(threads).install(|| {
                     let x = x.to_dtype(dtype).unwrap().requires_grad(true);
                     let y = op(&x).unwrap();
                     let row = y.detach().mul_scalar(0.37).unwrap();
@@ -86,11 +78,7 @@ fn rows_agree_for_any_number_of_threads() {
 #[test]
 fn gradients_agree_for_any_number_of_threads() {
     let on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        pool.install(|| {
+        pool(threads).install(|| {
             let x = random(&[101, 103], 1).requires_grad(true);
             x.gelu()
                 .unwrap()
@@ -118,11 +106,7 @@ fn random_numbers_agree_for_any_number_of_threads() {
     ];
     for at in parts {
         let on = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
-            pool.install(|| {
+            pool(threads).install(|| {
                 let normal = Tensor::randn(shape, DType::F32, at).unwrap();
                 let uniform = Tensor::uniform(shape, 0.0, 1.0, DType::F32, at).unwrap();
                 [normal, uniform].map(|x| x.to_vec::<f32>().unwrap())
