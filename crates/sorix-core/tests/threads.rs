@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{pool, random};
+use common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
 
@@ -72,6 +72,92 @@ fn rows_agree_for_any_number_of_threads() {
                 "{name} {dtype}"
             );
         }
+    }
+}
+
+/// Whole numbers, whose sums are exact in any order.
+fn whole_numbers(shape: &[usize]) -> Tensor {
+    let elements = (0..shape.iter().product()).map(|i: usize| (i * 7919 % 61) as f64 - 30.0);
+    Tensor::from_vec(elements.collect(), shape).unwrap()
+}
+
+#[test]
+fn sums_are_right_and_agree_for_any_number_of_threads() {
+    // 529 Ki elements, enough to share out in f32; cut along whichever axis is outermost in memory.
+    let x = whole_numbers(&[731, 741]);
+    let stack = whole_numbers(&[7, 311, 251]);
+    let views = [
+        ("rows", x.clone()),
+        ("columns", x.transpose(0, 1).unwrap()),
+        ("stack", stack.clone()),
+        ("permuted stack", stack.permute(&[2, 0, 1]).unwrap()),
+        (
+            "one row",
+            x.slice(0, 3..4).unwrap().expand([731, 741]).unwrap(),
+        ),
+    ];
+    for (name, x) in views {
+        let axes: Vec<Vec<isize>> = match x.ndim() {
+            2 => vec![vec![0], vec![1], vec![0, 1]],
+            _ => vec![vec![0], vec![1], vec![2], vec![0, 2], vec![2, 1]],
+        };
+        for axes in axes {
+            let expected = x.with_view(|x: ndarray::ArrayViewD<'_, f64>| {
+                let mut sorted = axes.clone();
+                sorted.sort_unstable_by(|a, b| b.cmp(a));
+                let sum = sorted.iter().fold(x.to_owned(), |x, &axis| {
+                    x.map_axis(ndarray::Axis(axis as usize), |lane| lane.iter().sum())
+                });
+                sum.into_iter().collect::<Vec<f64>>()
+            });
+            let expected = expected.unwrap();
+            for dtype in [DType::F32, DType::F64] {
+                // The numbers of f32 are not whole, so that another order would show.
+                let x = match dtype {
+                    DType::F32 => x.mul_scalar(0.37).unwrap().to_dtype(dtype).unwrap(),
+                    _ => x.clone(),
+                };
+                let on = |threads: usize| {
+                    pool(threads).install(|| x.sum_axes(&axes).unwrap().to_le_bytes().unwrap())
+                };
+                let one = on(1);
+                assert!(
+                    [2, 7].map(on).iter().all(|several| *several == one),
+                    "{name} {axes:?}"
+                );
+            }
+            assert_eq!(
+                values(&x.sum_axes(&axes).unwrap()),
+                expected,
+                "{name} {axes:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn joined_and_selected_elements_agree_for_any_number_of_threads() {
+    let x = whole_numbers(&[601, 907]).to_dtype(DType::F32).unwrap();
+    // Some places come several times, some not at all.
+    let indices: Vec<usize> = (0..700).map(|i| i * i % 601).collect();
+    for axis in [0, 1] {
+        let on = |threads: usize| {
+            pool(threads).install(|| {
+                let x = x.mul_scalar(0.37).unwrap().requires_grad(true);
+                let selected = x.index_select(axis, &indices).unwrap();
+                let joined = Tensor::concat(&[&selected, &selected.exp().unwrap()], axis).unwrap();
+                joined
+                    .backward_with(&joined.detach().neg().unwrap())
+                    .unwrap();
+                let bytes = |x: &Tensor| x.to_le_bytes().unwrap();
+                (bytes(&joined), bytes(&x.grad().unwrap()))
+            })
+        };
+        let one = on(1);
+        assert!(
+            [2, 7].map(on).iter().all(|several| *several == one),
+            "axis {axis}"
+        );
     }
 }
 

@@ -5,6 +5,7 @@ use core::ops::Range;
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
 use crate::error::{Call, ErrorKind, Result};
+use crate::ops::elementwise::copy_into;
 use crate::shape::{Layout, resolve_axis, resolve_new_axis};
 use crate::tensor::Tensor;
 
@@ -91,7 +92,7 @@ fn concat_resolved(call: Call<'_>, tensors: &[&Tensor], axis: usize) -> Result<T
         let whole = Layout::contiguous(&shape);
         for (tensor, part) in tensors.iter().zip(&parts) {
             let within = whole.clone().sliced(axis, part.start, 1, part.len());
-            within.view_mut(out).assign(&tensor.read().view());
+            copy_into::<T>(within.view_mut(out), tensor.read().view());
         }
     }))?;
     Ok(record(output, tensors, || ConcatBackward {

@@ -8,9 +8,7 @@
 //! in a result. Loops that write in place stay on this thread: they hold the lock of what they write,
 //! and a thread of the pool that waits for its helpers may take up another job that wants it.
 
-use ndarray::Zip;
-#[cfg(feature = "parallel")]
-use sorix_kernels::parallel;
+use ndarray::{ArrayViewD, ArrayViewMutD, Zip};
 
 use crate::autograd::is_grad_enabled;
 use crate::dtype::{Scalar, dispatch};
@@ -34,8 +32,8 @@ pub(crate) enum Cost {
 macro_rules! for_each {
     ($zip:expr, $bytes:expr, $f:expr) => {{
         #[cfg(feature = "parallel")]
-        if parallel::threads_pay($bytes) {
-            parallel::waiting(|| $zip.par_for_each($f));
+        if ::sorix_kernels::parallel::threads_pay($bytes) {
+            ::sorix_kernels::parallel::waiting(|| $zip.par_for_each($f));
         } else {
             $zip.for_each($f);
         }
@@ -46,6 +44,7 @@ macro_rules! for_each {
         }
     }};
 }
+pub(crate) use for_each;
 
 /// `f` of each element.
 pub(crate) fn map<T: Scalar>(
@@ -110,6 +109,13 @@ pub(crate) fn zip<T: Scalar>(
     })
 }
 
+/// Copies the elements of an array into another one of its shape.
+pub(crate) fn copy_into<T: Scalar>(out: ArrayViewMutD<'_, T>, from: ArrayViewD<'_, T>) {
+    let bytes = 2 * out.len() * size_of::<T>();
+    let zip = Zip::from(out).and(from);
+    for_each!(zip, bytes, |out, &from| *out = from);
+}
+
 /// The elements row-major in memory of their own.
 pub(crate) fn copy(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
     dispatch!(x.dtype(), T => convert(call, x, |x: T| x))
@@ -125,8 +131,7 @@ pub(crate) fn scatter(
     let bytes = checked_numel(call, shape, x.dtype())? * x.dtype().size();
     let mut zeros = Buffer::zeroed(call, bytes)?;
     dispatch!(x.dtype(), T => {
-        let snapshot = x.read();
-        within.view_mut::<T>(zeros.as_mut_slice()).assign(&snapshot.view());
+        copy_into::<T>(within.view_mut(zeros.as_mut_slice()), x.read().view());
     });
     Ok(Tensor::from_buffer(zeros, shape, x.dtype()))
 }

@@ -1,10 +1,11 @@
 //! Chosen places of an axis, as an embedding does.
 
-use ndarray::{Axis, Zip};
+use ndarray::{ArrayViewMutD, Axis, Zip};
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
+use crate::ops::elementwise::for_each;
 use crate::shape::{checked_numel, resolve_axis, row_major};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
@@ -48,10 +49,12 @@ impl Tensor {
             let snapshot = self.read();
             let places = snapshot.view::<T>();
             Tensor::filled(call, &shape, |out: &mut [T]| {
+                let bytes = 2 * size_of_val(out);
                 let mut out = row_major(out, &shape);
-                for (mut out, &index) in out.axis_iter_mut(Axis(axis)).zip(indices) {
+                let zip = Zip::from(out.axis_iter_mut(Axis(axis))).and(indices);
+                for_each!(zip, bytes, |mut out, &index| {
                     out.assign(&places.index_axis(Axis(axis), index));
-                }
+                });
             })
         })?;
         Ok(record(output, &[self], || IndexSelectBackward {
@@ -81,15 +84,52 @@ impl Function for IndexSelectBackward {
             type Acc = <T as Scalar>::Acc;
             let numel = checked_numel(Call::on(self.name(), &grad), &self.shape, Acc::DTYPE)?;
             let mut buffer = Buffer::zeroed(Call::on(self.name(), &grad), numel * size_of::<Acc>())?;
-            let mut sums = row_major::<Acc>(&mut buffer.as_mut_slice()[..numel], &self.shape);
+            let sums = row_major::<Acc>(&mut buffer.as_mut_slice()[..numel], &self.shape);
             let snapshot = grad.read();
-            for (grad, &index) in snapshot.view::<T>().axis_iter(axis).zip(&self.indices) {
-                Zip::from(sums.index_axis_mut(axis, index))
-                    .and(grad)
-                    .for_each(|sum, &grad| *sum += grad.to_acc());
-            }
+            let grads = snapshot.view::<T>();
+            // A part of the places at a time, as a place may come several times.
+            let add_to = |first: usize, mut sums: ArrayViewMutD<'_, Acc>| {
+                let places = first..first + sums.len_of(axis);
+                for (grad, index) in grads.axis_iter(axis).zip(&self.indices) {
+                    if places.contains(index) {
+                        Zip::from(sums.index_axis_mut(axis, index - first))
+                            .and(grad)
+                            .for_each(|sum, &grad| *sum += grad.to_acc());
+                    }
+                }
+            };
+            for_each_part(sums, axis, grads.len() * size_of::<T>(), add_to);
             Tensor::from_buffer(buffer, &self.shape, Acc::DTYPE).to_dtype(T::DTYPE)?
         });
         Ok(vec![Some(gradient)])
     }
+}
+
+/// Runs `f` on parts of an axis, each with the place at which it begins; as many as there are threads,
+/// where `bytes` to move are enough for them.
+fn for_each_part<A: Send + Sync>(
+    out: ArrayViewMutD<'_, A>,
+    axis: Axis,
+    bytes: usize,
+    f: impl Fn(usize, ArrayViewMutD<'_, A>) + Sync,
+) {
+    #[cfg(feature = "parallel")]
+    if sorix_kernels::parallel::threads_pay(bytes) {
+        use ndarray::parallel::prelude::*;
+
+        let mut out = out;
+        let places = out
+            .len_of(axis)
+            .div_ceil(rayon::current_num_threads())
+            .max(1);
+        let parts = out
+            .axis_chunks_iter_mut(axis, places)
+            .into_par_iter()
+            .enumerate();
+        return sorix_kernels::parallel::waiting(|| {
+            parts.for_each(|(k, part)| f(k * places, part));
+        });
+    }
+    let _ = (axis, bytes);
+    f(0, out);
 }
