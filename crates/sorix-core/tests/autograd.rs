@@ -2,12 +2,14 @@
 
 mod common;
 
+use core::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Weak};
 
 use common::{random, values};
 use sorix_core::autograd::{
-    Function, Gradients, SavedTensor, enable_grad, is_grad_enabled, no_grad, no_grad_guard, record,
+    Function, Gradients, SavedTensor, checkpoint, enable_grad, is_grad_enabled, no_grad,
+    no_grad_guard, record,
 };
 use sorix_core::{DType, Error, ErrorKind, Result, Tensor, tensor};
 
@@ -382,6 +384,65 @@ fn a_million_nodes_need_no_stack() {
             y = y.mul(&x).unwrap();
         }
         drop(y);
+    };
+    std::thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(run)
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+/// However a node holds the one before it.
+#[test]
+fn long_chains_of_any_kind_need_no_stack() {
+    const NODES: usize = 100_000;
+    /// Holds a tensor together with the graph that leads to it.
+    #[derive(Debug)]
+    struct Holds(#[expect(dead_code, reason = "only its life matters")] Tensor);
+    impl Function for Holds {
+        fn name(&self) -> &'static str {
+            "Holds"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            Ok(vec![Some(grad)])
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Tensor>> = const { RefCell::new(None) };
+    }
+    type Link = fn(&Tensor, &Tensor) -> Tensor;
+    let links: [(&str, Link); 3] = [
+        ("an edge", |_, y| y.neg().unwrap()),
+        ("a function", |x, y| {
+            record(y.detach(), &[x], || Holds(y.clone()))
+        }),
+        ("a closure", |x, y| {
+            let y = y.clone();
+            checkpoint(move |x: &[Tensor]| x[0].add(&y), &[x]).unwrap()
+        }),
+    ];
+    let run = move || {
+        let x = tensor([1.0]).requires_grad(true);
+        for (name, link) in links {
+            let chain = || (0..NODES).fold(x.clone(), |y, _| link(&x, &y));
+            drop(chain());
+            x.zero_grad();
+            chain().backward().unwrap();
+            let expected = match name {
+                "a closure" => NODES as f64 + 1.0,
+                _ => 1.0,
+            };
+            assert_eq!(grad(&x), [expected], "{name}");
+            // The first part of a chain outlives the rest.
+            let first = chain();
+            drop((0..NODES).fold(first.clone(), |y, _| link(&x, &y)));
+            x.zero_grad();
+            first.backward().unwrap();
+            assert_eq!(grad(&x), [expected], "{name}");
+            LAST.set(Some(chain()));
+            // The next one, and the end of the thread, free it.
+        }
     };
     std::thread::Builder::new()
         .stack_size(256 << 10)

@@ -1,6 +1,7 @@
 //! What the graph consists of: nodes, leaves and the edges between them.
 
-use core::mem;
+use core::cell::RefCell;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -132,23 +133,56 @@ impl Node {
     }
 }
 
-/// Frees whatever part of the graph only this state kept, with a stack of its own: letting edges
-/// drop one inside the other would need a stack as deep as the graph.
-impl Drop for State {
+impl Drop for Node {
     fn drop(&mut self) {
-        let mut edges: Vec<Edge> = mem::take(&mut self.inputs).into_iter().flatten().collect();
-        while let Some(edge) = edges.pop() {
-            if let Edge::Node(node) = edge
-                && let Some(node) = Arc::into_inner(node)
-                && let Some(state) = node
-                    .state
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner)
-                && let Some(mut state) = Arc::into_inner(state)
-            {
-                edges.extend(mem::take(&mut state.inputs).into_iter().flatten());
-            }
+        let state = self.state.get_mut();
+        if let Some(state) = state.unwrap_or_else(PoisonError::into_inner).take() {
+            free(state);
         }
+    }
+}
+
+/// Frees what only this node kept, one node after another.
+///
+/// Nodes that drop one inside the other would need a stack as deep as the graph, whichever way one
+/// holds the next: by an edge, by a tensor in a function, by what a checkpoint's closure captured. So
+/// where this thread is freeing a node already, the state waits until that is done.
+fn free(state: Arc<State>) {
+    thread_local! {
+        /// What waits, while this thread is freeing. Without a destructor, so that it is there in
+        /// those of other variables.
+        static WAITING: RefCell<ManuallyDrop<Option<Vec<Arc<State>>>>> =
+            const { RefCell::new(ManuallyDrop::new(None)) };
+    }
+
+    /// Also where a destructor of the user's panics.
+    struct Freeing;
+    impl Drop for Freeing {
+        fn drop(&mut self) {
+            let rest = WAITING.with_borrow_mut(|waiting| waiting.take());
+            drop(rest);
+        }
+    }
+
+    let state = WAITING.with_borrow_mut(|waiting| match &mut **waiting {
+        Some(waiting) => {
+            waiting.push(state);
+            None
+        }
+        none => {
+            *none = Some(Vec::new());
+            Some(state)
+        }
+    });
+    if state.is_none() {
+        return;
+    }
+    let _freeing = Freeing;
+    let mut next = state;
+    while let Some(state) = next {
+        // Not while the list is borrowed.
+        drop(state);
+        next = WAITING.with_borrow_mut(|waiting| waiting.as_mut().and_then(Vec::pop));
     }
 }
 
