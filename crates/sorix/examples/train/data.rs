@@ -10,7 +10,8 @@ use sorix::{DType, Tensor};
 /// Wines: what was measured of each, and its grade.
 #[derive(Debug)]
 pub(crate) struct Table {
-    measurements: Vec<Vec<f64>>,
+    /// `[wines, measurements]`, f64
+    measurements: Tensor,
     /// 0 for the lowest grade that any wine got.
     grades: Vec<usize>,
     repeated: usize,
@@ -19,7 +20,7 @@ pub(crate) struct Table {
 /// Some of the wines, standardised.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// `[wines, measurements]`
+    /// `[wines, measurements]`, f32
     pub(crate) x: Tensor,
     pub(crate) grades: Vec<usize>,
 }
@@ -35,7 +36,7 @@ pub(crate) struct Split {
 impl Table {
     /// The distinct rows. The table repeats 240 of its 1599: a wine in both training and test set
     /// would reward learning by heart.
-    pub(crate) fn wine_quality() -> Self {
+    pub(crate) fn wine_quality() -> Result<Self> {
         let dataset = linfa_datasets::winequality();
         let rows: Vec<(Vec<f64>, usize)> = dataset
             .records
@@ -51,15 +52,17 @@ impl Table {
         };
         let kept: Vec<&(Vec<f64>, usize)> = rows.iter().filter(distinct).collect();
         let lowest = kept.iter().map(|(_, grade)| *grade).min().unwrap_or(0);
-        Self {
-            measurements: kept.iter().map(|(row, _)| row.clone()).collect(),
+        let elements: Vec<f64> = kept.iter().flat_map(|(row, _)| row.clone()).collect();
+        let shape = [kept.len(), dataset.records.ncols()];
+        Ok(Self {
+            measurements: Tensor::from_vec(elements, shape)?,
             grades: kept.iter().map(|(_, grade)| grade - lowest).collect(),
             repeated: rows.len() - kept.len(),
-        }
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.measurements.len()
+        self.grades.len()
     }
 
     pub(crate) fn repeated(&self) -> usize {
@@ -67,7 +70,7 @@ impl Table {
     }
 
     pub(crate) fn width(&self) -> usize {
-        self.measurements.first().map_or(0, Vec::len)
+        self.measurements.shape()[1]
     }
 
     pub(crate) fn grades(&self) -> usize {
@@ -80,9 +83,11 @@ impl Table {
         let order = permutation(self.len(), generator)?;
         let (train, rest) = order.split_at(self.len() * 3 / 5);
         let (validation, test) = rest.split_at(rest.len() / 2);
-        let scale: Vec<Scale> = (0..self.width())
-            .map(|k| Scale::of(train.iter().map(|&i| self.measurements[i][k])))
-            .collect();
+        let measured = self.measurements.index_select(0, train)?;
+        let scale = Scale {
+            mean: measured.mean_axes(&[0])?,
+            deviation: measured.std_axes(&[0], 0)?,
+        };
         Ok(Split {
             train: self.part(train, &scale)?,
             validation: self.part(validation, &scale)?,
@@ -90,17 +95,21 @@ impl Table {
         })
     }
 
-    fn part(&self, rows: &[usize], scale: &[Scale]) -> Result<Part> {
-        let elements: Vec<f32> = rows
-            .iter()
-            .flat_map(|&i| self.measurements[i].iter().zip(scale))
-            .map(|(&value, scale)| scale.apply(value) as f32)
-            .collect();
+    fn part(&self, rows: &[usize], scale: &Scale) -> Result<Part> {
+        let x = self.measurements.index_select(0, rows)?;
+        let x = x.sub(&scale.mean)?.div(&scale.deviation)?;
         Ok(Part {
-            x: Tensor::from_vec(elements, [rows.len(), self.width()])?,
+            x: x.to_dtype(DType::F32)?,
             grades: rows.iter().map(|&i| self.grades[i]).collect(),
         })
     }
+}
+
+/// What makes mean 0 and standard deviation 1 of each measurement.
+#[derive(Debug)]
+struct Scale {
+    mean: Tensor,
+    deviation: Tensor,
 }
 
 /// The numbers below `count` in an order that takes one key of the generator.
@@ -110,28 +119,4 @@ pub(crate) fn permutation(count: usize, generator: &Generator) -> Result<Vec<usi
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
     Ok(order)
-}
-
-/// What makes mean 0 and standard deviation 1 of one measurement.
-#[derive(Debug)]
-struct Scale {
-    mean: f64,
-    deviation: f64,
-}
-
-impl Scale {
-    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let count = values.clone().count().max(1) as f64;
-        let mean = values.clone().sum::<f64>() / count;
-        let variance = values.map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
-        Self {
-            mean,
-            // A constant stays 0.
-            deviation: if variance > 0.0 { variance.sqrt() } else { 1.0 },
-        }
-    }
-
-    fn apply(&self, value: f64) -> f64 {
-        (value - self.mean) / self.deviation
-    }
 }

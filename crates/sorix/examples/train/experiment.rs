@@ -114,14 +114,7 @@ fn score(net: &mut Sequential, part: &Part) -> Result<Score> {
 }
 
 fn accuracy(logits: &Tensor, grades: &[usize]) -> Result<f64> {
-    let logits = logits.to_vec::<f32>()?;
-    let rows = logits.chunks(logits.len() / grades.len());
-    let right = rows
-        .zip(grades)
-        .filter(|(row, grade)| {
-            let largest = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-            largest.is_some_and(|(k, _)| k == **grade)
-        })
-        .count();
+    let predicted = logits.argmax(1)?;
+    let right = predicted.iter().zip(grades).filter(|(a, b)| a == b).count();
     Ok(right as f64 / grades.len() as f64)
 }

@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     ensure!(args.seeds > 0, "expected at least one seed");
     ensure!(args.epochs > 0, "expected at least one epoch");
 
-    let table = Table::wine_quality();
+    let table = Table::wine_quality()?;
     println!(
         "{} wines ({} repeated ones left out), {} measurements, {} grades",
         table.len(),
