@@ -214,9 +214,7 @@ fn mask_format() -> Result<Outcome> {
         .into_iter()
         .find(|python| works(Command::new(python).args(["-c", is_python3])));
     let Some(python) = python else {
-        let why = "there is no python3 on PATH";
-        ensure!(env::var_os("CI").is_none(), "{why}");
-        return Ok(Outcome::Skipped(why.into()));
+        return without("there is no python3 on PATH");
     };
     succeed(
         Command::new(python)
@@ -228,9 +226,15 @@ fn mask_format() -> Result<Outcome> {
 
 fn deny() -> Result<Outcome> {
     if !works(&mut call("deny --version", &[], &[])) {
-        return Ok(Outcome::Skipped("cargo-deny is not installed".into()));
+        return without("cargo-deny is not installed");
     }
     // Not advisories: they change without any change of ours.
     succeed(&mut call("deny check bans licenses sources", &[], &[]))?;
     Ok(Outcome::Passed)
+}
+
+/// What a step comes to that lacks a tool: with `CI` set, a failure.
+fn without(why: &str) -> Result<Outcome> {
+    ensure!(env::var_os("CI").is_none(), "{why}");
+    Ok(Outcome::Skipped(why.into()))
 }
