@@ -131,6 +131,22 @@ impl Generator {
     ///
     /// Where backward computes a [checkpoint](sorix_core::autograd::checkpoint) again, this is the
     /// key of the first time, and the offset stays.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::Generator;
+    ///
+    /// let draw = |generator: &Generator| -> sorix_nn::Result<_> {
+    ///     let x = Tensor::randn([2, 3], DType::F32, generator.next_key())?;
+    ///     let y = Tensor::uniform([2, 3], 0.0, 1.0, DType::F32, generator.next_key())?;
+    ///     Ok([x.to_vec::<f32>()?, y.to_vec::<f32>()?])
+    /// };
+    /// let generator = Generator::new(42);
+    /// let first = draw(&generator)?;
+    /// assert_ne!(draw(&generator)?, first);
+    /// assert_eq!(draw(&Generator::new(42))?, first); // on every machine
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn next_key(&self) -> MaskKey {
         taped_key(|| {
             let mut state = self.lock();
