@@ -75,6 +75,20 @@ pub enum Error {
         /// The name it was given under.
         name: String,
     },
+    /// A tensor for an optimiser to change whose elements share memory.
+    #[error("{optimizer}: parameter {name:?} is expanded: its elements share memory")]
+    ExpandedParameter {
+        /// The optimiser.
+        optimizer: &'static str,
+        /// The name it was given under.
+        name: String,
+    },
+    /// An optimiser without a tensor to change.
+    #[error("{optimizer}: expected at least one parameter, got none")]
+    NoParameters {
+        /// The optimiser.
+        optimizer: &'static str,
+    },
     /// Two tensors of one name for an optimiser.
     #[error("{optimizer}: parameter {name:?} is given twice")]
     RepeatedName {

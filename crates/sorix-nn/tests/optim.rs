@@ -360,6 +360,23 @@ fn only_leaves_under_distinct_names_can_be_optimised() {
 }
 
 #[test]
+fn an_expanded_leaf_or_no_parameter_at_all_is_refused_by_name() {
+    let [w] = named(&leaf(DType::F64));
+    let expanded = tensor([1.0]).expand([2]).unwrap().requires_grad(true);
+    assert!(expanded.is_leaf());
+    assert_eq!(
+        Adam::new([w, ("b".to_owned(), expanded)], 0.1)
+            .unwrap_err()
+            .to_string(),
+        "Adam: parameter \"b\" is expanded: its elements share memory"
+    );
+    assert_eq!(
+        Sgd::new([], 0.1).unwrap_err().to_string(),
+        "Sgd: expected at least one parameter, got none"
+    );
+}
+
+#[test]
 fn the_norm_is_taken_over_all_gradients_together() {
     let (a, b) = (leaf(DType::F64), leaf(DType::F32));
     let without = leaf(DType::F64);

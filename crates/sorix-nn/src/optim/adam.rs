@@ -59,8 +59,8 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where the learning rate is negative or not finite, a parameter was computed by an operation,
-    /// or a name comes twice.
+    /// Where the learning rate is negative or not finite; where there is no parameter, one was
+    /// computed by an operation or is [expanded](Tensor::is_expanded), or a name comes twice.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,

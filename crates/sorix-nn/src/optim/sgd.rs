@@ -49,8 +49,8 @@ impl Sgd {
     ///
     /// # Errors
     ///
-    /// Where the learning rate is negative or not finite, a parameter was computed by an operation,
-    /// or a name comes twice.
+    /// Where the learning rate is negative or not finite; where there is no parameter, one was
+    /// computed by an operation or is [expanded](Tensor::is_expanded), or a name comes twice.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,

@@ -35,6 +35,10 @@ impl Slots {
             if !parameter.is_leaf() {
                 return Err(Error::NotALeaf { optimizer, name });
             }
+            // A step would stop there, with the parameters before it changed.
+            if parameter.is_expanded() {
+                return Err(Error::ExpandedParameter { optimizer, name });
+            }
             if slots.iter().any(|slot| slot.name == name) {
                 return Err(Error::RepeatedName { optimizer, name });
             }
@@ -47,6 +51,9 @@ impl Slots {
                     state: Vec::new(),
                 });
             }
+        }
+        if slots.is_empty() {
+            return Err(Error::NoParameters { optimizer });
         }
         Ok(Self { optimizer, slots })
     }
