@@ -97,6 +97,16 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A state of an optimiser with other hyperparameters than its own.
+    #[error("{optimizer}: expected the hyperparameters {expected:?}, got {got:?}")]
+    HyperparameterNames {
+        /// The optimiser.
+        optimizer: &'static str,
+        /// Their names.
+        expected: Vec<&'static str>,
+        /// The names that came.
+        got: Vec<String>,
+    },
     /// A state that does not fit the parameters of an optimiser.
     #[error("{optimizer}: state of parameter {parameter:?}: {reason}")]
     OptimizerState {

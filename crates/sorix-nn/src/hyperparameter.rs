@@ -24,6 +24,40 @@ pub(crate) fn finite(op: &'static str, what: &'static str, value: f64) -> Result
     check(op, what, "a finite number", value, value.is_finite())
 }
 
+/// That `value`, called `what` by `op`, is 0 or 1, which say no and yes.
+pub(crate) fn flag(op: &'static str, what: &'static str, value: f64) -> Result<bool> {
+    check(op, what, "0 or 1", value, value == 0.0 || value == 1.0)?;
+    Ok(value == 1.0)
+}
+
+/// The numbers of an optimiser in the order of their `names`, where `given` has each of these once
+/// and no other.
+pub(crate) fn in_order<const N: usize>(
+    optimizer: &'static str,
+    names: [&'static str; N],
+    given: &[(String, f64)],
+) -> Result<[f64; N]> {
+    let number = |wanted| given.iter().find(|(name, _)| name == wanted);
+    match names.map(number) {
+        found if given.len() == N && found.iter().all(Option::is_some) => {
+            Ok(found.map(|number| number.map_or(f64::NAN, |&(_, number)| number)))
+        }
+        _ => Err(Error::HyperparameterNames {
+            optimizer,
+            expected: names.to_vec(),
+            got: given.iter().map(|(name, _)| name.clone()).collect(),
+        }),
+    }
+}
+
+/// Numbers with their names.
+pub(crate) fn named<const N: usize>(
+    names: [&'static str; N],
+    numbers: [f64; N],
+) -> Vec<(String, f64)> {
+    names.map(str::to_owned).into_iter().zip(numbers).collect()
+}
+
 fn check(
     op: &'static str,
     what: &'static str,

@@ -5,7 +5,8 @@
 use std::fs;
 use std::sync::Mutex;
 
-use sorix_core::{DType, Tensor};
+use sorix_core::autograd::no_grad;
+use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::loss::mse_loss;
 use sorix_nn::{
     Adam, AdamW, Checkpoint, CheckpointError, Dropout, Embedding, Error, Generator, LayerNorm,
@@ -344,7 +345,7 @@ fn what_does_not_fit_is_named_and_nothing_changes() {
         (
             "\"model.0.weight\"",
             "\"model.0.width\"",
-            "checkpoint: \"model.0.width\" is not expected",
+            "checkpoint: there is no \"model.0.weight\"",
         ),
         (
             "\"model.0.weight\"",
@@ -384,7 +385,12 @@ fn what_does_not_fit_is_named_and_nothing_changes() {
         (
             "\"optimizer.0.weight.exp_avg\"",
             "\"optimizer.0.weight.momentum\"",
-            "checkpoint: \"optimizer.0.weight.momentum\" is not expected",
+            "checkpoint: there is no \"optimizer.0.weight.exp_avg\"",
+        ),
+        (
+            "\"optimizer.weight_decay\"",
+            "\"optimizer.decoupled_weight_decay\"",
+            "checkpoint: there is no \"optimizer.weight_decay\"",
         ),
         (
             "\"sorix_checkpoint\":\"1\"",
@@ -399,6 +405,180 @@ fn what_does_not_fit_is_named_and_nothing_changes() {
         });
         assert_eq!(refused(&changed), message);
     }
+}
+
+/// The message of a load that fails.
+fn load_error(mut checkpoint: Checkpoint<'_>, bytes: &[u8]) -> String {
+    checkpoint.load_bytes(bytes).unwrap_err().to_string()
+}
+
+#[test]
+fn what_nobody_asked_for_in_a_section_is_refused() {
+    let linear = Linear::new(2, 3, &Generator::new(1)).unwrap();
+    let bytes = Checkpoint::new()
+        .parameters("", &linear)
+        .to_bytes()
+        .unwrap();
+    no_grad(|| {
+        linear
+            .weight()
+            .assign(&Tensor::ones([3, 2], DType::F32).unwrap())
+    })
+    .unwrap();
+    let without = linear.clone().without_bias();
+    assert_eq!(
+        load_error(Checkpoint::new().parameters("", &without), &bytes),
+        "checkpoint: \"bias\" is not expected"
+    );
+    assert_eq!(values(linear.weight()), [1.0; 6]);
+}
+
+/// Leaves of one element.
+fn leaves<const N: usize>(names: [&str; N]) -> Vec<(String, Tensor)> {
+    let leaf = || tensor([1.0]).requires_grad(true);
+    names.map(|name| (name.to_owned(), leaf())).into()
+}
+
+fn step(optimizer: &mut dyn Optimizer, names: &[&str]) {
+    for (name, w) in optimizer.named_parameters() {
+        w.zero_grad();
+        if names.contains(&&*name) {
+            w.sum().unwrap().backward().unwrap();
+        }
+    }
+    optimizer.step().unwrap();
+}
+
+#[test]
+fn lost_entries_of_a_parameter_are_missed() {
+    let mut one = Adam::new(leaves(["a"]), 0.1).unwrap();
+    step(&mut one, &["a"]);
+    let bytes = Checkpoint::new()
+        .optimizer("o", &mut one)
+        .to_bytes()
+        .unwrap();
+    let mut two = Adam::new(leaves(["a", "b"]), 0.1).unwrap();
+    step(&mut two, &["a", "b"]);
+    assert_eq!(
+        load_error(Checkpoint::new().optimizer("o", &mut two), &bytes),
+        "checkpoint: there is no \"o.b.steps\""
+    );
+    assert_eq!(two.state().parameters.len(), 2);
+}
+
+#[test]
+fn a_parameter_that_was_never_changed_comes_back_as_that() {
+    let mut adam = Adam::new(leaves(["a", "b"]), 0.1).unwrap();
+    step(&mut adam, &["a"]);
+    let bytes = Checkpoint::new()
+        .optimizer("o", &mut adam)
+        .to_bytes()
+        .unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("o.b.steps").unwrap().data(), [0; 8]);
+    assert!(file.tensor("o.b.exp_avg").is_err());
+
+    step(&mut adam, &["b"]);
+    Checkpoint::new()
+        .optimizer("o", &mut adam)
+        .load_bytes(&bytes)
+        .unwrap();
+    let parameters = adam.state().parameters;
+    assert_eq!(parameters.len(), 1);
+    assert_eq!((&*parameters[0].name, parameters[0].steps), ("a", 1));
+}
+
+#[test]
+fn what_is_kept_of_no_steps_is_not_expected() {
+    let mut adam = Adam::new(leaves(["a"]), 0.1).unwrap();
+    step(&mut adam, &["a"]);
+    let mut bytes = Checkpoint::new()
+        .optimizer("o", &mut adam)
+        .to_bytes()
+        .unwrap();
+    // The one U64 of the file is the number of steps.
+    let at = bytes
+        .windows(8)
+        .rposition(|window| window == 1_u64.to_le_bytes())
+        .unwrap();
+    bytes[at] = 0;
+    assert_eq!(
+        load_error(Checkpoint::new().optimizer("o", &mut adam), &bytes),
+        "checkpoint: \"o.a.exp_avg\" is not expected"
+    );
+    assert_eq!(adam.state().parameters[0].steps, 1);
+}
+
+#[test]
+fn hyperparameters_are_those_of_the_file() {
+    type Make = fn(Vec<(String, Tensor)>) -> Box<dyn Optimizer>;
+    let parameters = || leaves(["w"]);
+    let make: [Make; 5] = [
+        |w| Box::new(Sgd::new(w, 0.1).unwrap()),
+        |w| {
+            let sgd = Sgd::new(w, 0.2).unwrap().nesterov_momentum(0.9).unwrap();
+            Box::new(sgd.weight_decay(0.3).unwrap())
+        },
+        |w| {
+            let adam = Adam::new(w, 0.1).unwrap().betas(0.5, 0.25).unwrap();
+            Box::new(adam.eps(0.125).unwrap().weight_decay(0.5).unwrap())
+        },
+        |w| Box::new(Adam::new(w, 0.3).unwrap()),
+        |w| Box::new(AdamW::new(w, 0.1).unwrap()),
+    ];
+    for (i, from) in make.iter().enumerate() {
+        let mut saved = from(parameters());
+        step(&mut *saved, &["w"]);
+        let bytes = Checkpoint::new()
+            .optimizer("o", &mut *saved)
+            .to_bytes()
+            .unwrap();
+        for (j, to) in make.iter().enumerate() {
+            let mut other = to(parameters());
+            let before = other.state().hyperparameters;
+            let loaded = Checkpoint::new()
+                .optimizer("o", &mut *other)
+                .load_bytes(&bytes);
+            let kinds = [i, j].map(|k| [0, 0, 1, 1, 2][k]);
+            if kinds[0] == kinds[1] {
+                loaded.unwrap();
+                assert_eq!(other.state().hyperparameters, saved.state().hyperparameters);
+                let tensors = |optimizer: &dyn Optimizer| -> Vec<(String, Vec<f64>)> {
+                    let kept = optimizer.state().parameters[0].tensors.clone();
+                    kept.iter()
+                        .map(|(name, x)| (name.clone(), values(x)))
+                        .collect()
+                };
+                assert_eq!(tensors(&*other), tensors(&*saved));
+            } else {
+                assert!(matches!(
+                    loaded,
+                    Err(Error::Checkpoint(CheckpointError::Missing { .. }))
+                ));
+                assert_eq!(other.state().hyperparameters, before);
+                assert!(other.state().parameters.is_empty());
+            }
+        }
+    }
+}
+
+/// Nothing was kept of the step without momentum.
+#[test]
+fn momentum_that_begins_after_steps_is_saved_and_loaded() {
+    let mut sgd = Sgd::new(leaves(["w"]), 0.1).unwrap();
+    step(&mut sgd, &["w"]);
+    let mut sgd = sgd.momentum(0.9).unwrap();
+    let bytes = Checkpoint::new()
+        .optimizer("o", &mut sgd)
+        .to_bytes()
+        .unwrap();
+    Checkpoint::new()
+        .optimizer("o", &mut sgd)
+        .load_bytes(&bytes)
+        .unwrap();
+    let kept = sgd.state().parameters.remove(0).tensors;
+    assert_eq!(kept[0].0, "momentum_buffer");
+    assert_eq!(values(&kept[0].1), [0.0]);
 }
 
 #[test]

@@ -264,11 +264,11 @@ fn a_state_that_does_not_fit_is_refused_whole() {
         let mut wrong = state.clone();
         change(&mut wrong);
         let error = adam.set_state(wrong).unwrap_err();
-        assert_eq!(adam.learning_rate(), 0.1);
+        assert_eq!(adam.state().hyperparameters, state.hyperparameters);
         assert_eq!(adam.state().parameters[0].steps, 1);
         error.to_string()
     };
-    let cases: [(Change, &str); 6] = [
+    let cases: [(Change, &str); 10] = [
         (
             |state| state.parameters[0].name = "v".to_owned(),
             "Adam: state of parameter \"v\": there is no such parameter",
@@ -293,13 +293,171 @@ fn a_state_that_does_not_fit_is_refused_whole() {
              sorix.float64, got [1] and sorix.float64",
         ),
         (
-            |state| state.learning_rate = -1.0,
+            |state| state.hyperparameters[0].1 = -1.0,
             "Adam: learning rate: expected a finite number, at least 0, got -1",
+        ),
+        (
+            |state| state.hyperparameters[2].1 = 1.0,
+            "Adam: second beta: expected a number in [0, 1), got 1",
+        ),
+        (
+            |state| state.hyperparameters[4].0 = "decoupled_weight_decay".to_owned(),
+            "Adam: expected the hyperparameters [\"learning_rate\", \"beta1\", \"beta2\", \"eps\", \
+             \"weight_decay\"], got [\"learning_rate\", \"beta1\", \"beta2\", \"eps\", \
+             \"decoupled_weight_decay\"]",
+        ),
+        (
+            |state| state.hyperparameters.push(("eps".to_owned(), 1e-8)),
+            "Adam: expected the hyperparameters [\"learning_rate\", \"beta1\", \"beta2\", \"eps\", \
+             \"weight_decay\"], got [\"learning_rate\", \"beta1\", \"beta2\", \"eps\", \
+             \"weight_decay\", \"eps\"]",
+        ),
+        (
+            |state| state.parameters[0].steps = 0,
+            "Adam: state of parameter \"w\": expected the tensors [], got [\"exp_avg\", \
+             \"exp_avg_sq\"]",
         ),
     ];
     for (change, message) in cases {
         assert_eq!(refused(&mut adam, change), message);
     }
+}
+
+/// What one that goes on from a state does, whatever it was made with.
+#[test]
+fn a_state_brings_its_hyperparameters() {
+    for (name, make, _) in CASES {
+        let w = leaf(DType::F64);
+        let mut optimizer = make(&w).unwrap();
+        set_gradient(&w, &GRADIENTS[0]);
+        optimizer.step().unwrap();
+        let (state, at) = (optimizer.state(), values(&w));
+        set_gradient(&w, &GRADIENTS[1]);
+        optimizer.step().unwrap();
+
+        let again = Tensor::from_slice(&at, [3]).unwrap().requires_grad(true);
+        let mut other: Box<dyn Optimizer> = match name.split([' ', ',']).next() {
+            Some("sgd") => Box::new(Sgd::new(named(&again), 7.0).unwrap()),
+            Some("adam") => Box::new(Adam::new(named(&again), 7.0).unwrap()),
+            _ => Box::new(AdamW::new(named(&again), 7.0).unwrap()),
+        };
+        other.set_state(state).unwrap();
+        set_gradient(&again, &GRADIENTS[1]);
+        other.step().unwrap();
+        assert_eq!(values(&again), values(&w), "{name}");
+        assert_eq!(
+            other.state().hyperparameters,
+            optimizer.state().hyperparameters
+        );
+    }
+}
+
+#[test]
+fn hyperparameters_of_sgd_are_numbers_in_a_state() {
+    let w = leaf(DType::F64);
+    let mut sgd = Sgd::new(named(&w), 0.1)
+        .unwrap()
+        .nesterov_momentum(0.9)
+        .unwrap()
+        .weight_decay(0.25)
+        .unwrap();
+    let state = sgd.state();
+    let numbers: Vec<(&str, f64)> = state
+        .hyperparameters
+        .iter()
+        .map(|(name, number)| (&**name, *number))
+        .collect();
+    assert_eq!(
+        numbers,
+        [
+            ("learning_rate", 0.1),
+            ("momentum", 0.9),
+            ("weight_decay", 0.25),
+            ("nesterov", 1.0)
+        ]
+    );
+    let cases = [
+        (
+            1,
+            -1.0,
+            "momentum: expected a finite number, at least 0, got -1",
+        ),
+        (
+            2,
+            f64::NAN,
+            "weight decay: expected a finite number, at least 0, got NaN",
+        ),
+        (3, 0.5, "nesterov: expected 0 or 1, got 0.5"),
+    ];
+    for (number, bad, message) in cases {
+        let mut wrong = state.clone();
+        wrong.hyperparameters[number].1 = bad;
+        let error = sgd.set_state(wrong).unwrap_err();
+        assert_eq!(error.to_string(), format!("Sgd: {message}"));
+        assert_eq!(sgd.state().hyperparameters, state.hyperparameters);
+    }
+}
+
+/// A parameter was changed before there was momentum: its buffer is zeros, in the state too.
+#[test]
+fn momentum_may_begin_and_end_between_steps() {
+    let w = leaf(DType::F64);
+    let mut sgd = Sgd::new(named(&w), 0.5).unwrap();
+    set_gradient(&w, &[1.0; 3]);
+    sgd.step().unwrap();
+    let mut sgd = sgd.momentum(0.5).unwrap();
+    let state = sgd.state();
+    assert_eq!(state.parameters[0].tensors[0].0, "momentum_buffer");
+    assert_eq!(values(&state.parameters[0].tensors[0].1), [0.0; 3]);
+    sgd.set_state(state).unwrap();
+    sgd.step().unwrap();
+    sgd.step().unwrap();
+    // 0.5 of 1, of 1 and of 1.5.
+    assert_eq!(values(&w), START.map(|w| w - 1.75));
+
+    let mut sgd = sgd.momentum(0.0).unwrap();
+    let state = sgd.state();
+    assert!(state.parameters[0].tensors.is_empty());
+    sgd.set_state(state).unwrap();
+    sgd.step().unwrap();
+    assert_eq!(values(&w), START.map(|w| w - 2.25));
+}
+
+#[test]
+fn a_state_counts_parameters_that_it_does_not_name_as_never_changed() {
+    let w = leaf(DType::F64);
+    let mut adam = Adam::new(named(&w), 0.1).unwrap();
+    let fresh = adam.state();
+    set_gradient(&w, &GRADIENTS[0]);
+    adam.step().unwrap();
+    adam.set_state(fresh).unwrap();
+    assert!(adam.state().parameters.is_empty());
+    // As the first step of another.
+    let again = tensor(values(&w)).requires_grad(true);
+    let mut first = Adam::new(named(&again), 0.1).unwrap();
+    for (w, adam) in [(&w, &mut adam), (&again, &mut first)] {
+        set_gradient(w, &GRADIENTS[1]);
+        adam.step().unwrap();
+    }
+    assert_eq!(values(&w), values(&again));
+}
+
+/// The last call says which momentum it is.
+#[test]
+fn plain_momentum_after_nesterovs_is_plain() {
+    let steps = |sgd: fn(Sgd) -> Result<Sgd>| {
+        let w = leaf(DType::F64);
+        let mut sgd = sgd(Sgd::new(named(&w), 0.1).unwrap()).unwrap();
+        set_gradient(&w, &GRADIENTS[0]);
+        sgd.step().unwrap();
+        values(&w)
+    };
+    let plain = steps(|sgd| sgd.momentum(0.9));
+    assert_eq!(
+        steps(|sgd| sgd.nesterov_momentum(0.5)?.momentum(0.9)),
+        plain
+    );
+    assert_ne!(steps(|sgd| sgd.nesterov_momentum(0.9)), plain);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The file format: safetensors, of entries that are tensors or a few numbers.
 //!
-//! Nothing in a file is trusted. Its header is checked against what is expected before any data is
-//! read, and only data that is expected is read, so no more memory is taken than for the tensors
-//! that are there already and for the header.
+//! Nothing in a file is trusted. What its header says of an entry is checked against what is expected
+//! before the data is read, and only data that is expected is read, so no more memory is taken than
+//! for the tensors that are there already and for the header.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 
 use safetensors::tensor::{Dtype, Metadata, View, serialize};
@@ -88,6 +88,8 @@ pub(super) struct Archive<R> {
     header: Metadata,
     /// Where the data begins.
     data: u64,
+    /// The names of the entries that were read.
+    read: BTreeSet<String>,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -130,17 +132,15 @@ impl<R: Read + Seek> Archive<R> {
                 source,
                 header,
                 data,
+                read: BTreeSet::new(),
             }),
         }
     }
 
-    /// The names of all entries.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
-    }
-
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.header.info(name).is_some()
+    /// The names of the entries that nothing asked for.
+    pub(super) fn not_read(&self) -> impl Iterator<Item = String> {
+        let names = self.header.offset_keys().into_iter();
+        names.filter(|name| !self.read.contains(name))
     }
 
     pub(super) fn tensor(&mut self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
@@ -164,7 +164,8 @@ impl<R: Read + Seek> Archive<R> {
             .map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes)))
     }
 
-    /// The data of an entry that has to be of this shape and dtype.
+    /// The data of an entry that has to be of this shape and dtype. An entry is asked for once:
+    /// whoever asks again has two things of one name.
     fn bytes(&mut self, name: &str, shape: &[usize], dtype: Dtype) -> Result<Vec<u8>> {
         let Some(info) = self.header.info(name) else {
             let name = name.to_owned();
@@ -177,6 +178,10 @@ impl<R: Read + Seek> Archive<R> {
                 got: format!("{} of shape {:?}", info.dtype, info.shape),
             }
             .into());
+        }
+        if !self.read.insert(name.to_owned()) {
+            let name = name.to_owned();
+            return Err(CheckpointError::Repeated { name }.into());
         }
         // Reading the header established that the offsets are in order and within the file.
         let (from, to) = info.data_offsets;

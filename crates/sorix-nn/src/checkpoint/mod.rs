@@ -122,8 +122,25 @@ impl<'a> Checkpoint<'a> {
         self.with(section, Section::Generator(generator))
     }
 
-    /// With the state of an optimiser: learning rate, steps, what it keeps for each parameter. Its
-    /// other hyperparameters are those of its constructor, and not in the file.
+    /// With the state of an optimiser: its hyperparameters, and for each parameter the number of
+    /// steps and what it keeps.
+    ///
+    /// Loading sets the hyperparameters too, as in PyTorch; whoever wants others chooses them
+    /// afterwards. A file of one kind of optimiser does not fit another.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Checkpoint, Optimizer, Sgd};
+    ///
+    /// let parameters = || [("w".to_owned(), tensor([1.0]).requires_grad(true))];
+    /// let mut saved = Sgd::new(parameters(), 0.1)?.momentum(0.9)?;
+    /// let bytes = Checkpoint::new().optimizer("sgd", &mut saved).to_bytes()?;
+    ///
+    /// let mut sgd = Sgd::new(parameters(), 0.5)?;
+    /// Checkpoint::new().optimizer("sgd", &mut sgd).load_bytes(&bytes)?;
+    /// assert_eq!(sgd.state().hyperparameters, saved.state().hyperparameters);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     #[must_use]
     pub fn optimizer(self, section: &str, optimizer: &'a mut dyn Optimizer) -> Self {
         self.with(section, Section::Optimizer(optimizer))
@@ -168,16 +185,16 @@ impl<'a> Checkpoint<'a> {
                 }
                 Section::Optimizer(optimizer) => {
                     let state = optimizer.state();
-                    add(section, LEARNING_RATE, Entry::number(state.learning_rate))?;
-                    for parameter in state.parameters {
-                        let name = parameter.name;
-                        add(
-                            section,
-                            &join(&name, STEPS),
-                            Entry::words(&[parameter.steps]),
-                        )?;
-                        for (field, tensor) in parameter.tensors {
-                            add(section, &join(&name, &field), Entry::tensor(&tensor)?)?;
+                    for (name, number) in state.hyperparameters {
+                        add(section, &name, Entry::number(number))?;
+                    }
+                    // Also a parameter without steps, so that entries that were lost are missed.
+                    for (name, _) in optimizer.named_parameters() {
+                        let kept = state.parameters.iter().find(|kept| kept.name == name);
+                        let steps = kept.map_or(0, |kept| kept.steps);
+                        add(section, &join(&name, STEPS), Entry::words(&[steps]))?;
+                        for (field, tensor) in kept.iter().flat_map(|kept| &kept.tensors) {
+                            add(section, &join(&name, field), Entry::tensor(tensor)?)?;
                         }
                     }
                 }
@@ -237,12 +254,12 @@ impl<'a> Checkpoint<'a> {
     fn read(&mut self, source: impl Read + Seek) -> Result<()> {
         self.check_sections()?;
         let mut archive = Archive::open(source)?;
-        self.check_no_others(&archive.names())?;
         let loaded = self
             .sections
             .iter()
             .map(|(section, content)| content.read(section, &mut archive))
             .collect::<Result<Vec<Loaded>>>()?;
+        self.check_no_others(archive.not_read())?;
         self.commit(loaded)
     }
 
@@ -259,24 +276,17 @@ impl<'a> Checkpoint<'a> {
         Ok(())
     }
 
-    /// That no name of the file is in one of the sections without being expected.
-    fn check_no_others(&self, names: &[String]) -> Result<()> {
-        for (section, content) in &self.sections {
-            let expected: BTreeSet<String> = content
-                .possible_names()
-                .into_iter()
-                .map(|name| join(section, &name))
-                .collect();
-            let within = join(section, "");
-            let other = names
-                .iter()
-                .find(|&name| name.starts_with(&within) && !expected.contains(name));
-            if let Some(name) = other {
-                let name = name.clone();
-                return Err(CheckpointError::Unexpected { name }.into());
-            }
+    /// That none of these names of the file, for which no section asked, is in one.
+    fn check_no_others(&self, mut names: impl Iterator<Item = String>) -> Result<()> {
+        let within: Vec<String> = self
+            .sections
+            .iter()
+            .map(|(section, _)| join(section, ""))
+            .collect();
+        match names.find(|name| within.iter().any(|within| name.starts_with(within))) {
+            Some(name) => Err(CheckpointError::Unexpected { name }.into()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Sets everything. What may be refused comes first, and is undone where something is.
@@ -320,23 +330,6 @@ impl<'a> Checkpoint<'a> {
 }
 
 impl Section<'_> {
-    /// The names of the entries that the section may have.
-    fn possible_names(&self) -> Vec<String> {
-        match self {
-            Self::Parameters(parameters) => names(parameters),
-            Self::Generators(generators) => names(generators),
-            Self::Generator(_) => vec![GENERATOR.to_owned()],
-            Self::Optimizer(optimizer) => {
-                let fields = || optimizer.state_names().iter().copied().chain([STEPS]);
-                let parameters = optimizer.named_parameters();
-                let kept = parameters
-                    .iter()
-                    .flat_map(|(name, _)| fields().map(move |field| join(name, field)));
-                kept.chain([LEARNING_RATE.to_owned()]).collect()
-            }
-        }
-    }
-
     /// What the file says of this section.
     fn read(&self, section: &str, archive: &mut Archive<impl Read + Seek>) -> Result<Loaded> {
         let mut state = |name: &str| {
@@ -370,18 +363,20 @@ fn read_optimizer(
     section: &str,
     archive: &mut Archive<impl Read + Seek>,
 ) -> Result<OptimizerState> {
+    let mut hyperparameters = Vec::new();
+    for (name, _) in optimizer.state().hyperparameters {
+        let number = archive.number(&join(section, &name))?;
+        hyperparameters.push((name, number));
+    }
+    let fields = optimizer.state_names(&hyperparameters)?;
     let mut parameters = Vec::new();
     for (name, parameter) in optimizer.named_parameters() {
         let path = join(section, &name);
-        let mut fields = optimizer.state_names().iter().copied().chain([STEPS]);
-        // One that was never changed has no entries; otherwise all are needed.
-        if !fields.any(|field| archive.contains(&join(&path, field))) {
-            continue;
-        }
         let [steps] = archive.words(&join(&path, STEPS))?;
+        // Nothing is kept before the first step.
+        let fields = if steps == 0 { &[] } else { fields };
         let dtype = parameter.dtype().arithmetic();
-        let tensors = optimizer
-            .state_names()
+        let tensors = fields
             .iter()
             .map(|&field| {
                 let tensor = archive.tensor(&join(&path, field), parameter.shape(), dtype)?;
@@ -395,16 +390,13 @@ fn read_optimizer(
         });
     }
     Ok(OptimizerState {
-        learning_rate: archive.number(&join(section, LEARNING_RATE))?,
+        hyperparameters,
         parameters,
     })
 }
 
 /// The entry of a section that is one generator.
 const GENERATOR: &str = "generator";
-
-/// The entry of an optimiser's learning rate.
-const LEARNING_RATE: &str = "learning_rate";
 
 /// The entry of the number of steps of a parameter.
 const STEPS: &str = "steps";
@@ -416,10 +408,6 @@ fn join(above: &str, name: &str) -> String {
     } else {
         format!("{above}.{name}")
     }
-}
-
-fn names<T>(named: &[(String, T)]) -> Vec<String> {
-    named.iter().map(|(name, _)| name.clone()).collect()
 }
 
 fn generator_entry(generator: &Generator) -> Entry {

@@ -6,7 +6,7 @@ use sorix_core::{Scalar, Tensor, UpdateRule};
 use super::slots::Slots;
 use super::{Optimizer, OptimizerState};
 use crate::error::Result;
-use crate::hyperparameter::{below_one, non_negative};
+use crate::hyperparameter::{below_one, in_order, named, non_negative};
 
 /// Adam, as `torch.optim.Adam` computes it.
 ///
@@ -42,18 +42,12 @@ pub type Adam = AdamWith<false>;
 #[derive(Debug)]
 pub struct AdamWith<const DECOUPLED_DECAY: bool> {
     slots: Slots,
-    learning_rate: f64,
-    betas: [f64; 2],
-    eps: f64,
-    weight_decay: f64,
+    numbers: Numbers<DECOUPLED_DECAY>,
 }
 
 const STATE_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
-    /// For errors.
-    const NAME: &str = if DECOUPLED_DECAY { "AdamW" } else { "Adam" };
-
     /// Over these parameters, with this learning rate (1e-3 is usual), betas 0.9 and 0.999, `eps`
     /// 1e-8 and weight decay 0, or for [`AdamW`](super::AdamW) 0.01.
     ///
@@ -65,13 +59,15 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        non_negative(Self::NAME, "learning rate", learning_rate)?;
-        Ok(Self {
-            slots: Slots::new(Self::NAME, parameters)?,
+        let numbers = Numbers {
             learning_rate,
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: if DECOUPLED_DECAY { 0.01 } else { 0.0 },
+        };
+        Ok(Self {
+            numbers: numbers.check()?,
+            slots: Slots::new(Numbers::<DECOUPLED_DECAY>::OPTIMIZER, parameters)?,
         })
     }
 
@@ -97,9 +93,11 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn betas(mut self, first: f64, second: f64) -> Result<Self> {
-        below_one(Self::NAME, "first beta", first)?;
-        below_one(Self::NAME, "second beta", second)?;
-        self.betas = [first, second];
+        let numbers = Numbers {
+            betas: [first, second],
+            ..self.numbers
+        };
+        self.numbers = numbers.check()?;
         Ok(self)
     }
 
@@ -122,8 +120,11 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn eps(mut self, eps: f64) -> Result<Self> {
-        non_negative(Self::NAME, "eps", eps)?;
-        self.eps = eps;
+        let numbers = Numbers {
+            eps,
+            ..self.numbers
+        };
+        self.numbers = numbers.check()?;
         Ok(self)
     }
 
@@ -152,19 +153,27 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        non_negative(Self::NAME, "weight decay", weight_decay)?;
-        self.weight_decay = weight_decay;
+        let numbers = Numbers {
+            weight_decay,
+            ..self.numbers
+        };
+        self.numbers = numbers.check()?;
         Ok(self)
     }
 }
 
 impl<const DECOUPLED_DECAY: bool> Optimizer for AdamWith<DECOUPLED_DECAY> {
     fn step(&mut self) -> Result<()> {
-        let (learning_rate, [beta1, beta2], eps) = (self.learning_rate, self.betas, self.eps);
+        let Numbers {
+            learning_rate,
+            betas: [beta1, beta2],
+            eps,
+            weight_decay,
+        } = self.numbers;
         let (decay, keep) = if DECOUPLED_DECAY {
-            (0.0, 1.0 - learning_rate * self.weight_decay)
+            (0.0, 1.0 - learning_rate * weight_decay)
         } else {
-            (self.weight_decay, 1.0)
+            (weight_decay, 1.0)
         };
         self.slots.step(|step| {
             // 1 - βᵗ; powf, because t may exceed an i32.
@@ -186,12 +195,15 @@ impl<const DECOUPLED_DECAY: bool> Optimizer for AdamWith<DECOUPLED_DECAY> {
     }
 
     fn learning_rate(&self) -> f64 {
-        self.learning_rate
+        self.numbers.learning_rate
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        non_negative(Self::NAME, "learning rate", learning_rate)?;
-        self.learning_rate = learning_rate;
+        let numbers = Numbers {
+            learning_rate,
+            ..self.numbers
+        };
+        self.numbers = numbers.check()?;
         Ok(())
     }
 
@@ -199,22 +211,87 @@ impl<const DECOUPLED_DECAY: bool> Optimizer for AdamWith<DECOUPLED_DECAY> {
         self.slots.named_parameters()
     }
 
-    fn state_names(&self) -> &[&'static str] {
-        &STATE_NAMES
+    fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]> {
+        Numbers::<DECOUPLED_DECAY>::from_hyperparameters(hyperparameters)?;
+        Ok(&STATE_NAMES)
     }
 
     fn state(&self) -> OptimizerState {
         OptimizerState {
-            learning_rate: self.learning_rate,
+            hyperparameters: self.numbers.hyperparameters(),
             parameters: self.slots.state(&STATE_NAMES),
         }
     }
 
     fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        non_negative(Self::NAME, "learning rate", state.learning_rate)?;
+        let numbers = Numbers::from_hyperparameters(&state.hyperparameters)?;
         self.slots.set_state(&STATE_NAMES, state.parameters)?;
-        self.learning_rate = state.learning_rate;
+        self.numbers = numbers;
         Ok(())
+    }
+}
+
+/// The hyperparameters.
+#[derive(Clone, Copy, Debug)]
+struct Numbers<const DECOUPLED_DECAY: bool> {
+    learning_rate: f64,
+    betas: [f64; 2],
+    eps: f64,
+    weight_decay: f64,
+}
+
+impl<const DECOUPLED_DECAY: bool> Numbers<DECOUPLED_DECAY> {
+    /// For errors.
+    const OPTIMIZER: &str = if DECOUPLED_DECAY { "AdamW" } else { "Adam" };
+
+    /// Of different names in the two, so that neither takes the other's state for its own.
+    const NAMES: [&str; 5] = [
+        "learning_rate",
+        "beta1",
+        "beta2",
+        "eps",
+        if DECOUPLED_DECAY {
+            "decoupled_weight_decay"
+        } else {
+            "weight_decay"
+        },
+    ];
+
+    /// The numbers, where they are in range.
+    fn check(self) -> Result<Self> {
+        let [first, second] = self.betas;
+        non_negative(Self::OPTIMIZER, "learning rate", self.learning_rate)?;
+        below_one(Self::OPTIMIZER, "first beta", first)?;
+        below_one(Self::OPTIMIZER, "second beta", second)?;
+        non_negative(Self::OPTIMIZER, "eps", self.eps)?;
+        non_negative(Self::OPTIMIZER, "weight decay", self.weight_decay)?;
+        Ok(self)
+    }
+
+    fn from_hyperparameters(given: &[(String, f64)]) -> Result<Self> {
+        let [learning_rate, beta1, beta2, eps, weight_decay] =
+            in_order(Self::OPTIMIZER, Self::NAMES, given)?;
+        let numbers = Self {
+            learning_rate,
+            betas: [beta1, beta2],
+            eps,
+            weight_decay,
+        };
+        numbers.check()
+    }
+
+    fn hyperparameters(self) -> Vec<(String, f64)> {
+        let [beta1, beta2] = self.betas;
+        named(
+            Self::NAMES,
+            [
+                self.learning_rate,
+                beta1,
+                beta2,
+                self.eps,
+                self.weight_decay,
+            ],
+        )
     }
 }
 

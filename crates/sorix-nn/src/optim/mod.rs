@@ -65,26 +65,43 @@ pub trait Optimizer: Debug + Send + Sync {
     /// The parameters, under the names they were given.
     fn named_parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// The names of the tensors that are kept for each parameter; they have its shape, and the
-    /// [arithmetic dtype](sorix_core::DType::arithmetic) of its dtype. Names are without a dot.
-    fn state_names(&self) -> &[&'static str];
+    /// The names of the tensors that steps with these hyperparameters keep for each parameter; they
+    /// have its shape, and the [arithmetic dtype](sorix_core::DType::arithmetic) of its dtype. Names
+    /// are without a dot.
+    ///
+    /// # Errors
+    ///
+    /// Where the hyperparameters are not those of this optimiser, or one is out of its range.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Optimizer, Sgd};
+    ///
+    /// let parameters = [("w".to_owned(), tensor([1.0]).requires_grad(true))];
+    /// let sgd = Sgd::new(parameters, 0.1)?.momentum(0.9)?;
+    /// let hyperparameters = sgd.state().hyperparameters;
+    /// assert_eq!(sgd.state_names(&hyperparameters)?, ["momentum_buffer"]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]>;
 
     /// What the steps so far left, beside the parameters themselves.
     fn state(&self) -> OptimizerState;
 
-    /// Continues where `state` was taken.
+    /// Continues where `state` was taken, with its hyperparameters. A parameter that it does not
+    /// name counts as never changed.
     ///
     /// # Errors
     ///
-    /// Where it names a parameter that there is not, or does not fit one; nothing has changed then.
+    /// Where the hyperparameters are not those of this optimiser, or one is out of its range; where
+    /// it names a parameter that there is not, or does not fit one. Nothing has changed then.
     fn set_state(&mut self, state: OptimizerState) -> Result<()>;
 }
 
-/// What an [`Optimizer`] is at one moment: its learning rate, and for each parameter that was
+/// What an [`Optimizer`] is at one moment: its hyperparameters, and for each parameter that was
 /// changed the number of steps and the tensors kept.
 ///
-/// The other hyperparameters are those of the constructor. The tensors are handles; the optimiser
-/// does not write to them while they are held.
+/// The tensors are handles; the optimiser does not write to them while they are held.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -95,6 +112,8 @@ pub trait Optimizer: Debug + Send + Sync {
 /// w.sum()?.backward()?;
 /// adam.step()?;
 /// let state = adam.state();
+/// let names: Vec<_> = state.hyperparameters.iter().map(|(name, _)| &**name).collect();
+/// assert_eq!(names, ["learning_rate", "beta1", "beta2", "eps", "weight_decay"]);
 /// assert_eq!((&*state.parameters[0].name, state.parameters[0].steps), ("w", 1));
 /// let names: Vec<_> = state.parameters[0].tensors.iter().map(|(name, _)| &**name).collect();
 /// assert_eq!(names, ["exp_avg", "exp_avg_sq"]);
@@ -102,8 +121,9 @@ pub trait Optimizer: Debug + Send + Sync {
 /// ```
 #[derive(Clone, Debug)]
 pub struct OptimizerState {
-    /// The learning rate.
-    pub learning_rate: f64,
+    /// The numbers that a step is computed with, under the names they have in a checkpoint; a yes is
+    /// 1, a no is 0.
+    pub hyperparameters: Vec<(String, f64)>,
     /// The parameters that were changed.
     pub parameters: Vec<ParameterState>,
 }

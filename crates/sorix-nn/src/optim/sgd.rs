@@ -6,7 +6,7 @@ use sorix_core::{Scalar, Tensor, UpdateRule};
 use super::slots::Slots;
 use super::{Optimizer, OptimizerState};
 use crate::error::Result;
-use crate::hyperparameter::non_negative;
+use crate::hyperparameter::{flag, in_order, named, non_negative};
 
 /// Stochastic gradient descent, as `torch.optim.SGD` computes it.
 ///
@@ -55,15 +55,15 @@ impl Sgd {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        non_negative("Sgd", "learning rate", learning_rate)?;
+        let rule = SgdRule {
+            learning_rate,
+            weight_decay: 0.0,
+            momentum: 0.0,
+            nesterov: false,
+        };
         Ok(Self {
-            slots: Slots::new("Sgd", parameters)?,
-            rule: SgdRule {
-                learning_rate,
-                weight_decay: 0.0,
-                momentum: 0.0,
-                nesterov: false,
-            },
+            rule: rule.check()?,
+            slots: Slots::new(NAME, parameters)?,
         })
     }
 
@@ -71,18 +71,17 @@ impl Sgd {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
-    pub fn momentum(mut self, momentum: f64) -> Result<Self> {
-        non_negative("Sgd", "momentum", momentum)?;
-        (self.rule.momentum, self.rule.nesterov) = (momentum, false);
-        Ok(self)
+    /// Where it is negative or not finite; where parameters were changed already and the memory for
+    /// what is kept from now on cannot be had.
+    pub fn momentum(self, momentum: f64) -> Result<Self> {
+        self.with_momentum(momentum, false)
     }
 
     /// With Nesterov's momentum; 0 is none.
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// As [`momentum`](Self::momentum).
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -96,9 +95,18 @@ impl Sgd {
     /// assert_eq!(w.item::<f64>()?, 1.0 - 0.75);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
-    pub fn nesterov_momentum(mut self, momentum: f64) -> Result<Self> {
-        self = self.momentum(momentum)?;
-        self.rule.nesterov = true;
+    pub fn nesterov_momentum(self, momentum: f64) -> Result<Self> {
+        self.with_momentum(momentum, true)
+    }
+
+    fn with_momentum(mut self, momentum: f64, nesterov: bool) -> Result<Self> {
+        let rule = SgdRule {
+            momentum,
+            nesterov,
+            ..self.rule
+        };
+        self.rule = rule.check()?;
+        self.slots.keep(self.rule.state_names().len())?;
         Ok(self)
     }
 
@@ -121,8 +129,11 @@ impl Sgd {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        non_negative("Sgd", "weight decay", weight_decay)?;
-        self.rule.weight_decay = weight_decay;
+        let rule = SgdRule {
+            weight_decay,
+            ..self.rule
+        };
+        self.rule = rule.check()?;
         Ok(self)
     }
 }
@@ -146,8 +157,11 @@ impl Optimizer for Sgd {
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        non_negative("Sgd", "learning rate", learning_rate)?;
-        self.rule.learning_rate = learning_rate;
+        let rule = SgdRule {
+            learning_rate,
+            ..self.rule
+        };
+        self.rule = rule.check()?;
         Ok(())
     }
 
@@ -155,25 +169,29 @@ impl Optimizer for Sgd {
         self.slots.named_parameters()
     }
 
-    fn state_names(&self) -> &[&'static str] {
-        self.rule.state_names()
+    fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]> {
+        Ok(SgdRule::from_hyperparameters(hyperparameters)?.state_names())
     }
 
     fn state(&self) -> OptimizerState {
         OptimizerState {
-            learning_rate: self.rule.learning_rate,
+            hyperparameters: self.rule.hyperparameters(),
             parameters: self.slots.state(self.rule.state_names()),
         }
     }
 
     fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        non_negative("Sgd", "learning rate", state.learning_rate)?;
-        let names = self.rule.state_names();
-        self.slots.set_state(names, state.parameters)?;
-        self.rule.learning_rate = state.learning_rate;
+        let rule = SgdRule::from_hyperparameters(&state.hyperparameters)?;
+        self.slots.set_state(rule.state_names(), state.parameters)?;
+        self.rule = rule;
         Ok(())
     }
 }
+
+/// For errors.
+const NAME: &str = "Sgd";
+
+const HYPERPARAMETERS: [&str; 4] = ["learning_rate", "momentum", "weight_decay", "nesterov"];
 
 #[derive(Clone, Copy, Debug)]
 struct SgdRule {
@@ -184,6 +202,39 @@ struct SgdRule {
 }
 
 impl SgdRule {
+    /// The rule, where its numbers are in range.
+    fn check(self) -> Result<Self> {
+        non_negative(NAME, "learning rate", self.learning_rate)?;
+        non_negative(NAME, "momentum", self.momentum)?;
+        non_negative(NAME, "weight decay", self.weight_decay)?;
+        Ok(self)
+    }
+
+    fn from_hyperparameters(given: &[(String, f64)]) -> Result<Self> {
+        let [learning_rate, momentum, weight_decay, nesterov] =
+            in_order(NAME, HYPERPARAMETERS, given)?;
+        let rule = Self {
+            learning_rate,
+            weight_decay,
+            momentum,
+            nesterov: flag(NAME, "nesterov", nesterov)?,
+        };
+        rule.check()
+    }
+
+    fn hyperparameters(self) -> Vec<(String, f64)> {
+        let nesterov = f64::from(u8::from(self.nesterov));
+        named(
+            HYPERPARAMETERS,
+            [
+                self.learning_rate,
+                self.momentum,
+                self.weight_decay,
+                nesterov,
+            ],
+        )
+    }
+
     /// What is kept per parameter.
     fn state_names(self) -> &'static [&'static str] {
         if self.momentum == 0.0 {

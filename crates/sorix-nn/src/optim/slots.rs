@@ -21,7 +21,7 @@ struct Slot {
     name: String,
     parameter: Tensor,
     steps: u64,
-    /// Empty until the first step.
+    /// As many as the rule keeps; before the first step there may be none.
     state: Vec<Tensor>,
 }
 
@@ -72,11 +72,7 @@ impl Slots {
         let mut due: Vec<(&mut Slot, Tensor)> = with_gradient.collect();
         // State is made for all before the first is changed.
         for (slot, _) in &mut due {
-            if slot.state.len() != N {
-                slot.state = (0..N)
-                    .map(|_| slot.zeros())
-                    .collect::<sorix_core::Result<_>>()?;
-            }
+            slot.keep(N)?;
         }
         for (slot, gradient) in due {
             let state: &mut [Tensor; N] = (&mut *slot.state)
@@ -87,6 +83,12 @@ impl Slots {
             slot.steps = slot.steps.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// Gives each parameter that was changed as many tensors of state as steps will keep from now on.
+    pub(super) fn keep(&mut self, tensors: usize) -> Result<()> {
+        let mut changed = self.slots.iter_mut().filter(|slot| slot.steps > 0);
+        changed.try_for_each(|slot| slot.keep(tensors))
     }
 
     pub(super) fn zero_grad(&self) {
@@ -134,6 +136,8 @@ impl Slots {
             let Some(slot) = self.slots.iter().find(|slot| slot.name == name) else {
                 return Err(self.mismatch(name, "there is no such parameter".to_owned()));
             };
+            // Before the first step there is nothing to keep.
+            let names = if steps == 0 { &[] } else { names };
             match slot.check(names, tensors) {
                 Err(reason) => return Err(self.mismatch(name, reason)),
                 Ok(_) if given.contains_key(&name) => {
@@ -158,9 +162,14 @@ impl Slots {
 }
 
 impl Slot {
-    fn zeros(&self) -> sorix_core::Result<Tensor> {
-        let dtype = self.parameter.dtype().arithmetic();
-        Tensor::zeros(self.parameter.shape(), dtype)
+    /// Has this many tensors of state, which are zeros where there was another number.
+    fn keep(&mut self, tensors: usize) -> Result<()> {
+        if self.state.len() != tensors {
+            let (shape, dtype) = (self.parameter.shape(), self.parameter.dtype().arithmetic());
+            let zeros = (0..tensors).map(|_| Tensor::zeros(shape, dtype));
+            self.state = zeros.collect::<sorix_core::Result<_>>()?;
+        }
+        Ok(())
     }
 
     /// The tensors in the order of `names`, where they are as this parameter needs them; otherwise
