@@ -581,6 +581,76 @@ fn momentum_that_begins_after_steps_is_saved_and_loaded() {
     assert_eq!(values(&kept[0].1), [0.0]);
 }
 
+/// Of two members of one name, one reader takes the first and another the last.
+#[test]
+fn a_header_that_says_something_twice_is_refused() {
+    const W: &str = r#""w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+    let w = tensor([1.0_f32, 2.0]).requires_grad(true);
+    let data: Vec<u8> = [7.0_f32, 8.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    let load = |header: &str| {
+        let size = (header.len() as u64).to_le_bytes();
+        let file = [&size[..], header.as_bytes(), &data].concat();
+        let named = Named(vec![("w", w.clone())]);
+        let loaded = Checkpoint::new().parameters("", &named).load_bytes(&file);
+        loaded.map_err(|error| error.to_string())
+    };
+    let cases = [
+        (
+            format!(r#"{{"w":{{"dtype":"F64","shape":[1],"data_offsets":[0,8]}},{W}}}"#),
+            "w",
+        ),
+        (format!(r#"{{{W},"\u0077":{{}}}}"#), "w"),
+        (
+            format!(r#"{{"__metadata__":{{"sorix_checkpoint":"1"}},"__metadata__":{{}},{W}}}"#),
+            "__metadata__",
+        ),
+        (
+            format!(r#"{{"__metadata__":{{"sorix_checkpoint":"2","sorix_checkpoint":"1"}},{W}}}"#),
+            "sorix_checkpoint",
+        ),
+    ];
+    for (header, name) in cases {
+        let error = load(&header).unwrap_err();
+        let expected = format!("checkpoint: not a safetensors file: there are two of {name:?}");
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(values(&w), [1.0, 2.0]);
+    }
+    load(&format!(r#"{{"__metadata__":null,{W}}}"#)).unwrap();
+    assert_eq!(values(&w), [7.0, 8.0]);
+}
+
+#[test]
+fn two_parameters_of_one_name_cannot_be_loaded() {
+    let one = Named(vec![("w", tensor([9.0]))]);
+    let bytes = Checkpoint::new().parameters("", &one).to_bytes().unwrap();
+    let (a, b) = (tensor([1.0]), tensor([2.0]));
+    let two = Named(vec![("w", a.clone()), ("w", b.clone())]);
+    assert_eq!(
+        load_error(Checkpoint::new().parameters("", &two), &bytes),
+        "checkpoint: there are two of \"w\""
+    );
+    assert_eq!((values(&a), values(&b)), (vec![1.0], vec![2.0]));
+}
+
+#[test]
+fn a_parameter_of_the_name_of_the_metadata_is_refused() {
+    let named = Named(vec![("__metadata__", tensor([1.0]))]);
+    let error = Checkpoint::new()
+        .parameters("", &named)
+        .to_bytes()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "checkpoint: the format keeps the name \"__metadata__\" for itself"
+    );
+    let mut sectioned = Checkpoint::new().parameters("model", &named);
+    let bytes = sectioned.to_bytes().unwrap();
+    sectioned.load_bytes(&bytes).unwrap();
+}
+
 #[test]
 fn a_learning_rate_that_is_none_is_refused() {
     let (bytes, ..) = saved();
@@ -713,7 +783,8 @@ fn a_file_is_replaced_whole_or_stays() {
     let names = |directory: &std::path::Path| fs::read_dir(directory).unwrap().count();
 
     // Two entries of one name cannot be saved.
-    let mut twice = Checkpoint::new().parameters("a", &Twice(net.parameters()[0].clone()));
+    let w = net.parameters()[0].clone();
+    let mut twice = Checkpoint::new().parameters("a", &Named(vec![("w", w.clone()), ("w", w)]));
     assert_eq!(
         twice.save(&path).unwrap_err().to_string(),
         "checkpoint: there are two of \"a.w\""
@@ -747,17 +818,18 @@ fn a_file_is_replaced_whole_or_stays() {
     }
 }
 
-/// One tensor, twice under one name.
+/// Tensors under these names.
 #[derive(Debug)]
-struct Twice(Tensor);
+struct Named(Vec<(&'static str, Tensor)>);
 
-impl Module for Twice {
+impl Module for Named {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.clone())
     }
 
     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-        visit("w", &self.0);
-        visit("w", &self.0);
+        for (name, tensor) in &self.0 {
+            visit(name, tensor);
+        }
     }
 }

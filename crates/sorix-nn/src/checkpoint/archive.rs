@@ -11,8 +11,11 @@ use std::io::{Read, Seek, SeekFrom};
 use safetensors::tensor::{Dtype, Metadata, View, serialize};
 use sorix_core::{DType, ErrorKind, Tensor};
 
-use super::CheckpointError;
+use super::{CheckpointError, unique};
 use crate::error::Result;
+
+/// What the header calls the file's metadata, beside the entries.
+const METADATA: &str = "__metadata__";
 
 /// The key of the version in the file's metadata.
 const VERSION_KEY: &str = "sorix_checkpoint";
@@ -77,6 +80,10 @@ impl View for Entry {
 
 /// A file of these entries.
 pub(super) fn write(entries: BTreeMap<String, Entry>) -> Result<Vec<u8>> {
+    if entries.contains_key(METADATA) {
+        let name = METADATA.to_owned();
+        return Err(CheckpointError::Reserved { name }.into());
+    }
     let metadata = HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_owned())]);
     Ok(serialize(entries, Some(metadata)).map_err(|error| format_error(&error))?)
 }
@@ -111,6 +118,7 @@ impl<R: Read + Seek> Archive<R> {
             .take(size)
             .read_to_end(&mut header)
             .map_err(io_error)?;
+        unique::check(&header).map_err(|error| format_error(&error))?;
         let header: Metadata =
             serde_json::from_slice(&header).map_err(|error| format_error(&error))?;
         let data = 8 + size;

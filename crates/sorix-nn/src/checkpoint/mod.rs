@@ -1,6 +1,7 @@
 //! [`Checkpoint`]: parameters, optimisers and generators in a file, to continue bit for bit.
 
 mod archive;
+mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -156,7 +157,8 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// Where names of sections repeat or contain a dot, or one of several is empty; where two
-    /// entries of a section have one name.
+    /// entries of a section have one name, or one is called `__metadata__`, which the format keeps
+    /// for itself.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         self.check_sections()?;
         let mut entries = BTreeMap::new();
@@ -501,6 +503,12 @@ pub enum CheckpointError {
     /// Two entries of one name.
     #[error("checkpoint: there are two of {name:?}")]
     Repeated {
+        /// The name.
+        name: String,
+    },
+    /// An entry of a name that means something else in the format.
+    #[error("checkpoint: the format keeps the name {name:?} for itself")]
+    Reserved {
         /// The name.
         name: String,
     },
