@@ -3,6 +3,7 @@
 #![cfg(feature = "safetensors")]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::sync::Mutex;
 
 use sorix_core::autograd::no_grad;
@@ -805,17 +806,130 @@ fn a_file_is_replaced_whole_or_stays() {
         .parameters("", &network(2, Keys::Own))
         .load(&path)
         .unwrap();
+}
 
-    let nowhere = directory.path().join("no").join("such");
-    for result in [
-        Checkpoint::new().parameters("", &net).save(&nowhere),
-        Checkpoint::new().parameters("", &net).load(&nowhere),
+/// Under another name the old file is as it was.
+#[test]
+fn a_file_that_is_replaced_is_not_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["net", "other"].map(|name| directory.path().join(name));
+    fs::write(&path, "what was there").unwrap();
+    fs::hard_link(&path, &other).unwrap();
+    let net = network(1, Keys::Own);
+    Checkpoint::new().parameters("", &net).save(&path).unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "what was there");
+}
+
+#[test]
+fn errors_of_the_file_system_name_the_path_and_say_what_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let linear = Linear::new(2, 3, &Generator::new(1)).unwrap();
+    let mut checkpoint = Checkpoint::new().parameters("", &linear);
+    for (path, expected) in [
+        (
+            directory.path().join("no").join("such"),
+            ErrorKind::NotFound,
+        ),
+        #[cfg(unix)]
+        (file.join("within"), ErrorKind::NotADirectory),
     ] {
-        assert!(matches!(
-            result,
-            Err(Error::Checkpoint(CheckpointError::Io { .. }))
-        ));
+        for error in [checkpoint.save(&path), checkpoint.load(&path)].map(Result::unwrap_err) {
+            let named = format!("checkpoint: {path:?}: ");
+            assert!(error.to_string().starts_with(&named), "{error}");
+            let Error::Checkpoint(CheckpointError::Io {
+                path: got, kind, ..
+            }) = error
+            else {
+                panic!("{error:?}");
+            };
+            assert_eq!((got, kind), (path.clone(), expected));
+        }
     }
+}
+
+#[test]
+fn a_file_that_ends_in_its_header_says_its_length() {
+    let linear = Linear::new(2, 3, &Generator::new(1)).unwrap();
+    let cases: [(&[u8], &str); 4] = [
+        (
+            b"",
+            "it has 0 bytes, and begins with 8 for the size of its header",
+        ),
+        (
+            b"abc",
+            "it has 3 bytes, and begins with 8 for the size of its header",
+        ),
+        (
+            b"\x02\0\0\0\0\0\0\0",
+            "it has 8 bytes, and the header alone takes 10",
+        ),
+        (
+            b"\x02\0\0\0\0\0\0\0{",
+            "it has 9 bytes, and the header alone takes 10",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(
+            load_error(Checkpoint::new().parameters("", &linear), bytes),
+            format!("checkpoint: not a safetensors file: {expected}")
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_leaves_its_permissions_to_the_one_that_replaces_it() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("net");
+    let linear = Linear::new(2, 3, &Generator::new(1)).unwrap();
+    let save = || {
+        Checkpoint::new()
+            .parameters("", &linear)
+            .save(&path)
+            .unwrap();
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777
+    };
+    // A new one has those of any new file.
+    let any = directory.path().join("any");
+    fs::write(&any, "").unwrap();
+    assert_eq!(
+        save(),
+        fs::metadata(&any).unwrap().permissions().mode() & 0o777
+    );
+    // Also those that a umask would take.
+    for mode in [0o600, 0o400, 0o666] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(save(), mode, "{mode:o}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_replaced() {
+    use std::os::unix::fs::symlink;
+
+    let directory = tempfile::tempdir().unwrap();
+    let within = |name: &str| directory.path().join(name);
+    fs::create_dir(within("runs")).unwrap();
+    fs::write(within("runs/old"), "what was there").unwrap();
+    symlink("runs/old", within("link")).unwrap();
+    symlink("link", within("second")).unwrap();
+    symlink(within("runs/new"), within("nowhere")).unwrap();
+    symlink("circle", within("circle")).unwrap();
+    let linear = Linear::new(2, 3, &Generator::new(1)).unwrap();
+    let mut checkpoint = Checkpoint::new().parameters("", &linear);
+    for (link, target) in [("second", "runs/old"), ("nowhere", "runs/new")] {
+        checkpoint.save(within(link)).unwrap();
+        assert!(within(link).is_symlink());
+        assert!(!within(target).is_symlink());
+        checkpoint.load(within(target)).unwrap();
+    }
+    checkpoint.save(within("circle")).unwrap_err();
+    assert!(within("link").is_symlink() && within("circle").is_symlink());
 }
 
 /// Tensors under these names.

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, View, serialize};
 use sorix_core::{DType, ErrorKind, Tensor};
@@ -92,6 +93,8 @@ pub(super) fn write(entries: BTreeMap<String, Entry>) -> Result<Vec<u8>> {
 #[derive(Debug)]
 pub(super) struct Archive<R> {
     source: R,
+    /// For errors.
+    path: PathBuf,
     header: Metadata,
     /// Where the data begins.
     data: u64,
@@ -100,15 +103,29 @@ pub(super) struct Archive<R> {
 }
 
 impl<R: Read + Seek> Archive<R> {
-    pub(super) fn open(mut source: R) -> Result<Self> {
-        let length = source.seek(SeekFrom::End(0)).map_err(io_error)?;
-        source.rewind().map_err(io_error)?;
+    /// A file, and its path for errors.
+    pub(super) fn open(mut source: R, path: &Path) -> Result<Self> {
+        let length = source.seek(SeekFrom::End(0)).map_err(io_error(path))?;
+        source.rewind().map_err(io_error(path))?;
+        if length < 8 {
+            return Err(format_error(&format!(
+                "it has {length} bytes, and begins with 8 for the size of its header"
+            ))
+            .into());
+        }
         let mut size = [0; 8];
-        source.read_exact(&mut size).map_err(io_error)?;
+        source.read_exact(&mut size).map_err(io_error(path))?;
         let size = u64::from_le_bytes(size);
         if size > MAX_HEADER {
             return Err(format_error(&format!(
                 "the header has {size} bytes, which is more than {MAX_HEADER}"
+            ))
+            .into());
+        }
+        let data = 8 + size;
+        if length < data {
+            return Err(format_error(&format!(
+                "it has {length} bytes, and the header alone takes {data}"
             ))
             .into());
         }
@@ -117,11 +134,10 @@ impl<R: Read + Seek> Archive<R> {
             .by_ref()
             .take(size)
             .read_to_end(&mut header)
-            .map_err(io_error)?;
+            .map_err(io_error(path))?;
         unique::check(&header).map_err(|error| format_error(&error))?;
         let header: Metadata =
             serde_json::from_slice(&header).map_err(|error| format_error(&error))?;
-        let data = 8 + size;
         let expected = data.saturating_add(header.data_len() as u64);
         if length != expected {
             return Err(format_error(&format!(
@@ -138,6 +154,7 @@ impl<R: Read + Seek> Archive<R> {
             }
             _ => Ok(Self {
                 source,
+                path: path.to_owned(),
                 header,
                 data,
                 read: BTreeSet::new(),
@@ -195,14 +212,18 @@ impl<R: Read + Seek> Archive<R> {
         let (from, to) = info.data_offsets;
         let from = self.data.saturating_add(from as u64);
         let length = to - info.data_offsets.0;
-        self.source.seek(SeekFrom::Start(from)).map_err(io_error)?;
+        self.source
+            .seek(SeekFrom::Start(from))
+            .map_err(io_error(&self.path))?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length).map_err(|_| {
             let kind = ErrorKind::Allocation { bytes: length };
             sorix_core::Error::new("checkpoint", &[], kind)
         })?;
         bytes.resize(length, 0);
-        self.source.read_exact(&mut bytes).map_err(io_error)?;
+        self.source
+            .read_exact(&mut bytes)
+            .map_err(io_error(&self.path))?;
         Ok(bytes)
     }
 }
@@ -217,8 +238,10 @@ fn file_dtype(dtype: DType) -> Result<Dtype> {
     }
 }
 
-pub(super) fn io_error(error: std::io::Error) -> CheckpointError {
-    CheckpointError::Io {
+pub(super) fn io_error(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError {
+    |error| CheckpointError::Io {
+        path: path.to_owned(),
+        kind: error.kind(),
         reason: error.to_string(),
     }
 }

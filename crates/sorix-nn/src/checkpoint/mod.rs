@@ -1,12 +1,13 @@
 //! [`Checkpoint`]: parameters, optimisers and generators in a file, to continue bit for bit.
 
 mod archive;
+mod replace;
 mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek, Write};
-use std::path::Path;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sorix_core::autograd::no_grad;
@@ -206,7 +207,8 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Writes the file. It appears whole or not at all: one that was there before stays until the
-    /// new one is on the disk.
+    /// new one is on the disk, and leaves it its permissions. A symbolic link stays, and the file
+    /// that it leads to is replaced.
     ///
     /// # Errors
     ///
@@ -226,17 +228,35 @@ impl<'a> Checkpoint<'a> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let bytes = self.to_bytes()?;
-        Ok(replace_file(path.as_ref(), &bytes).map_err(io_error)?)
+        let (path, bytes) = (path.as_ref(), self.to_bytes()?);
+        Ok(replace::file(path, &bytes).map_err(io_error(path))?)
     }
 
-    /// [`load_bytes`](Self::load_bytes) of a file. For an example see [`save`](Self::save).
+    /// [`load_bytes`](Self::load_bytes) of a file.
     ///
     /// # Errors
     ///
     /// As [`load_bytes`](Self::load_bytes), and where the file cannot be read.
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use sorix_nn::{Checkpoint, CheckpointError, Error, Generator, Linear};
+    ///
+    /// let linear = Linear::new(2, 3, &Generator::new(42))?;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("linear.safetensors");
+    /// // The first run has nothing to continue.
+    /// let begins = match Checkpoint::new().parameters("", &linear).load(&path) {
+    ///     Err(Error::Checkpoint(CheckpointError::Io { kind: ErrorKind::NotFound, .. })) => true,
+    ///     loaded => loaded.map(|()| false)?,
+    /// };
+    /// assert!(begins);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        self.read(BufReader::new(File::open(path).map_err(io_error)?))
+        let path = path.as_ref();
+        let file = File::open(path).map_err(io_error(path))?;
+        self.read(BufReader::new(file), path)
     }
 
     /// Sets everything to what the file says. For an example see [`Checkpoint`].
@@ -244,18 +264,23 @@ impl<'a> Checkpoint<'a> {
     /// A section has to contain what it would if it were saved, with the same names, shapes and
     /// dtypes, and nothing else. Other sections of the file are not looked at.
     ///
+    /// One parameter is set after another: a thread that runs the same model meanwhile may see some
+    /// old and some new. A service that changes its weights while it answers loads them into a second
+    /// model and swaps the `Arc`.
+    ///
     /// # Errors
     ///
     /// Where the file is not one, or does not fit: nothing has changed then. And where the memory for
     /// a parameter cannot be had, which takes new memory only while another holds what it was: the
     /// optimisers, and the parameters before it, may be set by then.
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.read(Cursor::new(bytes))
+        // Memory has no path, and nothing that it could refuse.
+        self.read(Cursor::new(bytes), Path::new(""))
     }
 
-    fn read(&mut self, source: impl Read + Seek) -> Result<()> {
+    fn read(&mut self, source: impl Read + Seek, path: &Path) -> Result<()> {
         self.check_sections()?;
-        let mut archive = Archive::open(source)?;
+        let mut archive = Archive::open(source, path)?;
         let loaded = self
             .sections
             .iter()
@@ -427,26 +452,6 @@ fn check_writable(parameter: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file beside `path` and then gives it that name.
-fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Less what the umask takes, as for any new file.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
 /// Why a [`Checkpoint`] could not be written, read or used.
 ///
 /// ```
@@ -461,8 +466,12 @@ fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The file system refused.
-    #[error("checkpoint: {reason}")]
+    #[error("checkpoint: {path:?}: {reason}")]
     Io {
+        /// The file that was to be written or read.
+        path: PathBuf,
+        /// The kind of the refusal: whether nothing is there, for instance.
+        kind: std::io::ErrorKind,
         /// What it said.
         reason: String,
     },
