@@ -434,6 +434,37 @@ fn what_nobody_asked_for_in_a_section_is_refused() {
     assert_eq!(values(linear.weight()), [1.0; 6]);
 }
 
+#[test]
+fn a_counter_comes_back_or_stays() {
+    let generator = Generator::new(1);
+    let mut step = u64::MAX;
+    let bytes = Checkpoint::new()
+        .counter("step", &mut step)
+        .generator("data", &generator)
+        .to_bytes()
+        .unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let entry = file.tensor("step.counter").unwrap();
+    assert_eq!(
+        (entry.dtype(), entry.shape(), entry.data()),
+        (safetensors::Dtype::U64, &[1][..], &[255; 8][..])
+    );
+    step = 7;
+    let other = Checkpoint::new()
+        .counter("step", &mut step)
+        .generator("shuffle", &generator);
+    assert_eq!(
+        load_error(other, &bytes),
+        "checkpoint: there is no \"shuffle.generator\""
+    );
+    assert_eq!(step, 7);
+    Checkpoint::new()
+        .counter("step", &mut step)
+        .load_bytes(&bytes)
+        .unwrap();
+    assert_eq!(step, u64::MAX);
+}
+
 /// Leaves of one element.
 fn leaves<const N: usize>(names: [&str; N]) -> Vec<(String, Tensor)> {
     let leaf = || tensor([1.0]).requires_grad(true);

@@ -1,4 +1,5 @@
-//! [`Checkpoint`]: parameters, optimisers and generators in a file, to continue bit for bit.
+//! [`Checkpoint`]: parameters, optimisers, generators and counters in a file, to continue bit for
+//! bit.
 
 mod archive;
 mod replace;
@@ -19,17 +20,17 @@ use crate::generator::{Generator, GeneratorState};
 use crate::module::Module;
 use crate::optim::{Optimizer, OptimizerState, ParameterState};
 
-/// What to save in a file, or to load from one: sections of parameters, optimisers and generators,
-/// each under a name.
+/// What to save in a file, or to load from one: sections of parameters, optimisers, generators and
+/// counters, each under a name.
 ///
-/// A run that saves all three, loads them into objects made anew and goes on gives the same numbers,
-/// bit for bit, as one that was not interrupted. Include the [generator of the
+/// A run that saves all of them, loads them into objects made anew and goes on gives the same
+/// numbers, bit for bit, as one that was not interrupted. Include the [generator of the
 /// process](crate::default_generator) where a dropout has none of its own, and whatever else draws.
 ///
 /// The file is in the [safetensors](https://github.com/huggingface/safetensors) format, version 1 of
 /// sorix' layout. An entry is called `section.path.name`; a section without a name, the only one
 /// then, gives plain names such as `0.weight`, which other programs read and write too. A generator
-/// is two U64, seed and offset.
+/// is two U64, seed and offset, and a counter one.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -79,6 +80,7 @@ enum Section<'a> {
     Generators(Vec<(String, Arc<Generator>)>),
     Generator(&'a Generator),
     Optimizer(&'a mut dyn Optimizer),
+    Counter(&'a mut u64),
 }
 
 /// What a section will become.
@@ -86,6 +88,7 @@ enum Loaded {
     Parameters(Vec<Tensor>),
     Generators(Vec<GeneratorState>),
     Optimizer(OptimizerState),
+    Counter(u64),
 }
 
 impl<'a> Checkpoint<'a> {
@@ -148,6 +151,24 @@ impl<'a> Checkpoint<'a> {
         self.with(section, Section::Optimizer(optimizer))
     }
 
+    /// With a number of the caller's own: of epochs, of steps, of examples seen.
+    ///
+    /// ```
+    /// use sorix_nn::Checkpoint;
+    ///
+    /// let mut epoch = 3;
+    /// let bytes = Checkpoint::new().counter("epoch", &mut epoch).to_bytes()?;
+    ///
+    /// let mut begin = 0;
+    /// Checkpoint::new().counter("epoch", &mut begin).load_bytes(&bytes)?;
+    /// assert_eq!(begin, 3);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn counter(self, section: &str, counter: &'a mut u64) -> Self {
+        self.with(section, Section::Counter(counter))
+    }
+
     fn with(mut self, section: &str, content: Section<'a>) -> Self {
         self.sections.push((section.to_owned(), content));
         self
@@ -185,6 +206,9 @@ impl<'a> Checkpoint<'a> {
                 }
                 Section::Generator(generator) => {
                     add(section, GENERATOR, generator_entry(generator))?;
+                }
+                Section::Counter(counter) => {
+                    add(section, COUNTER, Entry::words(&[**counter]))?;
                 }
                 Section::Optimizer(optimizer) => {
                     let state = optimizer.state();
@@ -349,6 +373,7 @@ impl<'a> Checkpoint<'a> {
                 (Section::Generator(generator), Loaded::Generators(states)) => {
                     states.iter().for_each(|&state| generator.set_state(state));
                 }
+                (Section::Counter(counter), Loaded::Counter(count)) => **counter = count,
                 _ => {}
             }
         }
@@ -378,6 +403,10 @@ impl Section<'_> {
                 .collect::<Result<_>>()
                 .map(Loaded::Generators),
             Self::Generator(_) => Ok(Loaded::Generators(vec![state(GENERATOR)?])),
+            Self::Counter(_) => {
+                let [count] = archive.words(&join(section, COUNTER))?;
+                Ok(Loaded::Counter(count))
+            }
             Self::Optimizer(optimizer) => {
                 read_optimizer(&**optimizer, section, archive).map(Loaded::Optimizer)
             }
@@ -424,6 +453,9 @@ fn read_optimizer(
 
 /// The entry of a section that is one generator.
 const GENERATOR: &str = "generator";
+
+/// The entry of a section that is a counter.
+const COUNTER: &str = "counter";
 
 /// The entry of the number of steps of a parameter.
 const STEPS: &str = "steps";
