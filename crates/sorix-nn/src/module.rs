@@ -84,7 +84,8 @@ pub trait Module: Debug + Send + Sync {
         let _ = visit;
     }
 
-    /// The same children as [`visit_children`](Module::visit_children), to be changed.
+    /// The same children as [`visit_children`](Module::visit_children), under the same names in the
+    /// same order, to be changed.
     fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
         let _ = visit;
     }
@@ -103,17 +104,24 @@ pub trait Module: Debug + Send + Sync {
     }
 
     /// Puts the module and all below it into a mode. A module that does not do the same in both
-    /// overrides this to keep the mode, and passes it on to its children if it has any.
+    /// overrides this, and not [`train`](Module::train) and [`eval`](Module::eval), to keep the mode,
+    /// and passes it on to its children if it has any: a module above calls this alone.
+    ///
+    /// # Panics
+    ///
+    /// Where [`visit_children`](Module::visit_children) and
+    /// [`visit_children_mut`](Module::visit_children_mut) do not show the same names: a child that
+    /// one of them forgets would train on after `eval`.
     fn set_mode(&mut self, mode: Mode) {
-        self.visit_children_mut(&mut |_, child| child.set_mode(mode));
+        change_children(self, |child| child.set_mode(mode));
     }
 
-    /// Puts the module and all below it into training.
+    /// Puts the module and all below it into training, by [`set_mode`](Module::set_mode).
     fn train(&mut self) {
         self.set_mode(Mode::Train);
     }
 
-    /// Puts the module and all below it into use.
+    /// Puts the module and all below it into use, by [`set_mode`](Module::set_mode).
     fn eval(&mut self) {
         self.set_mode(Mode::Eval);
     }
@@ -127,6 +135,10 @@ pub trait Module: Debug + Send + Sync {
     /// Gives the module and all below it this drop probability, where they have one; for instance
     /// that of a [`Schedule`](crate::Schedule). A module that drops overrides this.
     ///
+    /// # Panics
+    ///
+    /// As [`set_mode`](Module::set_mode).
+    ///
     /// ```
     /// use sorix_nn::{DropRate, Dropout, Module, Sequential};
     /// let mut net = Sequential::new().with(Dropout::new(0.1)?).with(Dropout::new(0.2)?);
@@ -135,7 +147,7 @@ pub trait Module: Debug + Send + Sync {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     fn set_drop_rate(&mut self, rate: DropRate) {
-        self.visit_children_mut(&mut |_, child| child.set_drop_rate(rate));
+        change_children(self, |child| child.set_drop_rate(rate));
     }
 
     /// The drop probabilities, here and in all modules below, by the names of the modules on the
@@ -207,6 +219,20 @@ pub trait Module: Debug + Send + Sync {
     }
 }
 
+/// Changes each child by `change`.
+fn change_children<M: Module + ?Sized>(module: &mut M, change: impl Fn(&mut dyn Module)) {
+    let (mut shown, mut changed) = (Vec::new(), Vec::new());
+    module.visit_children(&mut |name, _| shown.push(name.to_owned()));
+    module.visit_children_mut(&mut |name, child| {
+        changed.push(name.to_owned());
+        change(child);
+    });
+    assert!(
+        shown == changed,
+        "visit_children shows {shown:?} and visit_children_mut {changed:?} of {module:?}"
+    );
+}
+
 /// A boxed module is that module.
 impl<M: Module + ?Sized> Module for Box<M> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -237,6 +263,14 @@ impl<M: Module + ?Sized> Module for Box<M> {
         (**self).set_mode(mode);
     }
 
+    fn train(&mut self) {
+        (**self).train();
+    }
+
+    fn eval(&mut self) {
+        (**self).eval();
+    }
+
     fn drop_rate(&self) -> Option<DropRate> {
         (**self).drop_rate()
     }
@@ -247,6 +281,10 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn named_drop_rates(&self) -> Vec<(String, DropRate)> {
         (**self).named_drop_rates()
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        (**self).parameters()
     }
 
     fn named_parameters(&self) -> Vec<(String, Tensor)> {

@@ -1,7 +1,7 @@
 //! Modules in modules: order, modes, names.
 
 use sorix_core::{DType, Tensor, tensor};
-use sorix_nn::{Dropout, Generator, Mode, Module, Result, Sequential};
+use sorix_nn::{DropRate, Dropout, Generator, Mode, Module, Result, Sequential};
 
 /// Multiplies by a parameter, in either mode.
 #[derive(Debug)]
@@ -183,4 +183,65 @@ fn errors_of_operations_come_through() {
         net.forward(&tensor([1.0_f32])).unwrap_err().to_string(),
         "mul(float32[1], float64[]): operands must have one dtype"
     );
+}
+
+/// Shows a child to be looked at and not to be changed.
+#[derive(Debug)]
+struct Forgetful(Dropout);
+
+impl Module for Forgetful {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x)
+    }
+
+    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+        visit("dropout", &self.0);
+    }
+}
+
+#[test]
+#[should_panic = "visit_children shows [\"dropout\"] and visit_children_mut [] of Forgetful(Dropout"]
+fn a_child_that_cannot_be_put_into_a_mode_is_noticed() {
+    Sequential::new().with(Forgetful(dropout(1))).eval();
+}
+
+#[test]
+#[should_panic = "visit_children shows [\"dropout\"] and visit_children_mut [] of Forgetful(Dropout"]
+fn a_child_that_cannot_be_given_a_rate_is_noticed() {
+    let rate = DropRate::new(0.1).unwrap();
+    Sequential::new()
+        .with(Forgetful(dropout(1)))
+        .set_drop_rate(rate);
+}
+
+/// Overrides what others leave as it is.
+#[derive(Debug, Default)]
+struct Own(&'static str);
+
+impl Module for Own {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
+    fn train(&mut self) {
+        self.0 = "train";
+    }
+
+    fn eval(&mut self) {
+        self.0 = "eval";
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        vec![tensor(1.0)]
+    }
+}
+
+#[test]
+fn a_box_does_what_the_module_in_it_does() {
+    let mut boxed = Box::new(Own::default());
+    Module::eval(&mut boxed);
+    assert_eq!(boxed.0, "eval");
+    Module::train(&mut boxed);
+    assert_eq!(boxed.0, "train");
+    assert_eq!(Module::parameters(&boxed).len(), 1);
 }
