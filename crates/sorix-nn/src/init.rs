@@ -19,8 +19,8 @@
 //! # Ok::<(), sorix_nn::Error>(())
 //! ```
 
-use sorix_core::Tensor;
 use sorix_core::autograd::no_grad;
+use sorix_core::{ErrorKind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::generator::Generator;
@@ -78,7 +78,8 @@ pub fn constant(tensor: &Tensor, value: f64) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Where a bound is not finite or `low` is above `high`, and those of [`Tensor::assign`].
+/// Where a bound is not finite or `low` is above `high`; where the tensor is
+/// [expanded](Tensor::is_expanded). No key is taken then. And where the memory cannot be had.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -92,6 +93,7 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
     finite("init::uniform", "low", low)?;
     finite("init::uniform", "high", high)?;
     non_negative("init::uniform", "high - low", high - low)?;
+    check_writable("init::uniform", tensor)?;
     let (shape, dtype) = (tensor.shape(), tensor.dtype());
     let key = generator.next_key();
     assign(tensor, Tensor::uniform(shape, low, high, dtype, key))
@@ -101,7 +103,8 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
 ///
 /// # Errors
 ///
-/// Where `mean` is not finite or `std` is negative or not finite, and those of [`Tensor::assign`].
+/// Where `mean` is not finite or `std` is negative or not finite; where the tensor is
+/// [expanded](Tensor::is_expanded). No key is taken then. And where the memory cannot be had.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -115,6 +118,7 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
 pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Result<()> {
     finite("init::normal", "mean", mean)?;
     non_negative("init::normal", "std", std)?;
+    check_writable("init::normal", tensor)?;
     let (shape, dtype) = (tensor.shape(), tensor.dtype());
     let key = generator.next_key();
     assign(tensor, Tensor::normal(shape, mean, std, dtype, key))
@@ -128,7 +132,8 @@ pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Re
 ///
 /// # Errors
 ///
-/// Where the tensor has fewer than two axes or `gain` is negative or not finite.
+/// Where the tensor has fewer than two axes or is [expanded](Tensor::is_expanded), or `gain` is
+/// negative or not finite. No key is taken then. And where the memory cannot be had.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -168,7 +173,8 @@ pub fn xavier_normal(tensor: &Tensor, gain: f64, generator: &Generator) -> Resul
 ///
 /// # Errors
 ///
-/// Where the tensor has fewer than two axes or `gain` is negative or not finite.
+/// Where the tensor has fewer than two axes or is [expanded](Tensor::is_expanded), or `gain` is
+/// negative or not finite. No key is taken then. And where the memory cannot be had.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -234,6 +240,16 @@ fn fans(op: &'static str, tensor: &Tensor) -> Result<[f64; 2]> {
     };
     let kernel: f64 = kernel.iter().map(|&length| length as f64).product();
     Ok([*inputs as f64 * kernel, *outputs as f64 * kernel])
+}
+
+/// That `op` can overwrite the tensor.
+pub(crate) fn check_writable(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.is_expanded() {
+        let strides = tensor.strides().to_vec();
+        let kind = ErrorKind::WriteToExpanded { strides };
+        return Err(sorix_core::Error::new(op, &[tensor], kind).into());
+    }
+    Ok(())
 }
 
 fn assign(tensor: &Tensor, values: sorix_core::Result<Tensor>) -> Result<()> {

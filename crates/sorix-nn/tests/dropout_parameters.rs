@@ -307,17 +307,27 @@ fn nan_and_infinity_do_not_leak_from_dropped_parameters() {
 
 #[test]
 fn inputs_that_do_not_fit_are_errors() {
-    let weights = weight_dropout(normal(&[5, 6], 1), 0.5, at_key());
+    let generator = Arc::new(Generator::new(5));
+    let weights = weight_dropout(normal(&[5, 6], 1), 0.5, Arc::clone(&generator));
     for shape in [&[][..], &[5], &[6, 5]] {
         let error = weights.forward(&normal(shape, 2)).unwrap_err();
         let expected = format!("Linear: expected an input of shape [.., 6], got shape {shape:?}");
         assert_eq!(error.to_string(), expected);
     }
-    let rows = embedding_dropout(normal(&[9, 4], 1), 0.5, at_key());
+    let single = Tensor::ones([2, 6], DType::F32).unwrap();
+    assert_eq!(
+        weights.forward(&single).unwrap_err().to_string(),
+        "Linear(float32[2, 6], float64[5, 6]): operands must have one dtype"
+    );
+    let rows = embedding_dropout(normal(&[9, 4], 1), 0.5, Arc::clone(&generator));
     for word in [-1.0, 0.5, 9.0, f64::NAN] {
         let error = rows.forward(&tensor([word])).unwrap_err();
         let expected = format!("Embedding: expected whole numbers in 0..9, got {word}");
         assert_eq!(error.to_string(), expected);
     }
+    let table = embedding_dropout(normal(&[258, 1], 1), 0.5, Arc::clone(&generator));
+    let coarse = tensor([1.0]).to_dtype(DType::BF16).unwrap();
+    assert!(table.forward(&coarse).is_err());
+    assert_eq!(generator.state().offset, 0, "no key is taken");
     assert!(Dropout::new(1.5).is_err() && DropoutLayer::<Rows>::new(f64::NAN).is_err());
 }

@@ -133,6 +133,22 @@ fn what_cannot_be_is_refused_and_nothing_is_drawn_or_written() {
         init::kaiming_normal(&w, Fan::Out, f64::INFINITY, &generator),
     ];
     assert!(cases.iter().all(Result::is_err));
+    let expanded = tensor([7.0]).expand([2, 3]).unwrap();
+    for (name, init, ..) in CASES {
+        let by = if name.contains("uniform") {
+            "uniform"
+        } else {
+            "normal"
+        };
+        assert_eq!(
+            message(init(&expanded, &generator)),
+            format!(
+                "init::{by}(float64[2, 3]): elements of an expanded tensor (strides [0, 0]) share \
+                 memory"
+            )
+        );
+    }
+    assert_eq!(values(&expanded), [7.0; 6]);
     assert_eq!((values(&w), values(&flat)), (vec![7.0], vec![7.0]));
     assert_eq!(generator.state().offset, 0);
 }

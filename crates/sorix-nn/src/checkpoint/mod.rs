@@ -11,12 +11,13 @@ use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sorix_core::Tensor;
 use sorix_core::autograd::no_grad;
-use sorix_core::{ErrorKind, Tensor};
 
 use self::archive::{Archive, Entry, io_error};
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
+use crate::init::check_writable;
 use crate::module::Module;
 use crate::optim::{Optimizer, OptimizerState, ParameterState};
 
@@ -392,7 +393,7 @@ impl Section<'_> {
             Self::Parameters(parameters) => parameters
                 .iter()
                 .map(|(name, parameter)| {
-                    check_writable(parameter)?;
+                    check_writable("checkpoint", parameter)?;
                     archive.tensor(&join(section, name), parameter.shape(), parameter.dtype())
                 })
                 .collect::<Result<_>>()
@@ -472,16 +473,6 @@ fn join(above: &str, name: &str) -> String {
 fn generator_entry(generator: &Generator) -> Entry {
     let GeneratorState { seed, offset } = generator.state();
     Entry::words(&[seed, offset])
-}
-
-/// That a parameter can be assigned to.
-fn check_writable(parameter: &Tensor) -> Result<()> {
-    if parameter.is_expanded() {
-        let strides = parameter.strides().to_vec();
-        let kind = ErrorKind::WriteToExpanded { strides };
-        return Err(sorix_core::Error::new("checkpoint", &[parameter], kind).into());
-    }
-    Ok(())
 }
 
 /// Why a [`Checkpoint`] could not be written, read or used.

@@ -5,6 +5,7 @@ use sorix_core::Tensor;
 use crate::dropout::{Draw, DropoutLayer, Form, shared_outside};
 use crate::error::Result;
 use crate::layers::Embedding;
+use crate::layers::embedding::vectors;
 use crate::module::Module;
 
 /// An [`Embedding`] that drops words: in training each row of the table is 0 with probability p, and
@@ -70,8 +71,10 @@ impl EmbeddingDropout {
 
 impl Module for EmbeddingDropout {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        // Before the mask takes a key.
+        let rows = self.embedding.rows_of(x)?;
         let table = self.dropout.forward(self.embedding.weight())?;
-        Embedding::from_tensor(table)?.forward(x)
+        vectors(&table, &rows, x.shape())
     }
 
     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {

@@ -6,6 +6,7 @@ use crate::dropout::Dropout;
 use crate::error::Result;
 use crate::functional::linear;
 use crate::layers::Linear;
+use crate::layers::linear::check_input;
 use crate::module::Module;
 
 /// A [`Linear`] that drops weights: in training each is 0 with probability p and scaled by
@@ -56,6 +57,8 @@ impl WeightDropout {
 
 impl Module for WeightDropout {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        // Before the mask takes a key.
+        check_input(x, self.linear.weight())?;
         let weight = self.dropout.forward(self.linear.weight())?;
         linear(x, &weight, self.linear.bias())
     }

@@ -140,12 +140,9 @@ impl Embedding {
             got,
         }
     }
-}
 
-impl Module for Embedding {
-    /// From whole numbers of shape `[…]` to `[…, width]`; no gradient flows to them. Their dtype
-    /// has to tell all rows apart: f32 does up to 2^24, f16 up to 2^11, bf16 up to 2^8.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// The rows that `x` names.
+    pub(crate) fn rows_of(&self, x: &Tensor) -> Result<Vec<usize>> {
         let exact = match x.dtype() {
             DType::F16 => 1 << 11,
             DType::BF16 => 1 << 8,
@@ -159,23 +156,31 @@ impl Module for Embedding {
                 dtype: x.dtype(),
             });
         }
-        let rows = x
-            .to_dtype(DType::F64)?
-            .to_vec::<f64>()?
-            .into_iter()
-            .map(|value| {
-                let row = value as usize;
-                if row as f64 == value && row < self.rows() {
-                    Ok(row)
-                } else {
-                    Err(self.not_a_row(value))
-                }
-            })
-            .collect::<Result<Vec<usize>>>()?;
-        let width = self.weight.shape()[1];
-        Ok(self
-            .lookup(&rows)?
-            .reshape([x.shape(), &[width]].concat())?)
+        let values = x.to_dtype(DType::F64)?.to_vec::<f64>()?.into_iter();
+        let rows = values.map(|value| {
+            let row = value as usize;
+            if row as f64 == value && row < self.rows() {
+                Ok(row)
+            } else {
+                Err(self.not_a_row(value))
+            }
+        });
+        rows.collect()
+    }
+}
+
+/// These rows of a table, in the shape of the numbers that named them.
+pub(crate) fn vectors(table: &Tensor, rows: &[usize], shape: &[usize]) -> Result<Tensor> {
+    let width = table.shape()[1];
+    let rows = table.index_select(0, rows)?;
+    Ok(rows.reshape([shape, &[width]].concat())?)
+}
+
+impl Module for Embedding {
+    /// From whole numbers of shape `[…]` to `[…, width]`; no gradient flows to them. Their dtype
+    /// has to tell all rows apart: f32 does up to 2^24, f16 up to 2^11, bf16 up to 2^8.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        vectors(&self.weight, &self.rows_of(x)?, x.shape())
     }
 
     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {

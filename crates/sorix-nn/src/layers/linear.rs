@@ -158,16 +158,7 @@ impl Module for Linear {
 /// ```
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let [outputs, inputs] = check(weight, bias)?;
-    let leading = match x.shape().split_last() {
-        Some((&last, leading)) if last == inputs => leading,
-        _ => {
-            return Err(Error::shape(
-                "Linear",
-                format!("an input of shape [.., {inputs}]"),
-                x.shape(),
-            ));
-        }
-    };
+    let leading = check_input(x, weight)?;
     // One product whatever the number of axes. An input without elements still has rows.
     let rows = leading.iter().product();
     let mut y = x
@@ -177,6 +168,23 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         y = y.add(bias)?;
     }
     Ok(y.reshape([leading, &[outputs]].concat())?)
+}
+
+/// The leading axes of `x`, where it fits a weight of shape `[outputs, inputs]`.
+pub(crate) fn check_input<'x>(x: &'x Tensor, weight: &Tensor) -> Result<&'x [usize]> {
+    let inputs = weight.shape()[1];
+    match x.shape().split_last() {
+        Some((&last, _)) if last == inputs && x.dtype() != weight.dtype() => {
+            let kind = ErrorKind::MixedDTypes;
+            Err(sorix_core::Error::new("Linear", &[x, weight], kind).into())
+        }
+        Some((&last, leading)) if last == inputs => Ok(leading),
+        _ => Err(Error::shape(
+            "Linear",
+            format!("an input of shape [.., {inputs}]"),
+            x.shape(),
+        )),
+    }
 }
 
 /// The shape of `weight`, where the two fit.

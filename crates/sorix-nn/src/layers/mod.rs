@@ -1,6 +1,6 @@
 //! The layers of a network, one file each.
 
-mod embedding;
+pub(crate) mod embedding;
 mod gelu;
 mod layer_norm;
 pub(crate) mod linear;
