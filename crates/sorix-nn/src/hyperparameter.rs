@@ -8,6 +8,11 @@ pub(crate) fn non_negative(op: &'static str, what: &'static str, value: f64) -> 
     check(op, what, "a finite number, at least 0", value, ok)
 }
 
+/// That `value`, called `what` by `op`, is not negative; it may be infinite.
+pub(crate) fn at_least_zero(op: &'static str, what: &'static str, value: f64) -> Result<()> {
+    check(op, what, "a number, at least 0", value, value >= 0.0)
+}
+
 /// That `value`, called `what` by `op`, is in [0, 1).
 pub(crate) fn below_one(op: &'static str, what: &'static str, value: f64) -> Result<()> {
     check(

@@ -570,8 +570,49 @@ fn a_norm_that_is_not_finite_changes_nothing() {
         assert!(matches!(error, Error::GradientNorm { norm } if !norm.is_finite()));
         assert_eq!(values(&a.grad().unwrap()), [1.0, 2.0, 3.0]);
     }
-    assert!(clip_grad_norm(&[], -1.0).is_err());
-    assert!(clip_grad_norm(&[], f64::NAN).is_err());
+    for bad in [-1.0, f64::NAN] {
+        assert_eq!(
+            clip_grad_norm(&[], bad).unwrap_err().to_string(),
+            format!("clip_grad_norm: max_norm: expected a number, at least 0, got {bad}")
+        );
+    }
+}
+
+#[test]
+fn infinity_measures_a_norm_and_clips_nothing() {
+    let w = leaf(DType::F64);
+    set_gradient(&w, &[3.0, 0.0, 4.0]);
+    let norm = clip_grad_norm(slice::from_ref(&w), f64::INFINITY).unwrap();
+    assert_eq!(
+        (norm, values(&w.grad().unwrap())),
+        (5.0, vec![3.0, 0.0, 4.0])
+    );
+    set_gradient(&w, &[f64::NAN, 0.0, f64::INFINITY]);
+    assert!(clip_grad_norm(&[w], f64::INFINITY).is_err());
+}
+
+/// The squares of these leave the range of f64.
+#[test]
+fn the_norm_of_huge_and_of_tiny_gradients_is_right() {
+    for scale in [1e200, 1e-200, 1e-310, 1.0] {
+        let (a, b) = (leaf(DType::F64), leaf(DType::F64));
+        set_gradient(&a, &[3.0 * scale, 0.0, 0.0]);
+        set_gradient(&b, &[0.0, -4.0 * scale, 0.0]);
+        let norm = clip_grad_norm(&[a.clone(), b.clone()], 2.5 * scale).unwrap();
+        assert_close(&[norm / scale], &[5.0], 1e-12, "norm");
+        let clipped = [&a, &b].map(|w| -> Vec<f64> {
+            let gradient = values(&w.grad().unwrap()).into_iter();
+            gradient.map(|g| g / scale).collect()
+        });
+        assert_close(&clipped[0], &[1.5, 0.0, 0.0], 1e-12, "clipped");
+        assert_close(&clipped[1], &[0.0, -2.0, 0.0], 1e-12, "clipped");
+    }
+    let w = leaf(DType::F64);
+    set_gradient(&w, &[0.0; 3]);
+    assert_eq!(clip_grad_norm(slice::from_ref(&w), 0.0).unwrap(), 0.0);
+    let none = Tensor::zeros([0], DType::F32).unwrap().requires_grad(true);
+    none.sum().unwrap().backward().unwrap();
+    assert_eq!(clip_grad_norm(&[none], 1.0).unwrap(), 0.0);
 }
 
 /// The squares of these leave the range of f16.

@@ -1,22 +1,25 @@
 //! Clipping of gradients, between backward and step.
 
-use sorix_core::Tensor;
 use sorix_core::autograd::no_grad;
+use sorix_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::hyperparameter::non_negative;
+use crate::hyperparameter::{at_least_zero, non_negative};
 
 /// Scales all gradients by one factor, so that their Euclidean norm taken together is at most
-/// `max_norm`; returns the norm before. Below it nothing changes. A parameter that is given twice
-/// counts once.
+/// `max_norm`, up to the rounding of their dtype; returns the norm before. Below `max_norm` nothing
+/// changes: infinity measures and nothing else. A parameter that is given twice counts once.
+///
+/// The norm is computed in f64, of the gradients divided by the largest, so that no square leaves its
+/// range.
 ///
 /// Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*,
 /// ICML 2013.
 ///
 /// # Errors
 ///
-/// Where `max_norm` is negative or not finite; where the norm is infinite or NaN, so that no factor
-/// would help: the gradients stay as they were, and the step is best left out.
+/// Where `max_norm` is negative or NaN; where the norm is infinite or NaN, so that no factor would
+/// help: the gradients stay as they were, and the step is best left out.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -24,19 +27,15 @@ use crate::hyperparameter::non_negative;
 ///
 /// let w = tensor([0.0, 0.0]).requires_grad(true);
 /// w.mul(&tensor([3.0, 4.0]))?.sum()?.backward()?;
+/// assert_eq!(clip_grad_norm(&[w.clone()], f64::INFINITY)?, 5.0);
 /// assert_eq!(clip_grad_norm(&[w.clone()], 2.5)?, 5.0);
 /// assert_eq!(w.grad().unwrap().to_vec::<f64>()?, [1.5, 2.0]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
-    non_negative("clip_grad_norm", "max_norm", max_norm)?;
+    at_least_zero("clip_grad_norm", "max_norm", max_norm)?;
     let gradients = gradients(parameters);
-    let mut sum = 0.0;
-    for gradient in &gradients {
-        let wide = gradient.to_dtype(sorix_core::DType::F64)?;
-        sum += wide.mul(&wide)?.sum()?.item::<f64>()?;
-    }
-    let norm = sum.sqrt();
+    let norm = norm(&gradients)?;
     if !norm.is_finite() {
         return Err(Error::GradientNorm { norm });
     }
@@ -66,6 +65,27 @@ pub fn clip_grad_value(parameters: &[Tensor], max: f64) -> Result<()> {
     non_negative("clip_grad_value", "max", max)?;
     let gradients = gradients(parameters);
     replace_all(&gradients, |gradient| gradient.clamp(-max, max))
+}
+
+/// The Euclidean norm of all elements.
+fn norm(gradients: &[Tensor]) -> Result<f64> {
+    let mut largest = 0.0;
+    for gradient in gradients.iter().filter(|gradient| gradient.numel() > 0) {
+        let max = gradient.abs()?.max()?.to_dtype(DType::F64)?.item::<f64>()?;
+        // NaN stays, which `f64::max` would not let it.
+        if max > largest || max.is_nan() {
+            largest = max;
+        }
+    }
+    if largest == 0.0 || !largest.is_finite() {
+        return Ok(largest);
+    }
+    let mut sum = 0.0;
+    for gradient in gradients {
+        let part = gradient.to_dtype(DType::F64)?.div_scalar(largest)?;
+        sum += part.mul(&part)?.sum()?.item::<f64>()?;
+    }
+    Ok(largest * sum.sqrt())
 }
 
 /// The gradients that there are, of tied parameters once.
