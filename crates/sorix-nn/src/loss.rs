@@ -1,29 +1,48 @@
-//! Losses: how far a network's output is from what it should be, as one number.
+//! Losses: how far a network's output is from what it should be, as one number or one for each
+//! example.
 
 use sorix_core::Tensor;
 
 use crate::error::{Error, Result};
 
-/// How the losses of the examples become one number.
+/// How the losses of the examples become one number, where they do.
+///
+/// ```
+/// use sorix_core::tensor;
+/// use sorix_nn::Reduction;
+/// use sorix_nn::loss::mse_loss;
+///
+/// let (prediction, target) = (tensor([1.0, 2.0, 3.0]), tensor([1.0, 4.0, 4.0]));
+/// // With weights of one's own.
+/// let each = mse_loss(&prediction, &target, Reduction::None)?;
+/// assert_eq!(each.to_vec::<f64>()?, [0.0, 4.0, 1.0]);
+/// assert_eq!(each.mul(&tensor([1.0, 0.5, 0.0]))?.sum()?.item::<f64>()?, 2.0);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reduction {
-    /// Their mean.
+    /// Their mean; NaN where there is none.
     #[default]
     Mean,
     /// Their sum.
     Sum,
+    /// Not at all: a tensor of them.
+    None,
 }
 
 impl Reduction {
-    fn apply(self, losses: &Tensor) -> Result<Tensor> {
+    fn apply(self, losses: Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Mean => losses.mean()?,
             Self::Sum => losses.sum()?,
+            Self::None => losses,
         })
     }
 }
 
-/// The squares of the differences, over all elements.
+/// The squares of the differences, over all elements; without a [reduction](Reduction::None), of the
+/// shape of the two.
 ///
 /// # Errors
 ///
@@ -53,14 +72,15 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> R
         ));
     }
     let difference = prediction.sub(target)?;
-    reduction.apply(&difference.mul(&difference)?)
+    reduction.apply(difference.mul(&difference)?)
 }
 
 /// `-log softmax(logits)` at the class of each example: the cross entropy between the classes given
 /// and those predicted.
 ///
 /// `logits` is of shape `[examples, classes]` and comes from the last linear layer as it is; there
-/// is a class for each example.
+/// is a class for each example. Without a [reduction](Reduction::None) the losses are of shape
+/// `[examples]`.
 ///
 /// Source: Goodfellow, Bengio and Courville, *Deep Learning*, MIT Press 2016, sections 5.5 and 6.2.2.3.
 ///
@@ -104,5 +124,5 @@ pub fn cross_entropy(logits: &Tensor, classes: &[usize], reduction: Reduction) -
             got: class as f64,
         });
     }
-    reduction.apply(&logits.log_softmax(1)?.gather_last(classes)?.neg()?)
+    reduction.apply(logits.log_softmax(1)?.gather_last(classes)?.neg()?)
 }

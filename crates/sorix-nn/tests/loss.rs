@@ -57,6 +57,44 @@ fn cross_entropy_of_extreme_logits_is_finite() {
 }
 
 #[test]
+fn losses_that_are_not_reduced_are_those_of_each() {
+    let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
+    let target = tensor([[1.0, 0.0], [4.0, 1.0]]);
+    let each = mse_loss(&x, &target, Reduction::None).unwrap();
+    assert_eq!(
+        (each.shape(), values(&each)),
+        (&[2, 2][..], vec![0.0, 4.0, 1.0, 9.0])
+    );
+    let weights = tensor([[1.0, 1.0], [0.0, 2.0]]);
+    each.backward_with(&weights).unwrap();
+    assert_eq!(values(&x.grad().unwrap()), [0.0, 4.0, 0.0, 12.0]);
+
+    let logits = tensor([[2.0, 1.0, 0.0], [0.0, 3.0, -1.0]]);
+    let each = cross_entropy(&logits, &[0, 2], Reduction::None).unwrap();
+    assert_eq!(each.shape(), [2]);
+    for (got, expected) in values(&each)
+        .iter()
+        .zip([0.40760596444438013, 4.065883903757429])
+    {
+        assert!((got - expected).abs() < 1e-12);
+    }
+}
+
+/// As in PyTorch.
+#[test]
+fn of_no_examples_the_mean_is_nan_and_the_sum_0() {
+    let none = Tensor::zeros([0, 3], DType::F32).unwrap();
+    let squares = |reduction| mse_loss(&none, &none, reduction).unwrap();
+    let entropy = |reduction| cross_entropy(&none, &[], reduction).unwrap();
+    assert!(values(&squares(Reduction::Mean))[0].is_nan());
+    assert!(values(&entropy(Reduction::Mean))[0].is_nan());
+    assert_eq!(values(&squares(Reduction::Sum)), [0.0]);
+    assert_eq!(values(&entropy(Reduction::Sum)), [0.0]);
+    assert_eq!(squares(Reduction::None).shape(), [0, 3]);
+    assert_eq!(entropy(Reduction::None).shape(), [0]);
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let x = tensor([[0.0, 0.0], [0.0, 0.0]]);
     let entropy = |x: &Tensor, classes: &[usize]| {
