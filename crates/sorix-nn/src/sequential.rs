@@ -66,6 +66,43 @@ impl Sequential {
     pub fn is_empty(&self) -> bool {
         self.modules.is_empty()
     }
+
+    /// The module at this position, from 0.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Module, ReLU, Sequential, Sigmoid};
+    ///
+    /// let net = Sequential::new().with(ReLU).with(Sigmoid);
+    /// let sigmoid = net.get(1).unwrap();
+    /// assert_eq!(sigmoid.forward(&tensor([0.0]))?.to_vec::<f64>()?, [0.5]);
+    /// assert!(net.get(2).is_none());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<&dyn Module> {
+        self.modules.get(position).map(|module| &**module)
+    }
+
+    /// The modules in their order.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Module, ReLU, Sequential, Sigmoid};
+    ///
+    /// // What each of them gives.
+    /// let net = Sequential::new().with(ReLU).with(Sigmoid);
+    /// let (mut x, mut outputs) = (tensor([-3.0]), Vec::new());
+    /// for module in net.iter() {
+    ///     x = module.forward(&x)?;
+    ///     outputs.push(x.item::<f64>()?);
+    /// }
+    /// assert_eq!(outputs, [0.0, 0.5]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &dyn Module> {
+        self.modules.iter().map(|module| &**module)
+    }
 }
 
 impl FromIterator<Box<dyn Module>> for Sequential {

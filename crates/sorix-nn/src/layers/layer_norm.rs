@@ -48,9 +48,9 @@ impl LayerNorm {
     /// Where `shape` names no axis, and where the memory cannot be had.
     ///
     /// ```
-    /// use sorix_nn::{LayerNorm, Module};
+    /// use sorix_nn::LayerNorm;
     /// let norm = LayerNorm::new([3, 4])?;
-    /// assert_eq!(norm.parameters()[0].to_vec::<f32>()?, [1.0; 12]); // the weight
+    /// assert_eq!(norm.weight().unwrap().to_vec::<f32>()?, [1.0; 12]);
     /// assert!(LayerNorm::new([]).is_err());
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
@@ -114,6 +114,38 @@ impl LayerNorm {
             affine: None,
             ..self
         }
+    }
+
+    /// The weight, of the shape of the axes, where there is one.
+    ///
+    /// ```
+    /// use sorix_core::autograd::no_grad;
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{LayerNorm, Module};
+    ///
+    /// let norm = LayerNorm::new([2])?.eps(0.0)?;
+    /// no_grad(|| norm.weight().unwrap().assign(&tensor([2.0_f32, 3.0])))?;
+    /// assert_eq!(norm.forward(&tensor([-1.0_f32, 1.0]))?.to_vec::<f32>()?, [-2.0, 3.0]);
+    /// assert!(norm.without_affine().weight().is_none());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn weight(&self) -> Option<&Tensor> {
+        self.affine.as_ref().map(|affine| &affine.weight)
+    }
+
+    /// The bias, of the shape of the axes, where there is one.
+    ///
+    /// ```
+    /// use sorix_nn::LayerNorm;
+    /// let norm = LayerNorm::new([2])?;
+    /// assert_eq!(norm.bias().unwrap().to_vec::<f32>()?, [0.0, 0.0]);
+    /// assert!(norm.without_affine().bias().is_none());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.affine.as_ref().map(|affine| &affine.bias)
     }
 }
 
