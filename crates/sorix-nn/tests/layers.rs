@@ -281,6 +281,28 @@ fn layer_norm_of_half_precision_is_computed_in_single() {
     assert_eq!(values(&norm.forward(&x).unwrap()), [1.0, -1.0]);
 }
 
+/// What is rounded before it is scaled and shifted is rounded twice.
+#[test]
+fn layer_norm_of_half_precision_is_rounded_once() {
+    let x = Tensor::arange(0.0, 64.0, 1.0, DType::F64).unwrap();
+    let weight = Tensor::full([64], 1.125, DType::F64).unwrap();
+    let bias = x.mul_scalar(0.0625).unwrap();
+    let in_dtype = |dtype| {
+        let norm = LayerNorm::with_dtype([64], dtype).unwrap();
+        no_grad(|| {
+            let to = |x: &Tensor| x.to_dtype(dtype).unwrap();
+            norm.weight().unwrap().assign(&to(&weight)).unwrap();
+            norm.bias().unwrap().assign(&to(&bias)).unwrap();
+            norm.forward(&to(&x)).unwrap()
+        })
+    };
+    let exact = in_dtype(DType::F64);
+    for dtype in [DType::F16, DType::BF16] {
+        let rounded = exact.to_dtype(dtype).unwrap();
+        assert_eq!(values(&in_dtype(dtype)), values(&rounded), "{dtype}");
+    }
+}
+
 #[test]
 fn layer_norm_names_what_does_not_fit() {
     let norm = LayerNorm::new([2, 3]).unwrap();
@@ -339,17 +361,34 @@ fn embedding_refuses_what_is_no_row() {
         );
     }
     assert!(Embedding::from_tensor(tensor([1.0])).is_err());
-    // 257 is not a number of bf16: rows up to 256 can be told apart, more cannot.
+}
+
+/// 257 is not a number of bf16: rows up to 256 can be told apart, more cannot.
+#[test]
+fn embedding_refuses_a_dtype_that_does_not_tell_its_rows_apart() {
     let rows = |count| Embedding::new(count, 1, &Generator::new(1)).unwrap();
     let x = tensor([256.0]).to_dtype(DType::BF16).unwrap();
     assert_eq!(
         values(&rows(257).forward(&x).unwrap()),
         values(&rows(257).lookup(&[256]).unwrap())
     );
-    assert_eq!(
-        message(rows(258).forward(&x)),
-        "Embedding: sorix.bfloat16 does not tell 258 rows apart"
-    );
+    for (dtype, last) in [
+        (DType::BF16, 1 << 8),
+        (DType::F16, 1 << 11),
+        (DType::F32, 1 << 24),
+    ] {
+        // Rows of no elements take no memory.
+        let rows = |count| {
+            let table = Tensor::zeros([count, 0], DType::F32).unwrap();
+            Embedding::from_tensor(table).unwrap()
+        };
+        let x = tensor([last as f64]).to_dtype(dtype).unwrap();
+        assert_eq!(rows(last + 1).forward(&x).unwrap().shape(), [1, 0]);
+        assert_eq!(
+            message(rows(last + 2).forward(&x)),
+            format!("Embedding: {dtype} does not tell {} rows apart", last + 2)
+        );
+    }
 }
 
 #[test]
