@@ -42,8 +42,8 @@ pub enum Error {
         layer: &'static str,
         /// How many there are.
         count: usize,
-        /// The number that came.
-        got: f64,
+        /// The number that came, written out: of a tensor's dtype or a `usize`.
+        got: String,
     },
     /// Indices of a dtype that cannot tell as many apart as there are.
     #[error("{layer}: {dtype} does not tell {count} rows apart")]

@@ -121,7 +121,7 @@ pub fn cross_entropy(logits: &Tensor, classes: &[usize], reduction: Reduction) -
         return Err(Error::Index {
             layer,
             count,
-            got: class as f64,
+            got: class.to_string(),
         });
     }
     reduction.apply(logits.log_softmax(1)?.gather_last(classes)?.neg()?)

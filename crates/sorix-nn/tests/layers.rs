@@ -360,6 +360,13 @@ fn embedding_refuses_what_is_no_row() {
             format!("Embedding: expected whole numbers in 0..3, got {bad}")
         );
     }
+    // Of which an f64 knows about 16 digits.
+    for bad in [usize::MAX, usize::MAX - 1] {
+        assert_eq!(
+            message(table.lookup(&[bad])),
+            format!("Embedding: expected whole numbers in 0..3, got {bad}")
+        );
+    }
     assert!(Embedding::from_tensor(tensor([1.0])).is_err());
 }
 

@@ -114,6 +114,13 @@ fn what_does_not_fit_is_named() {
         entropy(&x, &[0, 2]),
         "cross_entropy: expected whole numbers in 0..2, got 2"
     );
+    assert_eq!(
+        entropy(&x, &[0, usize::MAX]),
+        format!(
+            "cross_entropy: expected whole numbers in 0..2, got {}",
+            usize::MAX
+        )
+    );
     let row = tensor([0.0, 0.0]);
     let squares = |target: &Tensor| {
         mse_loss(&x, target, Reduction::Mean)

@@ -124,7 +124,7 @@ impl Embedding {
     /// ```
     pub fn lookup(&self, rows: &[usize]) -> Result<Tensor> {
         if let Some(&row) = rows.iter().find(|&&row| row >= self.rows()) {
-            return Err(self.not_a_row(row as f64));
+            return Err(self.not_a_row(&row));
         }
         Ok(self.weight.index_select(0, rows)?)
     }
@@ -133,11 +133,11 @@ impl Embedding {
         self.weight.shape()[0]
     }
 
-    fn not_a_row(&self, got: f64) -> Error {
+    fn not_a_row(&self, got: &impl ToString) -> Error {
         Error::Index {
             layer: "Embedding",
             count: self.rows(),
-            got,
+            got: got.to_string(),
         }
     }
 
@@ -162,7 +162,7 @@ impl Embedding {
             if row as f64 == value && row < self.rows() {
                 Ok(row)
             } else {
-                Err(self.not_a_row(value))
+                Err(self.not_a_row(&value))
             }
         });
         rows.collect()
