@@ -364,6 +364,20 @@ impl Tensor {
         }
     }
 
+    /// The elements of two tensors; of one moment, where they share memory.
+    pub(crate) fn read_both<'t>(left: &'t Self, right: &'t Self) -> [Snapshot<'t>; 2] {
+        let left_now = left.read();
+        let right_now = if left.same_storage(right) {
+            Snapshot {
+                buffer: Arc::clone(&left_now.buffer),
+                layout: &right.0.layout,
+            }
+        } else {
+            right.read()
+        };
+        [left_now, right_now]
+    }
+
     /// Becomes a row-major copy of itself where something else refers to its memory.
     pub(crate) fn make_unshared<T: Scalar>(&mut self, call: Call<'_>) -> Result<()> {
         if self.unshared_mut::<T>().is_none() {

@@ -1,7 +1,9 @@
-//! The number of threads does not show in a result.
+//! The number of threads does not show in a result; nor does a write by another thread half way.
 #![cfg(feature = "parallel")]
 
 mod common;
+
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
@@ -238,5 +240,31 @@ fn tasks_of_one_pool_do_not_see_each_others_scopes() {
         for task in 0..100 {
             scope.spawn(move |_| train(task).unwrap());
         }
+    });
+}
+
+/// An operation on a tensor and itself does not see it before a write and after.
+#[test]
+fn a_write_meanwhile_does_not_come_between_the_operands() {
+    let [ones, twos] = [1.0, 2.0].map(|x| Tensor::full([64, 64], x, DType::F64).unwrap());
+    let x = ones.mul_scalar(1.0).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                x.assign(&twos).unwrap();
+                x.assign(&ones).unwrap();
+            }
+        });
+        for _ in 0..2000 {
+            let product = x.mul(&x.transpose(0, 1).unwrap()).unwrap();
+            let product = product.to_vec::<f64>().unwrap();
+            let first = product[0];
+            if !((first == 1.0 || first == 4.0) && product.iter().all(|&y| y == first)) {
+                done.store(true, Ordering::Relaxed);
+                panic!("{first}");
+            }
+        }
+        done.store(true, Ordering::Relaxed);
     });
 }

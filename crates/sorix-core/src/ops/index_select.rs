@@ -1,11 +1,11 @@
 //! Chosen places of an axis, as an embedding does.
 
-use ndarray::{ArrayViewMutD, Axis, Zip};
+use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Zip};
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
-use crate::ops::elementwise::for_each;
+use crate::ops::elementwise::{for_each, for_each_chunk, threads_for};
 use crate::shape::{checked_numel, resolve_axis, row_major};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
@@ -47,14 +47,9 @@ impl Tensor {
         shape[axis] = indices.len();
         let output = dispatch!(self.dtype(), T => {
             let snapshot = self.read();
-            let places = snapshot.view::<T>();
-            Tensor::filled(call, &shape, |out: &mut [T]| {
-                let bytes = 2 * size_of_val(out);
-                let mut out = row_major(out, &shape);
-                let zip = Zip::from(out.axis_iter_mut(Axis(axis))).and(indices);
-                for_each!(zip, bytes, |mut out, &index| {
-                    out.assign(&places.index_axis(Axis(axis), index));
-                });
+            Tensor::filled(call, &shape, |out: &mut [T]| match snapshot.slice::<T>() {
+                Some(elements) => select(elements, length, indices, out, inner(&shape, axis)),
+                None => select_from_view(&snapshot.view(), axis, indices, row_major(out, &shape)),
             })
         })?;
         Ok(record(output, &[self], || IndexSelectBackward {
@@ -79,57 +74,88 @@ impl Function for IndexSelectBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let axis = Axis(self.axis);
+        let call = Call::on(self.name(), &grad);
+        let grad = grad.contiguous()?;
         let gradient = dispatch!(grad.dtype(), T => {
             type Acc = <T as Scalar>::Acc;
-            let numel = checked_numel(Call::on(self.name(), &grad), &self.shape, Acc::DTYPE)?;
-            let mut buffer = Buffer::zeroed(Call::on(self.name(), &grad), numel * size_of::<Acc>())?;
-            let sums = row_major::<Acc>(&mut buffer.as_mut_slice()[..numel], &self.shape);
-            let snapshot = grad.read();
-            let grads = snapshot.view::<T>();
-            // A part of the places at a time, as a place may come several times.
-            let add_to = |first: usize, mut sums: ArrayViewMutD<'_, Acc>| {
-                let places = first..first + sums.len_of(axis);
-                for (grad, index) in grads.axis_iter(axis).zip(&self.indices) {
-                    if places.contains(index) {
-                        Zip::from(sums.index_axis_mut(axis, index - first))
-                            .and(grad)
-                            .for_each(|sum, &grad| *sum += grad.to_acc());
-                    }
-                }
-            };
-            for_each_part(sums, axis, grads.len() * size_of::<T>(), add_to);
+            let numel = checked_numel(call, &self.shape, Acc::DTYPE)?;
+            let mut buffer = Buffer::zeroed(call, numel * size_of::<Acc>())?;
+            let (length, inner) = (self.shape[self.axis], inner(&self.shape, self.axis));
+            add_to_places(
+                &mut buffer.as_mut_slice::<Acc>()[..numel],
+                grad.read().contiguous::<T>(),
+                [length, inner],
+                &self.indices,
+            );
             Tensor::from_buffer(buffer, &self.shape, Acc::DTYPE).to_dtype(T::DTYPE)?
         });
         Ok(vec![Some(gradient)])
     }
 }
 
-/// Runs `f` on parts of an axis, each with the place at which it begins; as many as there are threads,
-/// where `bytes` to move are enough for them.
-fn for_each_part<A: Send + Sync>(
-    out: ArrayViewMutD<'_, A>,
-    axis: Axis,
-    bytes: usize,
-    f: impl Fn(usize, ArrayViewMutD<'_, A>) + Sync,
-) {
-    #[cfg(feature = "parallel")]
-    if sorix_kernels::parallel::threads_pay(bytes) {
-        use ndarray::parallel::prelude::*;
+/// The elements of a row-major tensor for each place of an axis.
+fn inner(shape: &[usize], axis: usize) -> usize {
+    shape[axis + 1..].iter().product()
+}
 
-        let mut out = out;
-        let places = out
-            .len_of(axis)
-            .div_ceil(rayon::current_num_threads())
-            .max(1);
-        let parts = out
-            .axis_chunks_iter_mut(axis, places)
-            .into_par_iter()
-            .enumerate();
-        return sorix_kernels::parallel::waiting(|| {
-            parts.for_each(|(k, part)| f(k * places, part));
-        });
-    }
-    let _ = (axis, bytes);
-    f(0, out);
+/// Writes the chosen ones of `length` places, of `inner` elements each, of every stretch of
+/// `elements`.
+fn select<T: Scalar>(
+    elements: &[T],
+    length: usize,
+    indices: &[usize],
+    out: &mut [T],
+    inner: usize,
+) {
+    let bytes = 2 * size_of_val(out);
+    for_each_chunk(out, inner.max(1), bytes, |k, out| {
+        let (stretch, place) = (k / indices.len(), indices[k % indices.len()]);
+        out.copy_from_slice(&elements[(stretch * length + place) * inner..][..inner]);
+    });
+}
+
+/// The same from an array whose elements do not lie in a row.
+fn select_from_view<T: Scalar>(
+    places: &ArrayViewD<'_, T>,
+    axis: usize,
+    indices: &[usize],
+    mut out: ArrayViewMutD<'_, T>,
+) {
+    let bytes = 2 * out.len() * size_of::<T>();
+    let zip = Zip::from(out.axis_iter_mut(Axis(axis))).and(indices);
+    for_each!(zip, bytes, |mut out, &index| {
+        out.assign(&places.index_axis(Axis(axis), index));
+    });
+}
+
+/// Adds the `grads` of every stretch of `sums`, which has `length` places of `inner` elements each, to
+/// the places that `indices` says.
+fn add_to_places<T: Scalar>(
+    sums: &mut [T::Acc],
+    grads: &[T],
+    [length, inner]: [usize; 2],
+    indices: &[usize],
+) {
+    // A place may come several times, so one thread adds all that comes to it: that of its stretch,
+    // or where there is but one of these, that of its part of the places.
+    let bytes = size_of_val(grads);
+    let places = if sums.len() == length * inner {
+        length.div_ceil(threads_for(bytes))
+    } else {
+        length
+    };
+    let parts = length.div_ceil(places.max(1)).max(1);
+    for_each_chunk(sums, (places * inner).max(1), bytes, |k, sums| {
+        let (stretch, first) = (k / parts, k % parts * places);
+        for (i, index) in indices.iter().enumerate() {
+            let place = index.wrapping_sub(first);
+            if place < places {
+                let sums = &mut sums[place * inner..][..inner];
+                let grads = &grads[(stretch * indices.len() + i) * inner..][..inner];
+                sums.iter_mut()
+                    .zip(grads)
+                    .for_each(|(sum, &grad)| *sum = *sum + grad.to_acc());
+            }
+        }
+    });
 }

@@ -93,7 +93,8 @@ impl Tensor {
 fn product(call: Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let batch_of = |x: &Tensor| x.shape()[..x.ndim() - 2].to_vec();
     let batch = broadcast(call, &batch_of(left), &batch_of(right))?;
-    let (wide_left, wide_right) = (widened(call, left)?, widened(call, right)?);
+    let wide = |x: &Tensor| dispatch!(x.dtype(), T => elementwise::widen::<T>(call, x));
+    let (wide_left, wide_right) = (wide(left)?, wide(right)?);
     match left.dtype() {
         DType::F64 => multiply::<f64>(call, &wide_left, &wide_right, &batch),
         DType::F32 => multiply::<f32>(call, &wide_left, &wide_right, &batch),
@@ -104,17 +105,6 @@ fn product(call: Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
             })
         }
     }
-}
-
-/// The elements in the type that they are multiplied in.
-fn widened(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
-    dispatch!(x.dtype(), T => {
-        if T::DTYPE == <T as Scalar>::Acc::DTYPE {
-            Ok(x.detach())
-        } else {
-            elementwise::convert(call, x, T::to_acc)
-        }
-    })
 }
 
 #[derive(Debug)]

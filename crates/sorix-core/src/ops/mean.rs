@@ -70,7 +70,7 @@ impl Tensor {
             .iter()
             .map(|&axis| self.shape()[axis])
             .product::<usize>() as f64;
-        let output = reduce(call, self, axes, keepdim, |sum| sum / count)?;
+        let output = reduce(call, self, axes, keepdim, count)?;
         Ok(record(output, &[self], || MeanBackward {
             input: Reduced::new(self, axes),
             count,

@@ -2,8 +2,8 @@
 //!
 //! Each file is one operation: a method of [`Tensor`](crate::Tensor) and the
 //! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
-//! [`elementwise`] and [`sums`], and those of faer, in [`matrices`]; a row at a time goes through
-//! [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
+//! [`elementwise`], and those of faer, in [`matrices`]; [`folds`] and [`sums`] are of runs in memory; a
+//! row at a time goes through [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
 
 mod add;
 mod concat;
@@ -14,6 +14,7 @@ pub(crate) mod elementwise;
 mod expand;
 mod factor;
 mod flatten;
+mod folds;
 mod gather_last;
 mod index_select;
 mod matmul;

@@ -61,7 +61,7 @@ impl Tensor {
     }
 
     fn sum_resolved(&self, call: Call<'_>, axes: &[usize], keepdim: bool) -> Result<Self> {
-        let output = reduce(call, self, axes, keepdim, |sum| sum)?;
+        let output = reduce(call, self, axes, keepdim, 1.0)?;
         Ok(record(output, &[self], || SumBackward {
             input: Reduced::new(self, axes),
         }))
@@ -76,7 +76,7 @@ impl Tensor {
         let leading = self.ndim() - shape.len();
         let repeated = |&axis: &usize| axis < leading || shape[axis - leading] == 1;
         let axes: Vec<usize> = (0..self.ndim()).filter(repeated).collect();
-        reduce(Call::on(op, &self), &self, &axes, true, |sum| sum)?.reshape(shape)
+        reduce(Call::on(op, &self), &self, &axes, true, 1.0)?.reshape(shape)
     }
 }
 

@@ -25,13 +25,16 @@ impl Tensor {
         if from == dtype {
             return Ok(self.clone());
         }
-        let output = dispatch!(from, T => dispatch!(dtype, U => {
-            elementwise::convert(Call::on("to_dtype", self), self, |x: T| match from {
+        let call = Call::on("to_dtype", self);
+        let output = dispatch!(from, T => if dtype == from.arithmetic() {
+            elementwise::widen::<T>(call, self)
+        } else {
+            dispatch!(dtype, U => elementwise::convert(call, self, |x: T| match from {
                 DType::F64 => U::nearest(x.to_f64()),
                 // What f32 holds needs no care to be rounded once.
                 _ => U::from_acc(<U as Scalar>::Acc::nearest(x.to_f64())),
-            })
-        }))?;
+            }))
+        })?;
         Ok(record(output, &[self], || ToDTypeBackward { from }))
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
-use crate::ops::rows::{Rows, largest};
+use crate::ops::folds::largest;
+use crate::ops::rows::Rows;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 

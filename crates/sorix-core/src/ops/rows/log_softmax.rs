@@ -3,7 +3,8 @@
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::rows::{Rows, largest, sum};
+use crate::ops::folds::{largest, sum_of};
+use crate::ops::rows::Rows;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
@@ -41,14 +42,13 @@ impl Tensor {
 fn log_softmax<A: Real>(row: &mut [A]) {
     let max = largest(row);
     row.iter_mut().for_each(|x| *x = *x - max);
-    let sum = row.iter().fold(A::zero(), |sum, x| sum + x.exp());
-    let log = sum.ln();
+    let log = A::nearest(sum_of(row, A::exp)).ln();
     row.iter_mut().for_each(|x| *x = *x - log);
 }
 
 /// `dy - exp(y) sum(dy)` in place of `dy`.
 fn log_softmax_gradient<A: Real>(grad: &mut [A], y: &[A]) {
-    let sum = sum(grad);
+    let sum = A::nearest(sum_of(grad, |grad| grad));
     grad.iter_mut()
         .zip(y)
         .for_each(|(grad, &y)| *grad = *grad - y.exp() * sum);

@@ -2,7 +2,7 @@
 
 use crate::dtype::Real;
 use crate::error::Result;
-use crate::ops::rows::largest;
+use crate::ops::folds::{largest, sum_of};
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
 use crate::tensor::Tensor;
 
@@ -72,10 +72,7 @@ impl Reduction for LogSumExp {
         if max.is_infinite() {
             return max;
         }
-        max + row
-            .iter()
-            .fold(A::zero(), |sum, &x| sum + (x - max).exp())
-            .ln()
+        max + A::nearest(sum_of(row, |x| (x - max).exp())).ln()
     }
 
     fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A) {

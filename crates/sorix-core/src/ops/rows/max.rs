@@ -2,8 +2,9 @@
 
 use crate::dtype::Real;
 use crate::error::Result;
+use crate::ops::folds::largest;
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
-use crate::ops::rows::{largest, share};
+use crate::ops::rows::share;
 use crate::tensor::Tensor;
 
 impl Tensor {

@@ -2,8 +2,9 @@
 
 use crate::dtype::Real;
 use crate::error::Result;
+use crate::ops::folds::smallest;
 use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
-use crate::ops::rows::{share, smallest};
+use crate::ops::rows::share;
 use crate::tensor::Tensor;
 
 impl Tensor {

@@ -18,6 +18,7 @@ mod workspaces;
 use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
 use crate::ops::elementwise;
+use crate::ops::folds::sum_of;
 use crate::tensor::Tensor;
 use workspaces::Workspaces;
 
@@ -134,25 +135,8 @@ fn widened<T: Scalar>(x: &Tensor) -> Result<Vec<T::Acc>> {
     Ok(x.to_vec::<T>()?.into_iter().map(T::to_acc).collect())
 }
 
-/// The sum, by ndarray's several partial sums.
-fn sum<A: Real>(row: &[A]) -> A {
-    ndarray::ArrayView1::from(row).sum()
-}
-
 fn mean<A: Real>(row: &[A]) -> A {
-    sum(row) / A::nearest(row.len() as f64)
-}
-
-/// The largest element, NaN where there is one; -infinity for an empty row.
-fn largest<A: Real>(row: &[A]) -> A {
-    let larger = |max: A, &x: &A| if x > max || x.is_nan() { x } else { max };
-    row.iter().fold(A::neg_infinity(), larger)
-}
-
-/// The smallest element, NaN where there is one; infinity for an empty row.
-fn smallest<A: Real>(row: &[A]) -> A {
-    let smaller = |min: A, &x: &A| if x < min || x.is_nan() { x } else { min };
-    row.iter().fold(A::infinity(), smaller)
+    A::nearest(sum_of(row, |x| x) / row.len() as f64)
 }
 
 /// `grad` in equal parts where the elements are `value`, and 0 elsewhere, in place of the row.
@@ -178,8 +162,6 @@ fn degrees<A: Real>(row: &[A], correction: usize) -> A {
 /// The squared distances from the mean, in a second pass, by [`degrees`].
 fn variance<A: Real>(row: &[A], correction: usize) -> A {
     let mean = mean(row);
-    let squares = row
-        .iter()
-        .fold(A::zero(), |sum, &x| sum + (x - mean) * (x - mean));
-    squares / degrees(row, correction)
+    let squares = sum_of(row, |x| (x - mean) * (x - mean));
+    A::nearest(squares / Scalar::to_f64(degrees(row, correction)))
 }

@@ -1,11 +1,10 @@
 //! The softmax.
 
-use ndarray::ArrayView1;
-
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::rows::{Rows, largest, sum};
+use crate::ops::folds::{largest, sum_of, sum_of_pairs};
+use crate::ops::rows::Rows;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
@@ -42,13 +41,13 @@ impl Tensor {
 fn softmax<A: Real>(row: &mut [A]) {
     let max = largest(row);
     row.iter_mut().for_each(|x| *x = (*x - max).exp());
-    let sum = sum(row);
+    let sum = A::nearest(sum_of(row, |x| x));
     row.iter_mut().for_each(|x| *x = *x / sum);
 }
 
 /// `y (dy - sum(dy y))` in place of `dy`.
 fn softmax_gradient<A: Real>(grad: &mut [A], y: &[A]) {
-    let product = ArrayView1::from(&*grad).dot(&ArrayView1::from(y));
+    let product = A::nearest(sum_of_pairs(grad, y, |grad, y| grad * y));
     grad.iter_mut()
         .zip(y)
         .for_each(|(grad, &y)| *grad = y * (*grad - product));

@@ -3,6 +3,7 @@
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, dispatch};
 use crate::error::{Call, Result};
+use crate::ops::folds::{sum_of, sum_of_pairs};
 use crate::ops::rows::{Rows, centre, mean};
 use crate::shape::resolve_axes;
 use crate::tensor::Tensor;
@@ -45,8 +46,7 @@ impl Tensor {
 /// Standardizes a row in place, and returns what its distances from the mean were multiplied by.
 fn standardize<A: Real>(row: &mut [A], epsilon: f64) -> A {
     centre(row);
-    let squares = row.iter().fold(A::zero(), |sum, &x| sum + x * x);
-    let variance = squares / A::nearest(row.len() as f64);
+    let variance = A::nearest(sum_of(row, |x| x * x) / row.len() as f64);
     let scale = (variance + A::nearest(epsilon)).sqrt().recip();
     row.iter_mut().for_each(|x| *x = *x * scale);
     scale
@@ -56,11 +56,8 @@ fn standardize<A: Real>(row: &mut [A], epsilon: f64) -> A {
 fn gradient<A: Real>(x: &mut [A], grad: &[A], epsilon: f64) {
     let scale = standardize(x, epsilon);
     let y = x;
-    let products = grad
-        .iter()
-        .zip(&*y)
-        .fold(A::zero(), |sum, (&grad, &y)| sum + grad * y);
-    let (of_products, of_grad) = (products / A::nearest(y.len() as f64), mean(grad));
+    let products = sum_of_pairs(grad, y, |grad, y| grad * y);
+    let (of_products, of_grad) = (A::nearest(products / y.len() as f64), mean(grad));
     y.iter_mut().zip(grad).for_each(|(y, &grad)| {
         *y = scale * (grad - of_grad - *y * of_products);
     });
