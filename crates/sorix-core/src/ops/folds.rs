@@ -1,21 +1,20 @@
 //! Folds of elements that lie side by side: their sum, their largest, their smallest.
 //!
-//! A fold with one accumulator has each step wait for the one before. These have sixteen, which the
-//! compiler makes vectors of. A sum is taken in the type that is computed in over pieces of 1024, and
-//! over the pieces in f64, so that its error does not grow with the length: one accumulator of f32
-//! stands still at 2^24, and made the variance of 2^26 numbers of variance 1 a quarter.
+//! A sum is taken in the type that is computed in over pieces of 1024, by ndarray, and over the pieces
+//! in f64, so that its error does not grow with the length: one accumulator of f32 stands still at
+//! 2^24, and made the variance of 2^26 numbers of variance 1 a quarter. Extremes are found in sixteen
+//! lanes, which the compiler makes vectors of; with one, each step waits for the one before.
 //!
 //! A long fold runs on several threads, in parts that its length alone determines.
 
 use core::ops::Range;
 
+use ndarray::ArrayView1;
 use sorix_kernels::Element;
 #[cfg(feature = "parallel")]
 use sorix_kernels::parallel;
 
 use crate::dtype::{Real, Scalar};
-
-const LANES: usize = 16;
 
 /// What is summed in the type that is computed in.
 const PIECE: usize = 1024;
@@ -23,28 +22,45 @@ const PIECE: usize = 1024;
 /// What one thread folds: some 10 microseconds.
 const PART: usize = 64 * PIECE;
 
-/// The sum of `f` of the elements; 0 without any.
-pub(super) fn sum_of<T: Scalar>(elements: &[T], f: impl Fn(T::Acc) -> T::Acc + Sync) -> f64 {
-    let sum_part = |part: Range<usize>| {
-        let mut scratch = [T::Acc::ZERO; PIECE];
-        let pieces = elements[part].chunks(PIECE);
-        pieces.fold(0.0, |sum, piece| {
-            let piece = T::widen(piece, &mut scratch);
-            sum + sum_piece(piece, piece, |x, _| f(x)).to_f64()
-        })
-    };
-    in_parts(elements, sum_part, 0.0, |sum, part| sum + part)
+/// The sum of the elements; 0 without any.
+pub(super) fn sum<T: Scalar>(elements: &[T]) -> f64 {
+    sum_of_pieces(elements, |piece, scratch| {
+        ArrayView1::from(T::widen(&elements[piece], scratch)).sum()
+    })
+}
+
+/// The sum of `f` of the elements.
+pub(super) fn sum_of<A: Real>(elements: &[A], f: impl Fn(A) -> A + Sync) -> f64 {
+    sum_of_pairs(elements, elements, |x, _| f(x))
 }
 
 /// The sum of `f` of the pairs of elements of two rows of one length.
 pub(super) fn sum_of_pairs<A: Real>(xs: &[A], ys: &[A], f: impl Fn(A, A) -> A + Sync) -> f64 {
-    let sum_part = |part: Range<usize>| {
-        let pieces = xs[part.clone()].chunks(PIECE).zip(ys[part].chunks(PIECE));
-        pieces.fold(0.0, |sum, (xs, ys)| {
-            sum + Scalar::to_f64(sum_piece(xs, ys, &f))
+    sum_of_pieces(xs, |piece, scratch| {
+        let pairs = xs[piece.clone()].iter().zip(&ys[piece]);
+        let values = &mut scratch[..pairs.len()];
+        values
+            .iter_mut()
+            .zip(pairs)
+            .for_each(|(value, (&x, &y))| *value = f(x, y));
+        ArrayView1::from(&*values).sum()
+    })
+}
+
+/// The sum of what `sum` makes of the pieces, with room for the values of one.
+fn sum_of_pieces<T: Scalar>(
+    elements: &[T],
+    sum: impl Fn(Range<usize>, &mut [T::Acc]) -> T::Acc + Sync,
+) -> f64 {
+    let of_part = |part: Range<usize>| {
+        let mut scratch = [T::Acc::ZERO; PIECE];
+        let pieces = part.clone().step_by(PIECE);
+        pieces.fold(0.0, |total, from| {
+            let piece = from..(from + PIECE).min(part.end);
+            total + sum(piece, &mut scratch).to_f64()
         })
     };
-    in_parts(xs, sum_part, 0.0, |sum, part| sum + part)
+    in_parts(elements, of_part, 0.0, |total, part| total + part)
 }
 
 /// The largest element, NaN where there is one; -infinity without any.
@@ -66,46 +82,21 @@ fn extreme<A: Real>(elements: &[A], start: A, beats: impl Fn(A, A) -> bool + Syn
             best
         }
     };
-    let of_part = |part: Range<usize>| {
-        let part = &elements[part];
-        fold_pairs(part, part, start, |best, x, _| better(best, x), better)
-    };
+    let of_part = |part: Range<usize>| in_lanes(&elements[part], start, better);
     in_parts(elements, of_part, start, better)
 }
 
-fn sum_piece<A: Real>(xs: &[A], ys: &[A], f: impl Fn(A, A) -> A) -> A {
-    let add = |sum, x, y| sum + f(x, y);
-    fold_pairs(xs, ys, A::zero(), add, |a, b| a + b)
-}
+fn in_lanes<A: Real>(elements: &[A], start: A, better: impl Fn(A, A) -> A) -> A {
+    const LANES: usize = 16;
 
-/// Folds pairs of elements of two runs of one length by [`LANES`] accumulators, and `join`s these.
-fn fold_pairs<A: Real>(
-    xs: &[A],
-    ys: &[A],
-    start: A,
-    step: impl Fn(A, A, A) -> A,
-    join: impl Fn(A, A) -> A,
-) -> A {
     let mut lanes = [start; LANES];
-    let (x_groups, x_rest) = xs.as_chunks::<LANES>();
-    let (y_groups, y_rest) = ys.as_chunks::<LANES>();
-    for (xs, ys) in x_groups.iter().zip(y_groups) {
-        for ((lane, &x), &y) in lanes.iter_mut().zip(xs).zip(ys) {
-            *lane = step(*lane, x, y);
+    let (groups, rest) = elements.as_chunks::<LANES>();
+    for group in groups.iter().map(|group| &group[..]).chain([rest]) {
+        for (lane, &x) in lanes.iter_mut().zip(group) {
+            *lane = better(*lane, x);
         }
     }
-    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *lane = step(*lane, x, y);
-    }
-    // By halves, which wait for each other four times and not sixteen.
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for k in 0..width {
-            lanes[k] = join(lanes[k], lanes[k + width]);
-        }
-    }
-    lanes[0]
+    lanes.into_iter().fold(start, better)
 }
 
 /// Joins what `of_part` makes of the parts of the elements, in their order, on several threads where

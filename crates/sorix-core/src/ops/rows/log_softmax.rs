@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::folds::{largest, sum_of};
+use crate::ops::folds::{largest, sum, sum_of};
 use crate::ops::rows::Rows;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
@@ -48,7 +48,7 @@ fn log_softmax<A: Real>(row: &mut [A]) {
 
 /// `dy - exp(y) sum(dy)` in place of `dy`.
 fn log_softmax_gradient<A: Real>(grad: &mut [A], y: &[A]) {
-    let sum = A::nearest(sum_of(grad, |grad| grad));
+    let sum = A::nearest(sum(grad));
     grad.iter_mut()
         .zip(y)
         .for_each(|(grad, &y)| *grad = *grad - y.exp() * sum);

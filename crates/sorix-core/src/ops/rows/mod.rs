@@ -18,7 +18,7 @@ mod workspaces;
 use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
 use crate::ops::elementwise;
-use crate::ops::folds::sum_of;
+use crate::ops::folds::{sum, sum_of};
 use crate::tensor::Tensor;
 use workspaces::Workspaces;
 
@@ -136,7 +136,7 @@ fn widened<T: Scalar>(x: &Tensor) -> Result<Vec<T::Acc>> {
 }
 
 fn mean<A: Real>(row: &[A]) -> A {
-    A::nearest(sum_of(row, |x| x) / row.len() as f64)
+    A::nearest(sum(row) / row.len() as f64)
 }
 
 /// `grad` in equal parts where the elements are `value`, and 0 elsewhere, in place of the row.

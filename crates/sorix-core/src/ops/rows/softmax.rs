@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::folds::{largest, sum_of, sum_of_pairs};
+use crate::ops::folds::{largest, sum, sum_of_pairs};
 use crate::ops::rows::Rows;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
@@ -41,7 +41,7 @@ impl Tensor {
 fn softmax<A: Real>(row: &mut [A]) {
     let max = largest(row);
     row.iter_mut().for_each(|x| *x = (*x - max).exp());
-    let sum = A::nearest(sum_of(row, |x| x));
+    let sum = A::nearest(sum(row));
     row.iter_mut().for_each(|x| *x = *x / sum);
 }
 
