@@ -165,6 +165,27 @@ fn detach_and_no_grad_cut_the_graph() {
 }
 
 #[test]
+fn guards_may_be_dropped_in_any_order() {
+    let (first, second) = (no_grad_guard(), no_grad_guard());
+    drop(first);
+    assert!(!is_grad_enabled());
+    enable_grad(|| {
+        assert!(is_grad_enabled());
+        drop(second);
+        assert!(is_grad_enabled());
+    });
+    assert!(is_grad_enabled());
+    // The fields of a struct are dropped in the order they are declared.
+    drop([no_grad_guard(), no_grad_guard()]);
+    assert!(is_grad_enabled());
+    // One that outlives the scope it was made in.
+    let guard = enable_grad(no_grad_guard);
+    assert!(!is_grad_enabled());
+    drop(guard);
+    assert!(is_grad_enabled());
+}
+
+#[test]
 fn wrong_calls_are_errors_that_change_nothing() {
     let x = tensor([1.0, 2.0]).requires_grad(true);
     let y = x.mul(&x).unwrap();

@@ -1,15 +1,15 @@
 //! Whether operations record themselves, per thread.
 //!
 //! A task that a thread of a rayon pool takes up while an operation of this crate waits for others does
-//! not see the mode of the task that waits: the mode is a [`TaskValue`].
+//! not see the mode of the task that waits: the modes are [`Scopes`].
 
-use core::cell::Cell;
+use core::cell::RefCell;
 use core::marker::PhantomData;
 
-use sorix_kernels::parallel::TaskValue;
+use crate::autograd::scopes::Scopes;
 
 thread_local! {
-    static ENABLED: Cell<TaskValue<bool>> = const { Cell::new(TaskValue::of_thread(true)) };
+    static ENABLED: RefCell<Scopes<bool>> = const { RefCell::new(Scopes::new()) };
 }
 
 /// Whether operations on this thread record themselves; `true` when a thread starts, and when a task
@@ -22,7 +22,7 @@ thread_local! {
 /// ```
 #[must_use]
 pub fn is_grad_enabled() -> bool {
-    ENABLED.get().get().copied().unwrap_or(true)
+    ENABLED.with_borrow_mut(|modes| modes.of_task().next().copied().unwrap_or(true))
 }
 
 /// Runs `f` without recording any operation of this thread.
@@ -61,6 +61,8 @@ pub fn enable_grad<R>(f: impl FnOnce() -> R) -> R {
 
 /// [`no_grad`] for the rest of a scope.
 ///
+/// Guards may be dropped in any order: operations are recorded again when the last one goes.
+///
 /// ```
 /// use sorix_core::autograd::{is_grad_enabled, no_grad_guard};
 /// {
@@ -74,10 +76,10 @@ pub fn no_grad_guard() -> GradModeGuard {
     GradModeGuard::set(false)
 }
 
-/// Restores, when dropped, whether operations record themselves; from [`no_grad_guard`].
+/// Ends, when dropped, what it says of whether operations record themselves; from [`no_grad_guard`].
 #[derive(Debug)]
 pub struct GradModeGuard {
-    previous: TaskValue<bool>,
+    scope: u64,
     // The mode is the thread's, so the guard has to stay there.
     not_send: PhantomData<*const ()>,
 }
@@ -85,7 +87,7 @@ pub struct GradModeGuard {
 impl GradModeGuard {
     fn set(enabled: bool) -> Self {
         Self {
-            previous: ENABLED.replace(TaskValue::new(enabled)),
+            scope: ENABLED.with_borrow_mut(|modes| modes.open(enabled)),
             not_send: PhantomData,
         }
     }
@@ -93,6 +95,6 @@ impl GradModeGuard {
 
 impl Drop for GradModeGuard {
     fn drop(&mut self) {
-        ENABLED.set(self.previous);
+        ENABLED.with_borrow_mut(|modes| modes.close(self.scope));
     }
 }

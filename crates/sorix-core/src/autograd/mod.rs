@@ -48,6 +48,7 @@ mod checkpoint;
 mod grad_mode;
 mod node;
 mod saved;
+mod scopes;
 
 use core::fmt::Debug;
 
