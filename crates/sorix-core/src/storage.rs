@@ -160,19 +160,18 @@ impl Storage {
         Arc::clone(&self.buffer.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes in place, and counts it.
+    /// Writes in place, and counts it, also where `write` panics.
     ///
     /// `write` runs under the storage's lock: what it reads has to be a snapshot taken before.
     pub(crate) fn write(&self, call: Call<'_>, write: impl FnOnce(&mut Buffer)) -> Result<()> {
         let mut buffer = self.buffer.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unshared) = Arc::get_mut(&mut buffer) {
-            write(unshared);
-        } else {
-            let mut copy = buffer.try_clone(call)?;
-            write(&mut copy);
-            *buffer = Arc::new(copy);
+        if Arc::get_mut(&mut buffer).is_none() {
+            *buffer = Arc::new(buffer.try_clone(call)?);
         }
+        // Nobody takes a snapshot before the lock is free, so whoever has one of this write finds it
+        // counted.
         self.version.fetch_add(1, Ordering::Release);
+        write(Arc::get_mut(&mut buffer).expect("it was made unshared above"));
         Ok(())
     }
 

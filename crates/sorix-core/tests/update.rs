@@ -3,9 +3,10 @@
 mod common;
 
 use common::{DTYPES, random, values};
+use ndarray::ArrayViewD;
 use num_traits::Float;
 use sorix_core::autograd::no_grad;
-use sorix_core::{DType, Scalar, Tensor, UpdateRule, tensor};
+use sorix_core::{DType, ErrorKind, Scalar, Tensor, UpdateRule, tensor};
 
 /// A step with momentum, and a count of steps: every operand shows in every result.
 struct Momentum;
@@ -72,6 +73,61 @@ fn a_tensor_can_be_its_own_gradient() {
     let mut state = [(); 2].map(|()| zeros(&[2], DType::F64));
     w.update(&w, &mut state, &Momentum).unwrap();
     assert_eq!(values(&w), [0.0, 0.0]);
+}
+
+/// Adds the gradient and counts, and panics at 3.
+struct Panics;
+
+impl UpdateRule<1> for Panics {
+    fn apply<A: Scalar + Float>(&self, p: A, g: A, [count]: [A; 1]) -> (A, [A; 1]) {
+        assert_ne!(p.to_f64(), 3.0, "on purpose");
+        (p + g, [count + A::one()])
+    }
+}
+
+#[test]
+fn an_update_is_a_write() {
+    let (x, w) = (
+        tensor([5.0, 6.0]).requires_grad(true),
+        tensor([1.0, 2.0]).requires_grad(true),
+    );
+    let y = x.mul(&w).unwrap().sum().unwrap();
+    let mut state = [zeros(&[2], DType::F64)];
+    no_grad(|| w.update(&tensor([1.0, 1.0]), &mut state, &Panics)).unwrap();
+    assert_eq!(
+        y.backward().unwrap_err().to_string(),
+        "MulBackward(float64[2]): a tensor it saved for backward was written since \
+         (at version 0 then, 1 now)"
+    );
+    assert!(x.grad().is_none() && w.grad().is_none());
+}
+
+#[test]
+fn a_rule_that_panics_has_written() {
+    for shared in [false, true] {
+        let (x, w) = (random(&[4], 1), tensor([1.0, 2.0, 3.0, 4.0]));
+        let x = x.requires_grad(true);
+        let y = x.mul(&w).unwrap().sum().unwrap();
+        let mut state = [zeros(&[4], DType::F64)];
+        let update = || w.update(&tensor([10.0; 4]), &mut state, &Panics);
+        let update = core::panic::AssertUnwindSafe(update);
+        let result = match shared {
+            // Somebody reads meanwhile, so that the write is to a copy.
+            true => w.with_view(|_: ArrayViewD<'_, f64>| std::panic::catch_unwind(update)),
+            false => Ok(std::panic::catch_unwind(update)),
+        };
+        result.unwrap().unwrap_err();
+        assert_eq!(values(&w), [11.0, 12.0, 3.0, 4.0]);
+        assert_eq!(values(&state[0]), [1.0, 1.0, 0.0, 0.0]);
+        let error = y.backward().unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::SavedTensorWritten { .. }),
+            "{error}"
+        );
+        // And it can be used again.
+        w.assign(&tensor([1.0; 4])).unwrap();
+        assert_eq!(values(&w), [1.0; 4]);
+    }
 }
 
 #[test]

@@ -38,6 +38,14 @@ pub trait UpdateRule<const N: usize>: Sync {
     /// The new element, and what to keep, from the element, its gradient and what was kept.
     ///
     /// `A` is f64 for a parameter of f64, and f32 for the others.
+    ///
+    /// Everything comes as numbers; it must not use a tensor. It runs in the middle of a write to the
+    /// parameter, so reading that one here waits for itself. (To run it outside would take a copy of the
+    /// parameter, and the pass is there to move each byte once.) A number that depends on tensors, such
+    /// as a norm, is computed before and kept in the rule.
+    ///
+    /// Where it panics, elements that it was called for may have changed, each with its state. That counts
+    /// as a write: a backward that needs the parameter as it was returns an error.
     fn apply<A: Scalar + Float>(&self, parameter: A, gradient: A, state: [A; N]) -> (A, [A; N]);
 }
 
