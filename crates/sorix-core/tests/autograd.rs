@@ -380,6 +380,95 @@ fn the_gradient_at_a_leaf_has_memory_of_its_own() {
     assert!(a.grad().unwrap().is_contiguous());
 }
 
+/// Two functions read it, and it is written after the first.
+#[test]
+fn the_gradient_that_was_given_is_read_once() {
+    #[derive(Debug)]
+    struct Writes(Tensor);
+    impl Function for Writes {
+        fn name(&self) -> &'static str {
+            "Writes"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            self.0.assign(&tensor([50.0]))?;
+            Ok(vec![Some(grad)])
+        }
+    }
+    let given = tensor([5.0]);
+    let (a, b) = (
+        tensor([1.0]).requires_grad(true),
+        tensor([1.0]).requires_grad(true),
+    );
+    let second = a.mul_scalar(2.0).unwrap();
+    // The newest is run first.
+    let first = record(b.detach(), &[&b], || Writes(given.clone()));
+    second.add(&first).unwrap().backward_with(&given).unwrap();
+    assert_eq!((grad(&a), grad(&b)), (vec![10.0], vec![5.0]));
+    assert_eq!(values(&given), [50.0]);
+}
+
+#[test]
+fn backward_frees_the_graph_as_it_goes() {
+    #[derive(Debug)]
+    struct Holds(#[expect(dead_code, reason = "only its life matters")] Arc<()>);
+    impl Function for Holds {
+        fn name(&self) -> &'static str {
+            "Holds"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            Ok(vec![Some(grad)])
+        }
+    }
+    /// Notes whether something is alive when this is run.
+    #[derive(Debug)]
+    struct Looks(Weak<()>, Arc<AtomicUsize>);
+    impl Function for Looks {
+        fn name(&self) -> &'static str {
+            "Looks"
+        }
+        fn backward(&self, grad: Tensor) -> Result<Gradients> {
+            self.1.fetch_add(self.0.strong_count(), Ordering::Relaxed);
+            Ok(vec![Some(grad)])
+        }
+    }
+    let x = tensor([1.0]).requires_grad(true);
+    let (held, alive) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+    let weak = Arc::downgrade(&held);
+    let early = record(x.detach(), &[&x], || Looks(weak, Arc::clone(&alive)));
+    let late = record(early.detach(), &[&early], || Holds(held));
+    late.backward_retain_graph(None).unwrap();
+    assert_eq!(alive.swap(0, Ordering::Relaxed), 1, "kept");
+    late.backward().unwrap();
+    assert_eq!(alive.load(Ordering::Relaxed), 0, "freed before");
+}
+
+/// With `backward` the part that was passed is gone, and another try says so.
+#[test]
+fn a_failing_backward_frees_what_it_passed_unless_retained() {
+    let x = tensor([3.0]).requires_grad(true);
+    for retain in [false, true] {
+        let w = tensor([1.0]);
+        let y = x.mul(&w).unwrap().neg().unwrap();
+        w.assign(&tensor([2.0])).unwrap();
+        let backward = || match retain {
+            true => y.backward_retain_graph(None),
+            false => y.backward(),
+        };
+        let written = ErrorKind::SavedTensorWritten {
+            saved: 0,
+            current: 1,
+        };
+        assert_eq!(backward().unwrap_err().kind(), &written);
+        let function = "NegBackward";
+        let expected = match retain {
+            true => written,
+            false => ErrorKind::GraphFreed { function },
+        };
+        assert_eq!(backward().unwrap_err().kind(), &expected);
+        assert!(x.grad().is_none());
+    }
+}
+
 #[test]
 fn a_million_nodes_need_no_stack() {
     const NODES: usize = 1_000_000;

@@ -27,7 +27,8 @@ pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<
     let call = Call::on("backward", root);
     let start = edge(root).ok_or_else(|| call.error(ErrorKind::NoGradient))?;
     let grad = match grad {
-        Some(grad) => grad.detach(),
+        // As it is now: several nodes may read it, and have to see the same.
+        Some(grad) => grad.frozen(),
         None if root.numel() == 1 => Tensor::ones(root.shape(), root.dtype())?,
         None => {
             let call = Call::on("backward without a gradient", root);

@@ -75,7 +75,8 @@ pub trait Function: Debug + Send + Sync + 'static {
     /// The gradients of the inputs, each of the shape and dtype of its input, from `grad`, that of
     /// the output. Gradients are not recorded while this runs.
     ///
-    /// `grad` comes by value so that its memory may serve again where nothing else holds it.
+    /// `grad` comes by value so that its memory may serve again where nothing else holds it. Other
+    /// functions may get the same tensor, so it must not be written.
     ///
     /// # Errors
     ///
