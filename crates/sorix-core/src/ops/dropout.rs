@@ -352,7 +352,13 @@ impl Function for DropoutBackward {
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let (shape, dtype) = (grad.shape().to_vec(), grad.dtype());
         let call = Call::making(self.name(), &shape, dtype);
-        let grad = match grad.contiguous()?.try_into_buffer() {
+        // Not always `contiguous`, which returns another handle, beside which nothing is done in place.
+        let grad = if grad.is_contiguous() {
+            grad
+        } else {
+            grad.contiguous()?
+        };
+        let grad = match grad.try_into_buffer() {
             // Nobody else reads this gradient, so it can become the next one where it lies.
             Ok(mut buffer) => {
                 dispatch!(dtype, T => {
