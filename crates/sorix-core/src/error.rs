@@ -317,17 +317,29 @@ pub enum ErrorKind {
         /// The count of writes now.
         current: u64,
     },
-    /// A [checkpoint](crate::autograd::checkpoint) that, computed again in backward, took another
-    /// number of mask keys than the first time.
+    /// A [checkpoint](crate::autograd::checkpoint) whose closure had another thread compute what leads
+    /// to its output.
     #[error(
-        "took {expected} mask keys in forward and {got} when computed again in backward; \
-         was a module switched between train and eval?"
+        "{function} was recorded on another thread while the closure ran, which has to compute \
+         everything on the thread that calls it"
     )]
-    RecomputedKeys {
-        /// The number of keys of the first run.
-        expected: usize,
-        /// The number of keys of the second run.
-        got: usize,
+    RecordedElsewhere {
+        /// The function that computed it.
+        function: &'static str,
+    },
+    /// A [checkpoint](crate::autograd::checkpoint) that, computed again in backward, took another key,
+    /// mode or mask than the first time.
+    #[error(
+        "draw {number} was {expected} in forward and {got} when computed again in backward; \
+         was a module switched between train and eval, or its p changed?"
+    )]
+    RecomputedDraw {
+        /// The draw, counted from 0.
+        number: usize,
+        /// What the first run took.
+        expected: String,
+        /// What the second run took.
+        got: String,
     },
     /// A [checkpoint](crate::autograd::checkpoint) whose closure failed when it was called again in
     /// backward.

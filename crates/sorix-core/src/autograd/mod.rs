@@ -52,6 +52,7 @@ mod scopes;
 
 use core::fmt::Debug;
 
+pub(crate) use checkpoint::tape_mask;
 pub use checkpoint::{checkpoint, taped_key, taped_mode};
 pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
 pub(crate) use node::{Leaf, Node};
@@ -106,7 +107,9 @@ pub fn record<F: Function>(
 
 /// Whether an operation on these inputs records itself.
 pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
-    is_grad_enabled() && inputs.iter().any(|input| input.needs_grad()) && !checkpoint::postpone()
+    is_grad_enabled()
+        && inputs.iter().any(|input| input.needs_grad())
+        && !checkpoint::postpone(inputs)
 }
 
 impl Tensor {
@@ -216,8 +219,10 @@ impl Tensor {
     /// # Errors
     ///
     /// Where it has more or fewer elements; where it does not require a gradient; where the graph
-    /// was freed by an earlier call; where a tensor saved for this was overwritten. No gradient has
-    /// changed then.
+    /// was freed by an earlier call; where a tensor saved for this was overwritten; where a
+    /// [`checkpoint`] cannot be computed again. No gradient has changed then, but the part of the graph
+    /// that was passed is freed: for another try, use
+    /// [`backward_retain_graph`](Tensor::backward_retain_graph), which keeps all of it.
     ///
     /// ```
     /// use sorix_core::{ErrorKind, tensor};

@@ -13,7 +13,7 @@ use crate::tensor::{Origin, Tensor};
 
 /// Numbers nodes and leaves in the order they are made, so that one computed from another always
 /// has the larger number.
-fn next_id() -> u64 {
+pub(super) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, MaskRegion, dropout};
 
-use crate::autograd::{Function, Gradients, is_recorded, record};
+use crate::autograd::{Function, Gradients, is_recorded, record, tape_mask};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::tensor::Tensor;
@@ -226,6 +226,9 @@ impl Tensor {
         shape: Broadcast,
         map: Map,
     ) -> Result<Self> {
+        if let Mask::Key(rate, at) = mask {
+            tape_mask(rate, at, shape.mask_len());
+        }
         let x = self.contiguous()?;
         // Without a backward there is nobody to keep bits for.
         let mut bits = match (&mask, save) {
