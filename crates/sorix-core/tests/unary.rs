@@ -100,9 +100,9 @@ fn values_and_derivatives() {
     }
 }
 
-/// Values and gradients of 1 where PyTorch had to decide something.
+/// Values and gradients of 1 where something had to be decided: as PyTorch decides, but for `gelu`.
 #[test]
-fn corners_are_as_in_pytorch() {
+fn corners() {
     const NAN: f64 = f64::NAN;
     const INF: f64 = f64::INFINITY;
     type Row = (
@@ -172,6 +172,21 @@ fn corners_are_as_in_pytorch() {
             &[0.0, 1.0, 0.0],
             &[0.0; 3],
         ),
+        // PyTorch multiplies by infinities here, and has NaN.
+        (
+            "gelu",
+            Tensor::gelu,
+            &[-INF, -1e20, INF, NAN],
+            &[-0.0, -0.0, INF, NAN],
+            &[0.0, 0.0, 1.0, NAN],
+        ),
+        (
+            "gelu_tanh",
+            Tensor::gelu_tanh,
+            &[-INF, -1e20, INF, NAN],
+            &[-0.0, -0.0, INF, NAN],
+            &[0.0, 0.0, 1.0, NAN],
+        ),
     ];
     // By bits, so that -0.0 is not 0.0, with one NaN for all.
     let bits = |values: Vec<f64>| -> Vec<u64> {
@@ -189,6 +204,24 @@ fn corners_are_as_in_pytorch() {
                 bits(values(&x.grad().unwrap())),
                 bits(gradient.to_vec()),
                 "{name}' in {dtype}"
+            );
+        }
+    }
+}
+
+/// An exponent that is 0 or 1 in the type that is computed in has the gradients of 0 and 1.
+#[test]
+fn powf_has_the_gradient_of_the_exponent_that_its_value_has() {
+    for dtype in [DType::F16, DType::BF16, DType::F32] {
+        for (exponent, gradient) in [(1e-50, 0.0), (1.0 + 1e-12, 1.0)] {
+            let x = Tensor::zeros([], dtype).unwrap().requires_grad(true);
+            let y = x.powf(exponent).unwrap();
+            y.backward().unwrap();
+            assert_eq!(values(&y), [1.0 - gradient], "{exponent} in {dtype}");
+            assert_eq!(
+                values(&x.grad().unwrap()),
+                [gradient],
+                "{exponent} in {dtype}"
             );
         }
     }

@@ -43,11 +43,13 @@ impl Unary for Powf {
     }
 
     fn gradient<A: Real>(&self, x: A, grad: A) -> A {
-        if self.exponent == 0.0 {
+        // Rounded as for the value, so that both are of one function.
+        let exponent = A::nearest(self.exponent);
+        if exponent == A::zero() {
             // Not 0 times what may be infinite.
             A::zero()
         } else {
-            grad * (A::nearest(self.exponent) * x.powf(A::nearest(self.exponent - 1.0)))
+            grad * (exponent * x.powf(exponent - A::one()))
         }
     }
 }
