@@ -242,7 +242,18 @@ fn errors_say_what_was_wrong() {
         ),
         (
             Tensor::concat(&[&x, &single], 0),
-            "concat(float64[2, 3], float32[2, 3]): operands must have one dtype",
+            "concat(float64[2, 3], float32[2, 3]): expected dtype sorix.float64, got sorix.float32",
+        ),
+        // Said also where the operand is one of those that are not shown.
+        (
+            Tensor::concat(&[&x, &x, &x, &x, &x, &single], 0),
+            "concat(float64[2, 3], float64[2, 3], float64[2, 3], float64[2, 3] and 2 more): \
+             expected dtype sorix.float64, got sorix.float32",
+        ),
+        (
+            Tensor::stack(&[&x, &x, &x, &x, &single], 0),
+            "stack(float64[2, 3], float64[2, 3], float64[2, 3], float64[2, 3] and 1 more): \
+             expected dtype sorix.float64, got sorix.float32",
         ),
         (
             Tensor::stack(&[&x, &x.slice(0, 1..).unwrap()], 0),

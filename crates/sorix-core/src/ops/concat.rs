@@ -51,7 +51,7 @@ impl Tensor {
         let layers: Vec<Self> = tensors
             .iter()
             .map(|tensor| {
-                check_shape(call, first.shape(), tensor)?;
+                call.expect(tensor, first.shape(), first.dtype())?;
                 tensor.unsqueeze_resolved(call, axis)
             })
             .collect::<Result<_>>()?;
@@ -64,24 +64,13 @@ fn first<'t>(call: Call<'_>, tensors: &[&'t Tensor]) -> Result<&'t Tensor> {
     first.ok_or_else(|| call.error(ErrorKind::NoTensors))
 }
 
-fn check_shape(call: Call<'_>, expected: &[usize], tensor: &Tensor) -> Result<()> {
-    if tensor.shape() == expected {
-        return Ok(());
-    }
-    Err(call.error(ErrorKind::Shape {
-        expected: expected.to_vec(),
-        got: tensor.shape().to_vec(),
-    }))
-}
-
 fn concat_resolved(call: Call<'_>, tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
     let first = first(call, tensors)?;
     let mut shape = first.shape().to_vec();
     let mut parts: Vec<Range<usize>> = Vec::with_capacity(tensors.len());
     for tensor in tensors {
-        first.common_dtype(call, tensor)?;
         shape[axis] = tensor.shape().get(axis).copied().unwrap_or(shape[axis]);
-        check_shape(call, &shape, tensor)?;
+        call.expect(tensor, &shape, first.dtype())?;
         let start = parts.last().map_or(0, |part| part.end);
         // The sum of lengths is too large to address where it saturates.
         parts.push(start..start.saturating_add(shape[axis]));
