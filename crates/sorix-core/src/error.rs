@@ -207,8 +207,8 @@ pub enum ErrorKind {
         /// The axes that came.
         axes: Vec<isize>,
     },
-    /// Bounds in the wrong order, or not numbers.
-    #[error("expected {expected}, got {low} and {high}")]
+    /// Bounds in the wrong order, or not numbers, or too far apart.
+    #[error("expected {expected}, got {low:?} and {high:?}")]
     Bounds {
         /// What the bounds have to be.
         expected: &'static str,
@@ -218,7 +218,9 @@ pub enum ErrorKind {
         high: f64,
     },
     /// A mean or a standard deviation that no normal distribution has.
-    #[error("expected a finite mean and a finite standard deviation >= 0, got {mean} and {std}")]
+    #[error(
+        "expected a finite mean and a finite standard deviation >= 0, got {mean:?} and {std:?}"
+    )]
     Moments {
         /// The mean that came.
         mean: f64,
@@ -238,7 +240,7 @@ pub enum ErrorKind {
         length: usize,
     },
     /// A distance of which no number leads from one number to another.
-    #[error("steps of {step} do not lead from {start} to {end}")]
+    #[error("steps of {step:?} do not lead from {start:?} to {end:?} (dtype {dtype})")]
     Step {
         /// The first number.
         start: f64,
@@ -246,6 +248,8 @@ pub enum ErrorKind {
         end: f64,
         /// The distance.
         step: f64,
+        /// The dtype of the tensor, which has no shape without a number of steps.
+        dtype: DType,
     },
     /// A step of 0 through the elements of an axis.
     #[error("expected a step of at least 1, got 0")]

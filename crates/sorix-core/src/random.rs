@@ -74,7 +74,7 @@ impl Tensor {
     /// let error = Tensor::normal([2], 0.0, -1.0, DType::F64, key).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "normal(float64[2]): expected a finite mean and a finite standard deviation >= 0, got 0 and -1"
+    ///     "normal(float64[2]): expected a finite mean and a finite standard deviation >= 0, got 0.0 and -1.0"
     /// );
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
@@ -115,7 +115,10 @@ impl Tensor {
     /// assert!((x.mean()?.item::<f64>()? - 1.0).abs() < 0.15);
     ///
     /// let error = Tensor::uniform([2], 1.0, 0.0, DType::F64, key).unwrap_err();
-    /// assert_eq!(error.to_string(), "uniform(float64[2]): expected finite low <= high, got 1 and 0");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "uniform(float64[2]): expected low <= high with a finite difference, got 1.0 and 0.0"
+    /// );
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn uniform(
@@ -130,7 +133,7 @@ impl Tensor {
         // NaN is neither.
         if !(width >= 0.0 && width.is_finite()) {
             return Err(call.error(ErrorKind::Bounds {
-                expected: "finite low <= high",
+                expected: "low <= high with a finite difference",
                 low,
                 high,
             }));

@@ -31,42 +31,27 @@ fn arange_counts_as_numpy() {
 fn arange_refuses_steps_that_lead_nowhere() {
     let (inf, nan) = (f64::INFINITY, f64::NAN);
     let rows = [
-        (0.0, 1.0, 0.0, "arange: steps of 0 do not lead from 0 to 1"),
-        (1.0, 1.0, 0.0, "arange: steps of 0 do not lead from 1 to 1"),
+        (0.0, 1.0, 0.0, "steps of 0.0 do not lead from 0.0 to 1.0"),
+        (1.0, 1.0, 0.0, "steps of 0.0 do not lead from 1.0 to 1.0"),
+        (0.0, 1.0, -0.5, "steps of -0.5 do not lead from 0.0 to 1.0"),
+        // Less than a step away, in the wrong direction.
+        (0.0, -0.5, 1.0, "steps of 1.0 do not lead from 0.0 to -0.5"),
+        (0.0, 0.5, -1.0, "steps of -1.0 do not lead from 0.0 to 0.5"),
         (
             0.0,
+            -1e308,
             1.0,
-            -0.5,
-            "arange: steps of -0.5 do not lead from 0 to 1",
+            "steps of 1.0 do not lead from 0.0 to -1e308",
         ),
-        (
-            0.0,
-            inf,
-            1.0,
-            "arange: steps of 1 do not lead from 0 to inf",
-        ),
-        (
-            0.0,
-            1.0,
-            inf,
-            "arange: steps of inf do not lead from 0 to 1",
-        ),
-        (
-            nan,
-            1.0,
-            1.0,
-            "arange: steps of 1 do not lead from NaN to 1",
-        ),
-        (
-            0.0,
-            1.0,
-            nan,
-            "arange: steps of NaN do not lead from 0 to 1",
-        ),
+        (0.0, inf, 1.0, "steps of 1.0 do not lead from 0.0 to inf"),
+        (0.0, 1.0, inf, "steps of inf do not lead from 0.0 to 1.0"),
+        (nan, 1.0, 1.0, "steps of 1.0 do not lead from NaN to 1.0"),
+        (0.0, 1.0, nan, "steps of NaN do not lead from 0.0 to 1.0"),
     ];
     for (start, end, step, message) in rows {
         let error = Tensor::arange(start, end, step, DType::F32).unwrap_err();
-        assert_eq!(error.to_string(), message);
+        let expected = format!("arange: {message} (dtype sorix.float32)");
+        assert_eq!(error.to_string(), expected);
     }
     let error = Tensor::arange(0.0, 1e300, 1e-300, DType::F32).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));

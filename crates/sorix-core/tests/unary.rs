@@ -305,11 +305,11 @@ fn division_broadcasts_and_refuses() {
         ),
         (
             x.clamp(2.0, 1.0),
-            "clamp(float64[2, 2]): expected min <= max, got 2 and 1",
+            "clamp(float64[2, 2]): expected min <= max, got 2.0 and 1.0",
         ),
         (
             x.clamp(f64::NAN, 1.0),
-            "clamp(float64[2, 2]): expected min <= max, got NaN and 1",
+            "clamp(float64[2, 2]): expected min <= max, got NaN and 1.0",
         ),
     ];
     for (result, message) in messages {

@@ -22,7 +22,7 @@ impl Tensor {
     /// assert_eq!(x.clamp(-1.0, 1.0)?.to_vec::<f64>()?, [-1.0, 0.5, 1.0]);
     /// assert_eq!(x.clamp(0.0, f64::INFINITY)?.to_vec::<f64>()?, [0.0, 0.5, 3.0]);
     /// let error = x.clamp(1.0, -1.0).unwrap_err();
-    /// assert_eq!(error.to_string(), "clamp(float64[3]): expected min <= max, got 1 and -1");
+    /// assert_eq!(error.to_string(), "clamp(float64[3]): expected min <= max, got 1.0 and -1.0");
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn clamp(&self, min: f64, max: f64) -> Result<Self> {
