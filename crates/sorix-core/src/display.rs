@@ -1,9 +1,10 @@
 //! `{}` for tensors: what NumPy prints for an array of the same elements, with the dtype.
 //!
-//! Numbers get at most eight decimals and as few as tell them apart, columns are aligned, very large
-//! and very small ones switch the whole tensor to scientific notation, lines wrap at 75 characters,
-//! and of more than 1000 elements only three at each end of each axis are shown. Of a tensor with more
-//! than 64 axes, which NumPy does not have, nothing is shown but their number.
+//! Numbers get at most eight decimals, or as many as `{:.2}` and the like ask for, and as few as tell
+//! them apart, columns are aligned, very large and very small ones switch the whole tensor to
+//! scientific notation, lines wrap at 75 characters, and of more than 1000 elements only three at each
+//! end of each axis are shown. Where these are more than 10,000, which NumPy prints, the shape is
+//! shown alone; of a tensor with more than 64 axes, which NumPy does not have, their number.
 
 use core::fmt;
 
@@ -13,14 +14,17 @@ use crate::dtype::{DType, Scalar, dispatch};
 use crate::tensor::Tensor;
 
 const LINE_WIDTH: usize = 75;
-const PRECISION: usize = 8;
+const MOST_DECIMALS: usize = 8;
 const SUMMARISE_ABOVE: usize = 1000;
 const EDGE_ITEMS: usize = 3;
+/// Axes of up to twice [`EDGE_ITEMS`] are not shortened, and there may be many of them.
+const MOST_SHOWN: usize = 10_000;
 const PREFIX: &str = "tensor(";
 /// More than NumPy has; brackets within brackets say nothing then, and are written by recursion.
 const MOST_AXES: usize = 64;
 
-/// Prints what NumPy prints for such an array.
+/// Prints what NumPy prints for such an array. A precision is the most decimals of a number, as that
+/// of NumPy's `printoptions` is; without one they are eight.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -28,21 +32,27 @@ const MOST_AXES: usize = 64;
 /// assert_eq!(x.to_string(), "\
 /// tensor([[ 0.5 , 10.  ],
 ///         [-1.25,   nan]], dtype=sorix.float64)");
+/// let thirds = tensor([1.0 / 3.0, 0.5]);
+/// assert_eq!(format!("{thirds:.2}"), "tensor([0.33, 0.5 ], dtype=sorix.float64)");
 /// ```
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = f.precision().unwrap_or(MOST_DECIMALS);
+        let too_many = self.ndim() <= MOST_AXES && shown(self.shape()) > MOST_SHOWN;
         let body = if self.numel() == 0 {
             "[]".to_owned()
         } else if self.ndim() > MOST_AXES {
             format!("[...], ndim={}", self.ndim())
+        } else if too_many {
+            "[...]".to_owned()
         } else {
             let snapshot = self.read();
-            dispatch!(self.dtype(), T => body(snapshot.view::<T>()))
+            dispatch!(self.dtype(), T => body(snapshot.view::<T>(), decimals))
         };
         write!(f, "{PREFIX}{body},")?;
 
         let mut extras = format!("dtype={})", self.dtype());
-        if self.numel() == 0 && self.ndim() > 1 {
+        if too_many || self.numel() == 0 && self.ndim() > 1 {
             extras.insert_str(0, &format!("shape={:?}, ", self.shape()));
         }
         // The first line begins after the prefix, the others are indented by as much.
@@ -58,11 +68,11 @@ impl fmt::Display for Tensor {
     }
 }
 
-fn body<T: Scalar>(elements: ArrayViewD<'_, T>) -> String {
+fn body<T: Scalar>(elements: ArrayViewD<'_, T>, decimals: usize) -> String {
     let summarise = elements.len() > SUMMARISE_ABOVE;
     let mut shown = Vec::new();
     collect_shown(elements.view(), summarise, &mut shown);
-    let format = NumberFormat::for_numbers(&shown);
+    let format = NumberFormat::for_numbers(&shown, decimals);
     // The closing parenthesis belongs to the width.
     render(
         elements,
@@ -71,6 +81,13 @@ fn body<T: Scalar>(elements: ArrayViewD<'_, T>) -> String {
         &" ".repeat(PREFIX.len()),
         LINE_WIDTH - 1,
     )
+}
+
+/// How many elements of a tensor of this shape to show.
+fn shown(shape: &[usize]) -> usize {
+    let summarise = shape.iter().product::<usize>() > SUMMARISE_ABOVE;
+    let of_axis = |&length| edge(length, summarise).map_or(length, |edge| 2 * edge);
+    shape.iter().map(of_axis).fold(1, usize::saturating_mul)
 }
 
 /// How many indices of an axis to show at each end: `None` for all of them.
@@ -172,10 +189,12 @@ struct NumberFormat {
     right: usize,
     /// Digits of the exponent.
     exponent: usize,
+    /// The most digits after the point.
+    decimals: usize,
 }
 
 impl NumberFormat {
-    fn for_numbers<T: Scalar>(numbers: &[T]) -> Self {
+    fn for_numbers<T: Scalar>(numbers: &[T], decimals: usize) -> Self {
         let finite: Vec<T> = numbers
             .iter()
             .copied()
@@ -198,9 +217,10 @@ impl NumberFormat {
             left: 0,
             right: 0,
             exponent: 0,
+            decimals,
         };
         if scientific {
-            let parts = || finite.iter().map(|&x| Scientific::shortest(x));
+            let parts = || finite.iter().map(|&x| Scientific::shortest(x, decimals));
             let precision = parts().map(|p| p.fraction().len()).max().unwrap_or(0);
             format.scientific = Some(precision);
             format.exponent = parts()
@@ -211,7 +231,7 @@ impl NumberFormat {
             format.right = precision + "e+".len() + format.exponent;
         } else {
             for &x in &finite {
-                let text = positional(x);
+                let text = positional(x, decimals);
                 let (integer, fraction) = text.split_once('.').unwrap_or((&text, ""));
                 format.left = format.left.max(integer.len());
                 format.right = format.right.max(fraction.len());
@@ -238,7 +258,7 @@ impl NumberFormat {
             );
         }
         let Some(precision) = self.scientific else {
-            let text = positional(x);
+            let text = positional(x, self.decimals);
             let (integer, fraction) = text.split_once('.').unwrap_or((&text, ""));
             return format!("{integer:>left$}.{fraction:<right$}");
         };
@@ -274,31 +294,51 @@ fn non_finite(x: f64) -> &'static str {
     }
 }
 
-/// As few decimals as identify the number, but at most eight; a point, but no zeros at the end.
-fn positional<T: Scalar>(x: T) -> String {
+/// As few decimals as identify the number, but at most so many; a point, but no zeros at the end.
+fn positional<T: Scalar>(x: T, decimals: usize) -> String {
     let mut text = shortest(x);
-    match text.split_once('.') {
-        None => text.push('.'),
-        Some((_, fraction)) if fraction.len() > PRECISION => {
-            text = format!("{:.PRECISION$}", x.to_f64());
-            text.truncate(text.trim_end_matches('0').len());
-        }
-        Some(_) => {}
+    if text
+        .split_once('.')
+        .is_some_and(|(_, fraction)| fraction.len() > decimals)
+    {
+        text = format!("{:.decimals$}", x.to_f64());
+    }
+    match text.contains('.') {
+        true => text.truncate(text.trim_end_matches('0').len()),
+        false => text.push('.'),
     }
     text
 }
 
-/// The decimal number of fewest digits that rounds to this one, in positional notation.
+/// The decimal number of fewest digits that rounds to this one, the nearest of those, in positional
+/// notation.
 fn shortest<T: Scalar>(x: T) -> String {
     if T::DTYPE == T::Acc::DTYPE {
         return x.to_string();
     }
     // f16 and bf16 print the digits of an f32, more than identify them.
-    (0..)
-        .map(|decimals| format!("{:.decimals$e}", x.to_f64()))
-        .filter_map(|text| text.parse::<f64>().ok())
-        .find(|&candidate| T::nearest(candidate) == x)
-        .map_or_else(String::new, |candidate| candidate.to_string())
+    let mut candidates = (0..).flat_map(|decimals| neighbours(x.to_f64(), decimals));
+    let found = candidates.find(|&candidate| T::nearest(candidate) == x);
+    found.map_or_else(String::new, |candidate| candidate.to_string())
+}
+
+/// The numbers of so many digits after the first that lie around `x`, the nearest first. At a power of
+/// two, below which numbers of a dtype lie closer together than above, the nearest may round to another
+/// one where the next does not.
+fn neighbours(x: f64, decimals: usize) -> impl Iterator<Item = f64> {
+    let nearest = format!("{x:.decimals$e}");
+    let (digits, exponent) = nearest.split_once('e').unwrap_or((&nearest, "0"));
+    let digits: i64 = digits.replace('.', "").parse().unwrap_or(0);
+    let exponent = exponent.parse().unwrap_or(0) - decimals as i32;
+    let next = [1, -1].map(|step| format!("{}e{exponent}", digits + step));
+    let texts = core::iter::once(nearest).chain(next);
+    texts.filter_map(|text| text.parse().ok())
+}
+
+/// The number of digits of a number in positional notation, without zeros at either end.
+fn significant(text: &str) -> usize {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    digits.trim_matches('0').len()
 }
 
 /// A number as `digits e exponent`.
@@ -309,12 +349,10 @@ struct Scientific {
 }
 
 impl Scientific {
-    /// As few decimals as identify the number, but at most eight.
-    fn shortest<T: Scalar>(x: T) -> Self {
-        let text = shortest(x);
-        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-        let significant = digits.trim_matches('0').len();
-        let mut number = Self::rounded(x, PRECISION.min(significant.saturating_sub(1)));
+    /// As few decimals as identify the number, but at most so many.
+    fn shortest<T: Scalar>(x: T, decimals: usize) -> Self {
+        let significant = significant(&shortest(x));
+        let mut number = Self::rounded(x, decimals.min(significant.saturating_sub(1)));
         if number.digits.contains('.') {
             number
                 .digits
@@ -324,7 +362,13 @@ impl Scientific {
     }
 
     fn rounded<T: Scalar>(x: T, decimals: usize) -> Self {
-        let text = format!("{:.decimals$e}", x.to_f64());
+        let shortest = shortest(x);
+        // Of so many digits as identify the number, those that do may not be the nearest.
+        let number = match significant(&shortest) == decimals + 1 {
+            true => shortest.parse().unwrap_or(x.to_f64()),
+            false => x.to_f64(),
+        };
+        let text = format!("{number:.decimals$e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let exponent: i32 = exponent.parse().unwrap_or(0);
         Self {
