@@ -71,6 +71,11 @@ impl Tensor {
 /// Turns elements of `size` bytes from the machine's order to little-endian, or back.
 fn swap_if_big_endian(bytes: &mut [u8], size: usize) {
     if cfg!(target_endian = "big") {
-        bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        swap_bytes(bytes, size);
     }
+}
+
+/// Turns each element of `size` bytes around.
+pub(crate) fn swap_bytes(bytes: &mut [u8], size: usize) {
+    bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
 }

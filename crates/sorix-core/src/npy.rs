@@ -2,21 +2,22 @@
 //!
 //! A file may come from anywhere, so its header is looked at before `npyz` interprets it: that crate
 //! trusts lengths that a file states about itself, and recurses as deep as a header nests. Elements
-//! are read as they come, so a file that promises more than it has costs no more memory than it has.
+//! are read as they come, so a file that promises more than it has costs little more memory than it has.
 //!
 //! Source: NumPy enhancement proposal 1, and `numpy.lib.format`.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use half::f16;
-use npyz::{NpyFile, NpyHeader, Order, WriteOptions, WriterBuilder};
+use npyz::{NpyHeader, Order, WriteOptions, WriterBuilder};
 use num_traits::ToPrimitive;
 use py_literal::Value;
 
-use crate::dtype::{DType, Scalar};
-use crate::error::{Call, Error};
+use crate::bytes::swap_bytes;
+use crate::dtype::{DType, Scalar, dispatch};
+use crate::error::{Call, Error, ErrorKind, TensorSpec};
 use crate::shape::checked_numel;
-use crate::tensor::Tensor;
+use crate::tensor::{Snapshot, Tensor};
 
 /// What can go wrong with an `.npy` file.
 ///
@@ -30,10 +31,12 @@ use crate::tensor::Tensor;
 pub enum NpyError {
     /// Reading or writing failed: the file ends too soon, or its header is malformed, or what the
     /// operating system says.
-    #[error("{op}: {source}")]
+    #[error("{op}{}: {source}", of(.tensor))]
     Io {
         /// The operation.
         op: &'static str,
+        /// The dtype and shape of the tensor; `None` before a file has said them.
+        tensor: Option<TensorSpec>,
         /// The reason.
         source: io::Error,
     },
@@ -58,14 +61,21 @@ pub enum NpyError {
         descr: String,
     },
     /// A dtype that the format does not have.
-    #[error("write_npy: the format has no {dtype}; convert with to_dtype")]
+    #[error("write_npy({tensor}): the format has no {}; convert with to_dtype", .tensor.dtype())]
     DType {
-        /// The dtype.
-        dtype: DType,
+        /// The dtype and shape of the tensor.
+        tensor: TensorSpec,
     },
     /// A tensor that cannot be made.
     #[error(transparent)]
     Tensor(#[from] Error),
+}
+
+/// The tensor as [`Error`] shows it.
+fn of(tensor: &Option<TensorSpec>) -> String {
+    tensor
+        .as_ref()
+        .map_or_else(String::new, |tensor| format!("({tensor})"))
 }
 
 impl Tensor {
@@ -89,13 +99,10 @@ impl Tensor {
     pub fn read_npy(reader: impl Read) -> Result<Self, NpyError> {
         let mut reader = BufReader::new(reader);
         let header = read_header(&mut reader)?;
-        let file = NpyFile::with_header(header, reader);
-        let descr = file.dtype().descr();
-        match descr.trim_matches('\'').trim_start_matches(['<', '>']) {
-            "f2" => read_elements::<f16>(file),
-            "f4" => read_elements::<f32>(file),
-            "f8" => read_elements::<f64>(file),
-            _ => Err(NpyError::Elements { descr }),
+        let descr = header.dtype().descr();
+        match plain_dtype(descr.trim_matches('\'')) {
+            Some(dtype) => dispatch!(dtype, T => read_elements::<T>(&header, reader)),
+            None => Err(NpyError::Elements { descr }),
         }
     }
 
@@ -118,7 +125,9 @@ impl Tensor {
             DType::F16 => self.write_elements::<f16>(writer),
             DType::F32 => self.write_elements::<f32>(writer),
             DType::F64 => self.write_elements::<f64>(writer),
-            dtype @ DType::BF16 => Err(NpyError::DType { dtype }),
+            DType::BF16 => Err(NpyError::DType {
+                tensor: TensorSpec::of(self),
+            }),
         }
     }
 
@@ -128,20 +137,36 @@ impl Tensor {
     ) -> Result<(), NpyError> {
         let failed = |source| NpyError::Io {
             op: "write_npy",
+            tensor: Some(TensorSpec::of(self)),
             source,
         };
+        let snapshot = self.read();
         let shape: Vec<u64> = self.shape().iter().map(|&length| length as u64).collect();
         let mut buffered = BufWriter::new(writer);
-        let mut file = WriteOptions::<T>::new()
-            .default_dtype()
-            .shape(&shape)
-            .writer(&mut buffered)
-            .begin_nd()
-            .map_err(failed)?;
-        self.with_view(|elements| file.extend(elements.iter().copied()))?
-            .and_then(|()| file.finish())
+        // The default is the byte order of the machine.
+        let header = WriteOptions::<T>::new().default_dtype().shape(&shape);
+        let header = header.writer(&mut buffered).write_header_only();
+        header
+            .and_then(|file| write_native::<T>(file, &snapshot))
             .and_then(|()| buffered.flush())
             .map_err(failed)
+    }
+}
+
+fn write_native<T: Scalar>(file: &mut impl Write, elements: &Snapshot<'_>) -> io::Result<()> {
+    if let Some(elements) = elements.slice::<T>() {
+        return file.write_all(bytemuck::cast_slice(elements));
+    }
+    let view = elements.view::<T>();
+    let mut elements = view.iter().copied();
+    let mut chunk: Vec<T> = Vec::new();
+    loop {
+        chunk.clear();
+        chunk.extend(elements.by_ref().take(CHUNK / size_of::<T>()));
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        file.write_all(bytemuck::cast_slice(&chunk))?;
     }
 }
 
@@ -152,6 +177,7 @@ const MAX_HEADER: usize = 10_000;
 fn read_header(reader: &mut impl Read) -> Result<NpyHeader, NpyError> {
     let failed = |source| NpyError::Io {
         op: "read_npy",
+        tensor: None,
         source,
     };
     // Magic, version, and the header's length in two bytes, or from version 2 on in four.
@@ -195,35 +221,75 @@ fn check_plain(header: &[u8]) -> Result<(), NpyError> {
         Ok(Value::Dict(entries)) => entries,
         _ => return Err(not_plain()),
     };
+    let (mut dtype, mut shape) = (None, Vec::new());
     for (key, value) in entries {
         match (key.as_string().map(String::as_str), value) {
-            (Some("descr"), Value::String(_)) => {}
+            (Some("descr"), Value::String(descr)) => dtype = plain_dtype(&descr),
             (Some("descr"), _) => return Err(not_plain()),
             (Some("shape"), Value::Tuple(lengths) | Value::List(lengths)) => {
                 let length = |length: &Value| length.as_integer()?.to_usize();
-                let shape: Option<Vec<usize>> = lengths.iter().map(length).collect();
-                // The widest of the types, so that no product overflows.
-                let shape = shape.ok_or_else(not_plain)?;
-                let call = Call::making("read_npy", &shape, DType::F64);
-                checked_numel(call, &shape, DType::F64)?;
+                let lengths: Option<_> = lengths.iter().map(length).collect();
+                shape = lengths.ok_or_else(not_plain)?;
             }
             _ => {}
         }
     }
+    // Of what is no dtype, as of the widest of them: it is refused, but after `npyz` multiplied.
+    let dtype = dtype.unwrap_or(DType::F64);
+    checked_numel(Call::making("read_npy", &shape, dtype), &shape, dtype)?;
     Ok(())
 }
 
-fn read_elements<T: Scalar + npyz::Deserialize>(
-    file: NpyFile<impl Read>,
-) -> Result<Tensor, NpyError> {
-    let failed = |source| NpyError::Io {
+/// The dtype of elements that NumPy calls so, in either byte order.
+fn plain_dtype(descr: &str) -> Option<DType> {
+    match descr.trim_start_matches(['<', '>']) {
+        "f2" => Some(DType::F16),
+        "f4" => Some(DType::F32),
+        "f8" => Some(DType::F64),
+        _ => None,
+    }
+}
+
+/// Bytes that are read or written at once: few enough to stay in cache, enough that a call of the
+/// operating system for them does not show.
+const CHUNK: usize = 1 << 18;
+
+fn read_elements<T: Scalar>(header: &NpyHeader, mut reader: impl Read) -> Result<Tensor, NpyError> {
+    let lengths = header.shape().iter().map(|&length| length as usize);
+    let mut shape: Vec<usize> = lengths.collect();
+    let call = Call::making("read_npy", &shape, T::DTYPE);
+    let numel = checked_numel(call, &shape, T::DTYPE)?;
+    let failed = |source: io::Error| NpyError::Io {
         op: "read_npy",
-        source,
+        tensor: Some(TensorSpec::new(&shape, T::DTYPE)),
+        source: match source.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(source.kind(), "the file ends before its elements do")
+            }
+            _ => source,
+        },
     };
-    let mut shape: Vec<usize> = file.shape().iter().map(|&length| length as usize).collect();
-    let order = file.order();
-    let elements: Vec<T> = file.into_vec().map_err(failed)?;
-    match order {
+    let swapped = header.dtype().descr().contains('>') != cfg!(target_endian = "big");
+
+    let mut elements: Vec<T> = Vec::new();
+    while elements.len() < numel {
+        let (read, count) = (elements.len(), CHUNK / size_of::<T>());
+        let count = count.min(numel - read);
+        elements.try_reserve(count).map_err(|_| {
+            let bytes = (read + count) * size_of::<T>();
+            call.error(ErrorKind::Allocation { bytes })
+        })?;
+        elements.resize(read + count, T::zeroed());
+        let bytes = bytemuck::cast_slice_mut(&mut elements[read..]);
+        reader.read_exact(bytes).map_err(failed)?;
+        if swapped {
+            swap_bytes(bytes, size_of::<T>());
+        }
+    }
+    // They grew by doubling.
+    elements.shrink_to_fit();
+
+    match header.order() {
         Order::C => Ok(Tensor::from_vec(elements, &shape)?),
         Order::Fortran => {
             shape.reverse();

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{self, Write};
+
 use common::values;
 use half::f16;
 use sorix_core::{DType, NpyError, Tensor, tensor};
@@ -112,8 +114,60 @@ fn what_is_written_is_row_major_and_is_read_back() {
     let error = tensor(half::bf16::ONE).write_npy(Vec::new()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "write_npy: the format has no sorix.bfloat16; convert with to_dtype"
+        "write_npy(bfloat16[]): the format has no sorix.bfloat16; convert with to_dtype"
     );
+}
+
+/// More than is read and written at once, and not a multiple of it.
+#[test]
+fn long_files_are_whole() {
+    let x = common::random(&[3, 70_001], 1);
+    for x in [x.clone(), x.transpose(0, 1).unwrap()] {
+        let mut written = Vec::new();
+        x.write_npy(&mut written).unwrap();
+        let y = Tensor::read_npy(written.as_slice()).unwrap();
+        assert_eq!((y.shape(), values(&y)), (x.shape(), values(&x)));
+    }
+    let numbers = values(&x);
+    let data = bytes(&numbers, f64::to_be_bytes);
+    let y = Tensor::read_npy(&*file(&header("'>f8'", "False", "(210003,)"), &data)).unwrap();
+    assert_eq!(values(&y), numbers);
+}
+
+/// Takes so many bytes.
+struct Disk(usize);
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        match taken {
+            0 => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            taken => Ok(taken),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_wherever_it_is_full() {
+    for x in [
+        common::random(&[2, 3], 1),
+        common::random(&[3, 2], 1).transpose(0, 1).unwrap(),
+    ] {
+        let mut file = Vec::new();
+        x.write_npy(&mut file).unwrap();
+        x.write_npy(Disk(file.len())).unwrap();
+        for room in 0..file.len() {
+            assert_eq!(
+                x.write_npy(Disk(room)).unwrap_err().to_string(),
+                "write_npy(float64[2, 3]): no storage space"
+            );
+        }
+    }
 }
 
 #[test]
@@ -169,6 +223,11 @@ fn a_file_that_ends_too_soon_is_an_error_wherever_it_ends() {
             matches!(error, NpyError::Io { op: "read_npy", .. }),
             "{end}: {error}"
         );
+        let message = match end < whole.len() - 24 {
+            true => "read_npy: failed to fill whole buffer",
+            false => "read_npy(float64[3]): the file ends before its elements do",
+        };
+        assert_eq!(error.to_string(), message);
     }
 }
 
@@ -191,8 +250,8 @@ fn errors_say_what_was_wrong() {
         ),
         (
             file(&header("'<f4'", "False", "(4294967296, 4294967296)"), &[]),
-            "read_npy(float64[4294967296, 4294967296]): a tensor of shape [4294967296, 4294967296] and dtype sorix.float64 is too large \
-             to address",
+            "read_npy(float32[4294967296, 4294967296]): a tensor of shape [4294967296, 4294967296] \
+             and dtype sorix.float32 is too large to address",
         ),
         (
             b"not an npy file, but long enough".to_vec(),
