@@ -189,11 +189,24 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn into_vec<T: Scalar>(self) -> Result<Vec<T>> {
-        self.into_elements("into_vec")
+        const OP: &str = "into_vec";
+        self.check_type::<T>(Call::on(OP, &self))?;
+        if !self.is_contiguous() {
+            return self.elements(Call::on(OP, &self));
+        }
+        match self.try_into_given() {
+            Ok((mut elements, layout)) => {
+                elements.truncate(layout.numel());
+                Ok(elements)
+            }
+            Err(kept) => kept.elements(Call::on(OP, &kept)),
+        }
     }
 
-    /// The elements as an array of the `ndarray` crate, in row-major order, without a copy where
-    /// [`into_vec`](Self::into_vec) makes none.
+    /// The elements as an array of the `ndarray` crate: the memory itself that the tensor was made
+    /// [of](Self::from_ndarray_owned), under the tensor's strides, where nothing else refers to it and
+    /// the tensor begins with its first element and is not [expanded](Self::is_expanded); else as
+    /// [`to_ndarray`](Self::to_ndarray).
     ///
     /// # Errors
     ///
@@ -204,14 +217,18 @@ impl Tensor {
     /// use sorix_core::Tensor;
     /// let a = array![[1.0, 2.0], [3.0, 4.0]];
     /// let address = a.as_ptr();
-    /// let b = Tensor::from_ndarray_owned(a)?.into_ndarray::<f64>()?;
-    /// assert_eq!((b[[1, 0]], b.as_ptr()), (3.0, address));
+    /// let x = Tensor::from_ndarray_owned(a)?.transpose(0, 1)?;
+    /// let b = x.into_ndarray::<f64>()?;
+    /// assert_eq!((b[[1, 0]], b.strides(), b.as_ptr()), (2.0, &[1, 2][..], address));
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn into_ndarray<T: Scalar>(self) -> Result<ArrayD<T>> {
-        let shape = self.shape().to_vec();
-        let elements = self.into_elements("into_ndarray")?;
-        Ok(ArrayD::from_shape_vec(shape, elements).expect("as many as the shape has"))
+        const OP: &str = "into_ndarray";
+        self.check_type::<T>(Call::on(OP, &self))?;
+        match self.try_into_given() {
+            Ok((elements, layout)) => Ok(layout.array(elements)),
+            Err(kept) => kept.array(Call::on(OP, &kept)),
+        }
     }
 
     /// The elements as an array of the `ndarray` crate, in row-major order, in one copy. To read
@@ -227,7 +244,11 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn to_ndarray<T: Scalar>(&self) -> Result<ArrayD<T>> {
-        let elements = self.elements(Call::on("to_ndarray", self))?;
+        self.array(Call::on("to_ndarray", self))
+    }
+
+    fn array<T: Scalar>(&self, call: Call<'_>) -> Result<ArrayD<T>> {
+        let elements = self.elements(call)?;
         Ok(ArrayD::from_shape_vec(self.shape(), elements).expect("as many as the shape has"))
     }
 
@@ -247,18 +268,21 @@ impl Tensor {
         Ok(elements)
     }
 
-    fn into_elements<T: Scalar>(self, op: &'static str) -> Result<Vec<T>> {
-        self.check_type::<T>(Call::on(op, &self))?;
-        let (shape, dtype) = (self.shape().to_vec(), self.dtype());
-        let kept = match self.try_into_buffer().map(Buffer::try_into_vec) {
-            Ok(Ok(mut elements)) => {
-                elements.truncate(shape.iter().product());
-                return Ok(elements);
+    /// The `Vec` that the tensor was made of, and where its elements lie there, from the first on, each
+    /// in a place of its own; the tensor as it was where that is not so or something else refers to it.
+    fn try_into_given<T: Scalar>(self) -> Result<(Vec<T>, Layout), Self> {
+        if self.layout().offset() != 0 || self.is_expanded() {
+            return Err(self);
+        }
+        let dtype = self.dtype();
+        let (buffer, layout) = self.try_into_parts()?;
+        match buffer.try_into_vec() {
+            Ok(elements) => Ok((elements, layout)),
+            Err(buffer) => {
+                let flat = Self::from_buffer(buffer, layout.shape(), dtype);
+                Err(flat.with_layout(layout))
             }
-            Ok(Err(buffer)) => Self::from_buffer(buffer, &shape, dtype),
-            Err(shared) => shared,
-        };
-        kept.elements(Call::on(op, &kept))
+        }
     }
 
     fn check_type<T: Scalar>(&self, call: Call<'_>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Shapes, strides and the rules that turn one into another.
 
-use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn, ShapeBuilder};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn, ShapeBuilder};
 
 use crate::dtype::DType;
 use crate::error::{Call, ErrorKind, Result};
@@ -103,6 +103,18 @@ impl Layout {
             ArrayViewMutD::from_shape(shape, &mut storage[self.offset..])
         };
         view.expect(WITHIN)
+    }
+
+    /// An array of the elements, which are the whole storage; for layouts that begin with its first
+    /// element and are not [expanded](Self::is_expanded).
+    pub(crate) fn array<T>(&self, storage: Vec<T>) -> ArrayD<T> {
+        let shape = IxDyn(&self.shape);
+        let array = if self.numel() == 0 {
+            ArrayD::from_shape_vec(shape, Vec::new())
+        } else {
+            ArrayD::from_shape_vec(shape.strides(IxDyn(&self.strides)), storage)
+        };
+        array.expect(WITHIN)
     }
 
     /// Axis `k` of the result is axis `axes[k]`; `axes` is a permutation.

@@ -404,6 +404,12 @@ impl Tensor {
         if !self.is_contiguous() || self.layout().offset() != 0 {
             return Err(self);
         }
+        self.try_into_parts().map(|(buffer, _)| buffer)
+    }
+
+    /// The buffer of a tensor that nothing else refers to, and where its elements lie there; otherwise
+    /// the tensor as it was.
+    pub(crate) fn try_into_parts(self) -> Result<(Buffer, Layout), Self> {
         let Inner {
             storage,
             layout,
@@ -411,7 +417,7 @@ impl Tensor {
             origin,
         } = Arc::try_unwrap(self.0).map_err(Self)?;
         let storage = match Arc::try_unwrap(storage).map(Storage::try_into_buffer) {
-            Ok(Ok(buffer)) => return Ok(buffer),
+            Ok(Ok(buffer)) => return Ok((buffer, layout)),
             Ok(Err(storage)) => Arc::new(storage),
             Err(shared) => shared,
         };

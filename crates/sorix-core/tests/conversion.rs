@@ -4,7 +4,7 @@ mod common;
 
 use common::{random, values};
 use half::f16;
-use ndarray::{Array, ArrayViewD, Axis, Dimension, arr0, array};
+use ndarray::{Array, ArrayD, ArrayViewD, Axis, Dimension, arr0, array};
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor};
 
@@ -80,10 +80,42 @@ fn the_memory_comes_back_where_nothing_else_has_it() {
     drop(x);
     assert_eq!(back(columns), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     assert_eq!(back(Tensor::ones([2], DType::F64).unwrap()), [1.0; 2]);
+}
 
-    let (x, first) = made();
-    let a = x.into_ndarray::<f64>().unwrap();
-    assert_eq!((a.shape(), a.as_ptr()), (&[2, 3][..], first));
+#[test]
+fn an_array_comes_back_in_the_layout_it_has() {
+    /// What comes back, and whether it is the same memory.
+    fn back(x: Tensor) -> (ArrayD<f64>, bool) {
+        let (expected, first) = (x.to_ndarray::<f64>().unwrap(), address(&x));
+        let a = x.into_ndarray::<f64>().unwrap();
+        assert_eq!(a, expected);
+        let same = a.as_ptr() == first;
+        (a, same)
+    }
+    let cube = || Array::from_iter((0..24).map(f64::from)).into_shape_with_order((2, 3, 4));
+    let taken = || Tensor::from_ndarray_owned(cube().unwrap()).unwrap();
+
+    let columns = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]].reversed_axes();
+    let (a, same) = back(Tensor::from_ndarray_owned(columns).unwrap());
+    assert_eq!((a.strides(), same), (&[1, 3][..], true));
+    let permuted = cube().unwrap().permuted_axes([2, 0, 1]);
+    let (a, same) = back(Tensor::from_ndarray_owned(permuted).unwrap());
+    assert_eq!((a.strides(), same), (&[1, 12, 4][..], true));
+    let view = |view: fn(&Tensor) -> sorix_core::Result<Tensor>| {
+        // The tensor itself is gone then.
+        let x = view(&taken()).unwrap();
+        back(x)
+    };
+    let (a, same) = view(|x| x.permute(&[1, 2, 0]));
+    assert_eq!((a.strides(), same), (&[4, 1, 12][..], true));
+    let (a, same) = view(|x| x.slice_step(2, ..3, 2)?.slice(1, ..1));
+    assert_eq!((a.shape(), same), (&[2, 1, 2][..], true));
+    assert!(view(|x| x.slice(0, ..0)).0.is_empty());
+
+    // Not from the first element, one element in several places, and sorix's own memory.
+    assert!(!view(|x| x.slice(0, 1..)).1);
+    assert!(!view(|x| x.unsqueeze(0)?.expand([2, 2, 3, 4])).1);
+    assert!(!view(|x| x.neg()?.transpose(0, 2)).1);
 }
 
 #[test]
