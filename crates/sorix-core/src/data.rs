@@ -9,8 +9,8 @@ use crate::dtype::Scalar;
 /// A value that [`tensor`](crate::tensor()) makes a tensor of: a number, an array of any depth, or
 /// a slice or `Vec` of either.
 ///
-/// Arrays are rectangular by their type, so nothing can go wrong. The element type is that of the
-/// numbers: a literal like `1.0` is an `f64`.
+/// Arrays are rectangular by their type, so there is no shape to get wrong. The element type is that
+/// of the numbers: a literal like `1.0` is an `f64`.
 ///
 /// ```
 /// use sorix_core::tensor;

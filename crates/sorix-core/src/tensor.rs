@@ -65,7 +65,8 @@ pub(crate) enum Origin {
 ///
 /// # Panics
 ///
-/// When the memory for the copy cannot be had; [`Tensor::from_slice`] returns an error instead.
+/// When the memory for the copy cannot be had, or the shape is too large to address though it has no
+/// elements, as of `vec![[0.0; 0]; usize::MAX]`; [`Tensor::from_slice`] returns an error instead.
 #[must_use]
 pub fn tensor(data: impl TensorData) -> Tensor {
     Tensor::new(data)
@@ -81,7 +82,8 @@ impl Tensor {
     ///
     /// # Panics
     ///
-    /// When the memory for the copy cannot be had; [`Tensor::from_slice`] returns an error instead.
+    /// When the memory for the copy cannot be had, or the shape is too large to address though it has no
+    /// elements; [`Tensor::from_slice`] returns an error instead.
     #[must_use]
     pub fn new(data: impl TensorData) -> Self {
         match Self::from_slice(data.elements(), data.shape()) {

@@ -37,6 +37,14 @@ fn literals_nested_arrays_slices_and_vecs() {
 }
 
 #[test]
+#[should_panic(
+    expected = "a tensor of shape [18446744073709551615, 0] and dtype sorix.float64 is too large to address"
+)]
+fn a_literal_without_elements_may_have_a_shape_too_large_to_address() {
+    let _ = tensor(vec![[0.0; 0]; usize::MAX]);
+}
+
+#[test]
 fn fills_round_once_to_each_dtype() {
     for dtype in DTYPES {
         assert_eq!(
