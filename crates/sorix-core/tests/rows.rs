@@ -77,6 +77,65 @@ fn equal_extrema_share_the_gradient() {
 }
 
 #[test]
+fn the_gradient_of_an_extremum_that_is_nan_goes_to_the_nan() {
+    const NAN: f64 = f64::NAN;
+    for dtype in DTYPES {
+        for extremum in [Tensor::max, Tensor::min] {
+            let gradient = |x: &[f64]| {
+                let x = tensor(x).to_dtype(dtype).unwrap().requires_grad(true);
+                extremum(&x).unwrap().backward().unwrap();
+                values(&x.grad().unwrap())
+            };
+            assert_eq!(gradient(&[1.0, NAN, 3.0]), [0.0, 1.0, 0.0], "{dtype}");
+            assert_eq!(gradient(&[NAN, 2.0, NAN]), [0.5, 0.0, 0.5], "{dtype}");
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_a_standard_deviation_of_0_is_0() {
+    for dtype in DTYPES {
+        let x = Tensor::full([2, 3], 0.75, dtype)
+            .unwrap()
+            .requires_grad(true);
+        x.std(0).unwrap().backward().unwrap();
+        assert_eq!(values(&x.grad().unwrap()), [0.0; 6], "{dtype}");
+    }
+}
+
+#[test]
+fn a_correction_that_leaves_nothing_to_divide_by() {
+    for correction in [3, 4, usize::MAX] {
+        let [varied, constant] = [[1.0, 2.0, 4.0], [2.0; 3]].map(|x| {
+            let x = tensor(x);
+            [x.var(correction).unwrap(), x.std(correction).unwrap()]
+        });
+        assert!(varied.iter().all(|x| values(x) == [f64::INFINITY]));
+        assert!(constant.iter().all(|x| values(x)[0].is_nan()));
+    }
+}
+
+/// The mean is subtracted before squaring: squares of these numbers agree in all digits of their type.
+#[test]
+fn a_common_offset_does_not_cancel() {
+    for (dtype, unit, tolerance) in [(DType::F32, 1.0, 1e-4), (DType::F64, 1.0 / 1024.0, 1e-10)] {
+        let numbers: Vec<f64> = (0..100)
+            .map(|i| 1e6 + f64::from(i * 37 % 100) * unit)
+            .collect();
+        let x = tensor(numbers.as_slice()).to_dtype(dtype).unwrap();
+        // Of 0 to 99.
+        let exact = 833.25 * unit * unit;
+        let near = |got: Tensor, exact: f64| {
+            let got = values(&got)[0];
+            assert!((got / exact - 1.0).abs() < tolerance, "{got}, not {exact}");
+        };
+        near(x.var(0).unwrap(), exact);
+        near(x.var(1).unwrap(), exact * 100.0 / 99.0);
+        near(x.std(0).unwrap(), exact.sqrt());
+    }
+}
+
+#[test]
 fn special_numbers() {
     const NAN: f64 = f64::NAN;
     const INF: f64 = f64::INFINITY;
