@@ -22,6 +22,16 @@ const PAIRS: [(&[usize], &[usize]); 8] = [
 /// Shapes for operations of one operand.
 const SHAPES: [&[usize]; 5] = [&[], &[1], &[5], &[2, 3], &[2, 3, 2]];
 
+/// A shape and a view of a tensor of it, of shape [2, 3], that does not lie in row-major order.
+type View = (&'static [usize], fn(&Tensor) -> sorix_core::Result<Tensor>);
+
+const VIEWS: [View; 4] = [
+    (&[3, 2], |x| x.transpose(0, 1)),
+    (&[3, 5], |x| x.slice(0, 1..)?.slice_step(1, .., 2)),
+    (&[2, 1], |x| x.expand([2, 3])),
+    (&[3], |x| x.expand([2, 3])),
+];
+
 /// Axes of a tensor that has three.
 const AXES: [&[isize]; 6] = [&[], &[0], &[-1], &[0, 2], &[1, 0], &[2, 0, 1]];
 
@@ -55,6 +65,27 @@ fn mul() {
 #[test]
 fn operands_that_are_one_tensor() {
     check_shapes(|x| x.mul(x)?.add(x)?.sub(&x.mul(x)?.mul(x)?));
+}
+
+#[test]
+fn operands_that_are_views() {
+    // At least 1/2 from 0, on both sides of it.
+    let away = |shape: &[usize], salt| {
+        let numbers = common::numbers(shape.iter().product(), salt);
+        let moved: Vec<f64> = numbers.iter().map(|x| x + 0.5_f64.copysign(*x)).collect();
+        Tensor::from_slice(&moved, shape).unwrap()
+    };
+    for (left, left_view) in VIEWS {
+        for (right, right_view) in VIEWS {
+            let inputs = [away(left, 1), away(right, 2)];
+            for op in [Tensor::add, Tensor::sub, Tensor::mul, Tensor::div] {
+                check_gradients(&inputs, |x| op(&left_view(&x[0])?, &right_view(&x[1])?));
+            }
+            check_gradients(&inputs, |x| {
+                left_view(&x[0])?.matmul(&right_view(&x[1])?.transpose(0, 1)?)
+            });
+        }
+    }
 }
 
 #[test]
@@ -102,6 +133,8 @@ fn reductions_of_rows() {
     for axes in AXES {
         let x = [random(&[2, 3, 2], 1)];
         check_gradients(&x, |x| x[0].max_axes(axes));
+        check_gradients(&x, |x| x[0].max_axes_keepdim(axes)?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].min_axes(axes));
         check_gradients(&x, |x| x[0].min_axes_keepdim(axes)?.mul(&x[0]));
         check_gradients(&x, |x| x[0].logsumexp_axes(axes));
         check_gradients(&x, |x| x[0].logsumexp_axes_keepdim(axes)?.mul(&x[0]));
@@ -109,6 +142,7 @@ fn reductions_of_rows() {
             check_gradients(&x, |x| x[0].var_axes(axes, 1));
             check_gradients(&x, |x| x[0].var_axes_keepdim(axes, 0)?.mul(&x[0]));
             check_gradients(&x, |x| x[0].std_axes(axes, 1));
+            check_gradients(&x, |x| x[0].std_axes_keepdim(axes, 0)?.mul(&x[0]));
             check_gradients(&x, |x| x[0].standardize(axes, 0.1));
         }
     }

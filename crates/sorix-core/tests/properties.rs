@@ -15,8 +15,10 @@ enum Domain {
     Real,
     /// From 1/4 to 17/4.
     Positive,
+    /// From -17/4 to -1/4.
+    Negative,
 }
-use Domain::{Positive, Real};
+use Domain::{Negative, Positive, Real};
 
 /// The name, the least number of axes, the numbers, the operation.
 type Unary = (&'static str, usize, Domain, fn(&Tensor) -> Result<Tensor>);
@@ -39,7 +41,7 @@ const UNARY: &[Unary] = &[
     ("gelu", 0, Real, Tensor::gelu),
     ("gelu_tanh", 0, Real, Tensor::gelu_tanh),
     ("abs", 0, Real, Tensor::abs),
-    ("clamp", 0, Real, |x| x.clamp(-1.0, f64::INFINITY)),
+    ("clamp", 0, Real, |x| x.clamp(-1.0, 1.0)),
     ("add_scalar", 0, Real, |x| x.add_scalar(0.3)),
     ("mul_scalar", 0, Real, |x| x.mul_scalar(0.3)),
     ("div_scalar", 0, Real, |x| x.div_scalar(0.3)),
@@ -62,11 +64,19 @@ const UNARY: &[Unary] = &[
     ("concat", 1, Real, |x| {
         Tensor::concat(&[x, &x.slice(0, x.shape()[0] / 2..)?, x], 0)
     }),
+    ("concat along the last axis", 1, Real, |x| {
+        Tensor::concat(&[x, &x.slice(-1, x.shape()[x.ndim() - 1] / 2..)?, x], -1)
+    }),
     ("stack", 0, Real, |x| Tensor::stack(&[x, x], -1)),
     ("index_select", 1, Real, |x| {
         let last = x.shape()[0].saturating_sub(1);
         let indices = [last, 0, last];
         x.index_select(0, &indices[..3 * x.shape()[0].min(1)])
+    }),
+    ("index_select along the last axis", 1, Real, |x| {
+        let length = x.shape()[x.ndim() - 1];
+        let last = length.saturating_sub(1);
+        x.index_select(-1, &[last, 0, last][..3 * length.min(1)])
     }),
     ("sum", 0, Real, Tensor::sum),
     ("sum_axes", 1, Real, |x| x.sum_axes(&[-1])),
@@ -100,7 +110,6 @@ const UNARY: &[Unary] = &[
         rows.gather_last(&indices)
     }),
     ("matmul", 2, Real, |x| x.matmul(&x.transpose(-1, -2)?)),
-    ("to_dtype", 0, Real, |x| x.to_dtype(x.dtype())),
     ("dropout", 0, Real, |x| {
         x.dropout(rate(), KEY, SaveMask::Bits)
     }),
@@ -168,6 +177,7 @@ const BINARY: &[Binary] = &[
     ("sub", Real, Tensor::sub),
     ("mul", Real, Tensor::mul),
     ("div", Positive, Tensor::div),
+    ("div by negative numbers", Negative, Tensor::div),
 ];
 
 /// A tensor with elements of the domain. They are odd multiples of 1/128, so that none is at a
@@ -179,6 +189,7 @@ fn elements(shape: &[usize], domain: Domain, salt: u64) -> Tensor {
         .map(|number| match domain {
             Real => number,
             Positive => number + 2.25,
+            Negative => number - 2.25,
         })
         .collect();
     Tensor::from_slice(&numbers, shape).unwrap()
