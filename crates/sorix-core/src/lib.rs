@@ -24,6 +24,20 @@
 //! * [`pool`]: where tensors take their memory from, and what it holds.
 //! * [`Error`]: what can go wrong, with which operation on which tensors.
 //!
+//! # Operators
+//!
+//! `+`, `-`, `*` and `/` between a tensor and, on their right, a tensor or an `f64`, and `-` before a
+//! tensor, are the methods [`add`](Tensor::add), [`add_scalar`](Tensor::add_scalar) and so on. They
+//! return a [`Result`] as these do, so that a `?` follows each:
+//!
+//! ```
+//! use sorix_core::tensor;
+//! let (x, y) = (tensor([1.0, 2.0]), tensor([10.0, 20.0]));
+//! let z = (((&x + &y)? * 0.5)? - (-x)?)?;
+//! assert_eq!(z.to_vec::<f64>()?, [6.5, 13.0]);
+//! # Ok::<(), sorix_core::Error>(())
+//! ```
+//!
 //! # What is a view
 //!
 //! [`permute`](Tensor::permute), [`transpose`](Tensor::transpose), [`slice`](Tensor::slice),

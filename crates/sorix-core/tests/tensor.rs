@@ -45,6 +45,44 @@ fn a_literal_without_elements_may_have_a_shape_too_large_to_address() {
 }
 
 #[test]
+fn operators_are_the_methods() {
+    let (x, y) = (random(&[2, 3], 1), random(&[3], 2));
+    let (a, b) = (|| x.clone(), || y.clone());
+    let rows = [
+        ([&x + &y, &x + b(), a() + &y, a() + b()], x.add(&y)),
+        ([&x - &y, &x - b(), a() - &y, a() - b()], x.sub(&y)),
+        ([&x * &y, &x * b(), a() * &y, a() * b()], x.mul(&y)),
+        ([&x / &y, &x / b(), a() / &y, a() / b()], x.div(&y)),
+    ];
+    let with_numbers = [
+        ([&x + 0.3, a() + 0.3], x.add_scalar(0.3)),
+        ([&x - 0.3, a() - 0.3], x.add_scalar(-0.3)),
+        ([&x * 0.3, a() * 0.3], x.mul_scalar(0.3)),
+        ([&x / 0.3, a() / 0.3], x.div_scalar(0.3)),
+        ([-&x, -a()], x.neg()),
+    ];
+    let rows = rows.map(|(got, expected)| (got.to_vec(), expected));
+    let with_numbers = with_numbers.map(|(got, expected)| (got.to_vec(), expected));
+    for (got, expected) in rows.into_iter().chain(with_numbers) {
+        let expected = values(&expected.unwrap());
+        for got in got {
+            assert_eq!(values(&got.unwrap()), expected);
+        }
+    }
+    let error = (&x + &tensor([1.0, 2.0])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "add(float64[2, 3], float64[2]): shapes [2, 3] and [2] do not broadcast"
+    );
+
+    // They are recorded.
+    let x = tensor([3.0, -2.0]).requires_grad(true);
+    let y = ((&x * &x).unwrap() - 1.0).unwrap();
+    y.sum().unwrap().backward().unwrap();
+    assert_eq!(values(&x.grad().unwrap()), [6.0, -4.0]);
+}
+
+#[test]
 fn fills_round_once_to_each_dtype() {
     for dtype in DTYPES {
         assert_eq!(

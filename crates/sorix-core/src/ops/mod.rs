@@ -4,6 +4,7 @@
 //! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
 //! [`elementwise`], and those of faer, in [`matrices`]; [`folds`] and [`sums`] are of runs in memory; a
 //! row at a time goes through [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
+//! Operators, in [`operators`], call these methods.
 
 mod add;
 mod concat;
@@ -22,6 +23,7 @@ mod matrices;
 mod mean;
 mod mul;
 mod neg;
+mod operators;
 mod permute;
 mod reshape;
 mod rows;
