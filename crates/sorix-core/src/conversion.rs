@@ -5,6 +5,7 @@ use ndarray::{Array, ArrayBase, ArrayD, ArrayViewD, Data, Dimension};
 
 use crate::dtype::Scalar;
 use crate::error::{Call, ErrorKind, Result};
+use crate::ops::elementwise::copy_into;
 use crate::shape::{Layout, checked_numel, row_major};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
@@ -263,7 +264,10 @@ impl Tensor {
         let snapshot = self.read();
         match snapshot.slice() {
             Some(slice) => elements.extend_from_slice(slice),
-            None => elements.extend(snapshot.view::<T>()),
+            None => {
+                elements.resize(self.numel(), T::ZERO);
+                copy_into(row_major(&mut elements, self.shape()), snapshot.view());
+            }
         }
         Ok(elements)
     }

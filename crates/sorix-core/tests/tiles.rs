@@ -30,6 +30,11 @@ fn a_copy_of_a_view_has_its_elements() {
             let expected = view
                 .with_view(|x: ndarray::ArrayViewD<'_, f64>| x.iter().copied().collect::<Vec<_>>())
                 .unwrap();
+            assert_eq!(
+                view.to_vec::<f64>().unwrap(),
+                expected,
+                "{order:?} {view:?}"
+            );
             let copy = view.contiguous().unwrap();
             assert!(copy.is_contiguous());
             assert_eq!(
