@@ -3,6 +3,7 @@
 mod common;
 
 use core::cell::RefCell;
+use core::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Weak};
 
@@ -15,6 +16,20 @@ use sorix_core::{DType, Error, ErrorKind, Result, Tensor, tensor};
 
 fn grad(x: &Tensor) -> Vec<f64> {
     values(&x.grad().unwrap())
+}
+
+/// Passes its gradient on, and keeps something alive until it is freed.
+#[derive(Debug)]
+struct Holds<T>(T);
+
+impl<T: Debug + Send + Sync + 'static> Function for Holds<T> {
+    fn name(&self) -> &'static str {
+        "Holds"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad)])
+    }
 }
 
 #[test]
@@ -409,16 +424,6 @@ fn the_gradient_that_was_given_is_read_once() {
 
 #[test]
 fn backward_frees_the_graph_as_it_goes() {
-    #[derive(Debug)]
-    struct Holds(#[expect(dead_code, reason = "only its life matters")] Arc<()>);
-    impl Function for Holds {
-        fn name(&self) -> &'static str {
-            "Holds"
-        }
-        fn backward(&self, grad: Tensor) -> Result<Gradients> {
-            Ok(vec![Some(grad)])
-        }
-    }
     /// Notes whether something is alive when this is run.
     #[derive(Debug)]
     struct Looks(Weak<()>, Arc<AtomicUsize>);
@@ -507,17 +512,6 @@ fn a_million_nodes_need_no_stack() {
 #[test]
 fn long_chains_of_any_kind_need_no_stack() {
     const NODES: usize = 100_000;
-    /// Holds a tensor together with the graph that leads to it.
-    #[derive(Debug)]
-    struct Holds(#[expect(dead_code, reason = "only its life matters")] Tensor);
-    impl Function for Holds {
-        fn name(&self) -> &'static str {
-            "Holds"
-        }
-        fn backward(&self, grad: Tensor) -> Result<Gradients> {
-            Ok(vec![Some(grad)])
-        }
-    }
     thread_local! {
         static LAST: RefCell<Option<Tensor>> = const { RefCell::new(None) };
     }
@@ -564,16 +558,6 @@ fn long_chains_of_any_kind_need_no_stack() {
 
 #[test]
 fn intermediate_results_live_only_as_long_as_somebody_needs_them() {
-    #[derive(Debug)]
-    struct Holds(#[expect(dead_code, reason = "only its life matters")] Arc<()>);
-    impl Function for Holds {
-        fn name(&self) -> &'static str {
-            "Holds"
-        }
-        fn backward(&self, grad: Tensor) -> Result<Gradients> {
-            Ok(vec![Some(grad)])
-        }
-    }
     let x = tensor([1.0]).requires_grad(true);
     let node = || -> (Tensor, Weak<()>) {
         let life = Arc::new(());
@@ -655,26 +639,12 @@ fn a_leaf_without_elements_accumulates_and_is_assigned() {
     }
 }
 
-/// Passes its gradient on, once it has looked at what it saved.
-#[derive(Debug)]
-struct Looks;
-
-impl Function for Looks {
-    fn name(&self) -> &'static str {
-        "Looks"
-    }
-
-    fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        Ok(vec![Some(grad)])
-    }
-}
-
 #[test]
 fn a_saved_tensor_stays_as_it_was_found() {
     let x = tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad(true);
     let row = x.slice(0, 1..).unwrap();
     let saved = SavedTensor::new(&row);
-    let found = saved.get(&Looks).unwrap();
+    let found = saved.get(&Holds(())).unwrap();
     assert!(!found.needs_grad());
     no_grad(|| x.assign(&tensor([[5.0, 6.0], [7.0, 8.0]]))).unwrap();
     assert_eq!(
@@ -683,8 +653,8 @@ fn a_saved_tensor_stays_as_it_was_found() {
         "a later write does not reach it"
     );
     assert_eq!(
-        saved.get(&Looks).unwrap_err().to_string(),
-        "Looks(float64[1, 2]): a tensor it saved for backward was written since \
+        saved.get(&Holds(())).unwrap_err().to_string(),
+        "Holds(float64[1, 2]): a tensor it saved for backward was written since \
          (at version 0 then, 1 now)"
     );
 }
