@@ -474,6 +474,11 @@ fn a_failing_backward_frees_what_it_passed_unless_retained() {
     }
 }
 
+fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(run);
+    thread.unwrap().join().unwrap();
+}
+
 #[test]
 fn a_million_nodes_need_no_stack() {
     const NODES: usize = 1_000_000;
@@ -500,12 +505,7 @@ fn a_million_nodes_need_no_stack() {
         }
         drop(y);
     };
-    std::thread::Builder::new()
-        .stack_size(256 << 10)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    on_a_small_stack(run);
 }
 
 /// However a node holds the one before it.
@@ -548,12 +548,7 @@ fn long_chains_of_any_kind_need_no_stack() {
             // The next one, and the end of the thread, free it.
         }
     };
-    std::thread::Builder::new()
-        .stack_size(256 << 10)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    on_a_small_stack(run);
 }
 
 #[test]

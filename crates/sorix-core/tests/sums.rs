@@ -131,3 +131,16 @@ fn an_extreme_is_found_wherever_it_is() {
         }
     }
 }
+
+#[test]
+fn a_sum_over_no_axis_has_memory_of_its_own() {
+    for dtype in [DType::BF16, DType::F32, DType::F64] {
+        let x = tensor([[1.0, 2.0], [3.0, 4.0]]).to_dtype(dtype).unwrap();
+        for x in [x.clone(), x.transpose(0, 1).unwrap()] {
+            for y in [x.sum_axes(&[]).unwrap(), x.mean_axes_keepdim(&[]).unwrap()] {
+                assert!(!y.same_storage(&x));
+                assert_eq!((y.shape(), values(&y)), (x.shape(), values(&x)));
+            }
+        }
+    }
+}

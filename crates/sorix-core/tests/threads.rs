@@ -9,6 +9,22 @@ use common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
 
+fn assert_same_on_any_number_of_threads<R: PartialEq + Send>(
+    what: impl core::fmt::Display,
+    run: impl Fn() -> R + Sync,
+) {
+    let on = |threads| pool(threads).install(&run);
+    let one = on(1);
+    assert!(
+        [2, 7].map(on).iter().all(|several| *several == one),
+        "{what}"
+    );
+}
+
+fn bytes(x: &Tensor) -> Vec<u8> {
+    x.to_le_bytes().unwrap()
+}
+
 #[test]
 fn elementwise_loops_agree_for_any_number_of_threads() {
     type Op = fn(&Tensor, &Tensor) -> Result<Tensor>;
@@ -26,16 +42,7 @@ fn elementwise_loops_agree_for_any_number_of_threads() {
     let x = Tensor::concat(&[&x, &x, &x], 0).unwrap();
     let y = x.mul_scalar(0.37).unwrap();
     for (name, op) in ops {
-        let on = |threads: usize| {
-            let bits = |x: f32| x.to_bits();
-            let result = pool(threads).install(|| op(&x, &y).unwrap().to_vec::<f32>().unwrap());
-            result.into_iter().map(bits).collect::<Vec<_>>()
-        };
-        let one = on(1);
-        assert!(
-            [2, 7].map(on).iter().all(|several| *several == one),
-            "{name}"
-        );
+        assert_same_on_any_number_of_threads(name, || bytes(&op(&x, &y).unwrap()));
     }
 }
 
@@ -58,21 +65,13 @@ fn rows_agree_for_any_number_of_threads() {
     let x = random(&[997, 307], 1);
     for dtype in [DType::BF16, DType::F32, DType::F64] {
         for (name, op) in ops {
-            let on = |threads: usize| {
-                pool(threads).install(|| {
-                    let x = x.to_dtype(dtype).unwrap().requires_grad(true);
-                    let y = op(&x).unwrap();
-                    let row = y.detach().mul_scalar(0.37).unwrap();
-                    y.backward_with(&row).unwrap();
-                    let bytes = |x: &Tensor| x.to_le_bytes().unwrap();
-                    (bytes(&y), bytes(&x.grad().unwrap()))
-                })
-            };
-            let one = on(1);
-            assert!(
-                [2, 7].map(on).iter().all(|several| *several == one),
-                "{name} {dtype}"
-            );
+            assert_same_on_any_number_of_threads(format_args!("{name} {dtype}"), || {
+                let x = x.to_dtype(dtype).unwrap().requires_grad(true);
+                let y = op(&x).unwrap();
+                let row = y.detach().mul_scalar(0.37).unwrap();
+                y.backward_with(&row).unwrap();
+                (bytes(&y), bytes(&x.grad().unwrap()))
+            });
         }
     }
 }
@@ -119,14 +118,9 @@ fn sums_are_right_and_agree_for_any_number_of_threads() {
                     DType::F32 => x.mul_scalar(0.37).unwrap().to_dtype(dtype).unwrap(),
                     _ => x.clone(),
                 };
-                let on = |threads: usize| {
-                    pool(threads).install(|| x.sum_axes(&axes).unwrap().to_le_bytes().unwrap())
-                };
-                let one = on(1);
-                assert!(
-                    [2, 7].map(on).iter().all(|several| *several == one),
-                    "{name} {axes:?}"
-                );
+                assert_same_on_any_number_of_threads(format_args!("{name} {axes:?}"), || {
+                    bytes(&x.sum_axes(&axes).unwrap())
+                });
             }
             assert_eq!(
                 values(&x.sum_axes(&axes).unwrap()),
@@ -143,23 +137,14 @@ fn joined_and_selected_elements_agree_for_any_number_of_threads() {
     // Some places come several times, some not at all.
     let indices: Vec<usize> = (0..700).map(|i| i * i % 601).collect();
     for axis in [0, 1] {
-        let on = |threads: usize| {
-            pool(threads).install(|| {
-                let x = x.mul_scalar(0.37).unwrap().requires_grad(true);
-                let selected = x.index_select(axis, &indices).unwrap();
-                let joined = Tensor::concat(&[&selected, &selected.exp().unwrap()], axis).unwrap();
-                joined
-                    .backward_with(&joined.detach().neg().unwrap())
-                    .unwrap();
-                let bytes = |x: &Tensor| x.to_le_bytes().unwrap();
-                (bytes(&joined), bytes(&x.grad().unwrap()))
-            })
-        };
-        let one = on(1);
-        assert!(
-            [2, 7].map(on).iter().all(|several| *several == one),
-            "axis {axis}"
-        );
+        assert_same_on_any_number_of_threads(format_args!("axis {axis}"), || {
+            let x = x.mul_scalar(0.37).unwrap().requires_grad(true);
+            let selected = x.index_select(axis, &indices).unwrap();
+            let joined = Tensor::concat(&[&selected, &selected.exp().unwrap()], axis).unwrap();
+            let gradient = joined.detach().neg().unwrap();
+            joined.backward_with(&gradient).unwrap();
+            (bytes(&joined), bytes(&x.grad().unwrap()))
+        });
     }
 }
 
@@ -193,15 +178,11 @@ fn random_numbers_agree_for_any_number_of_threads() {
         key.shard(&[601, 2000], 1, 1000..1799).unwrap(),
     ];
     for at in parts {
-        let on = |threads: usize| {
-            pool(threads).install(|| {
-                let normal = Tensor::randn(shape, DType::F32, at).unwrap();
-                let uniform = Tensor::uniform(shape, 0.0, 1.0, DType::F32, at).unwrap();
-                [normal, uniform].map(|x| x.to_vec::<f32>().unwrap())
-            })
-        };
-        let one = on(1);
-        assert!([2, 7].map(on).iter().all(|several| *several == one));
+        assert_same_on_any_number_of_threads("random numbers", || {
+            let normal = Tensor::randn(shape, DType::F32, at).unwrap();
+            let uniform = Tensor::uniform(shape, 0.0, 1.0, DType::F32, at).unwrap();
+            [normal, uniform].map(|x| bytes(&x))
+        });
     }
 }
 

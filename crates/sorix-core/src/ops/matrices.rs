@@ -62,8 +62,10 @@ pub(super) fn multiply<T: Scalar + ComplexField>(
     let (m, n) = (left.shape()[batch.len()], right.shape()[batch.len() + 1]);
     let [left, right] = Tensor::read_both(&left, &right).map(Matrices::<T>::of);
     // A copy moves some 2 bytes in the time of a multiplication of f32, 4 in that of one of f64.
-    let multiplications = left.columns.saturating_mul(m * n);
-    let bytes = multiplications.saturating_mul(size_of::<T>() / 2);
+    let bytes = left
+        .columns
+        .saturating_mul(m * n)
+        .saturating_mul(size_of::<T>() / 2);
     Tensor::filled(call, &[batch, &[m, n]].concat(), |out: &mut [T]| {
         let matrices = out.len() / (m * n).max(1);
         for_each_chunk(
@@ -150,7 +152,8 @@ struct Part<'a, T> {
 impl<'a, T: ComplexField> Part<'a, T> {
     /// Multiplies tile by tile, on several threads where `share` says so.
     fn multiply(self, share: bool) {
-        let multiplications = self.left.nrows() * self.left.ncols() * self.right.ncols();
+        let outputs = self.left.nrows() * self.right.ncols();
+        let multiplications = self.left.ncols().saturating_mul(outputs);
         let (first, second) = match self.halves() {
             Ok(halves) => halves,
             Err(Self { out, left, right }) => {

@@ -3,8 +3,8 @@
 //! A sum of all elements is that of [`folds`](super::folds); it is the same for a view and its contiguous
 //! copy. A sum over axes is taken in the order in which the elements lie in memory: of rows whose
 //! elements lie side by side as of all elements; of rows that lie side by side, in blocks of 64, whose
-//! sums are added up in the same way. So no accumulator adds up more than 64 numbers before it is added
-//! to another. The result is rounded once. What repeats in memory is counted, not added up.
+//! sums are added up in the same way. So the error of a sum grows with the logarithm of its length. The
+//! result is rounded once. What repeats in memory is counted, not added up.
 //!
 //! Long sums run on several threads, in parts that the shape alone determines: the number of threads
 //! does not show in a result.
@@ -32,6 +32,9 @@ pub(crate) fn reduce(
     divisor: f64,
 ) -> Result<Tensor> {
     let shape = reduced(x.shape(), axes, keepdim);
+    if axes.is_empty() {
+        return elementwise::copy(call, x)?.reshape(shape);
+    }
     dispatch!(x.dtype(), T => {
         if axes.len() == x.ndim() {
             let sum = sum_all::<T>(call, x)?;
@@ -51,7 +54,7 @@ fn sum_all<T: Scalar>(call: Call<'_>, x: &Tensor) -> Result<f64> {
     Ok(folds::sum(x.read().contiguous::<T>()))
 }
 
-/// The sum over some, but not all, of the axes, without them.
+/// The sum over some of the axes, not none and not all, without them.
 fn sum_over<T: Scalar>(call: Call<'_>, x: &Tensor, axes: &[usize], divisor: f64) -> Result<Tensor> {
     let kept: Vec<usize> = (0..x.ndim()).filter(|axis| !axes.contains(axis)).collect();
     let shape: Vec<usize> = kept.iter().map(|&axis| x.shape()[axis]).collect();
@@ -109,7 +112,6 @@ fn sum_over<T: Scalar>(call: Call<'_>, x: &Tensor, axes: &[usize], divisor: f64)
 }
 
 /// Neighbouring axes, all of which are summed over, or none.
-#[derive(Clone, Copy)]
 struct Run {
     length: usize,
     is_summed: bool,

@@ -143,13 +143,13 @@ impl Embedding {
 
     /// The rows that `x` names.
     pub(crate) fn rows_of(&self, x: &Tensor) -> Result<Vec<usize>> {
-        let exact = match x.dtype() {
+        let exact: u64 = match x.dtype() {
             DType::F16 => 1 << 11,
             DType::BF16 => 1 << 8,
-            DType::F32 => 1_usize << 24,
+            DType::F32 => 1 << 24,
             _ => 1 << 53,
         };
-        if self.rows() > exact + 1 {
+        if self.rows() as u64 > exact + 1 {
             return Err(Error::IndexType {
                 layer: "Embedding",
                 count: self.rows(),
