@@ -4,6 +4,10 @@
 //! a batch of 256; a step is forward, cross entropy, backward and an SGD update, of the modules, the
 //! loss and the optimiser that a user would take. A step is no kernel, so its rows are compared with
 //! another step and not with a copy, again sampled in turn.
+//!
+//! Dropout's share of a step is what a step with it takes longer than one without. The row of the
+//! dropouts alone is an upper bound: a whole step ran since they were sampled last, so their operands
+//! come from memory, where in a step they were just written.
 
 use anyhow::Result;
 use rayon::ThreadPoolBuilder;
@@ -83,7 +87,7 @@ pub fn run(sampling: Sampling, threads: &[usize], peers: &[(&str, Step)]) -> Res
             add(whole, bare, measured);
             let dropouts = Dropouts::new()?;
             let measured = compare(sampling, || dropouts.forward_backward(), || with.step())?;
-            add("the two dropouts of a step alone", whole, measured);
+            add("two dropouts alone, from memory", whole, measured);
             for (name, step) in peers {
                 let measured = compare(sampling, step, || with.step())?;
                 add(&format!("peer:{name}, dropout 0.2"), whole, measured);
