@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use rayon::ThreadPool;
 use sorix_kernels::{
-    Backend, BitMask, BitSlice, Broadcast, DropRate, Engine, Error, MaskKey, dispatch,
+    Backend, BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey, dispatch,
 };
 
 use crate::case::{Case, Op, Shape};
@@ -44,21 +44,21 @@ pub fn call<T: Value>(
     } = operands;
     match op {
         Op::FillMask => engine.fill_mask(rate, key, mask),
-        Op::Forward => engine.forward(rate, key, input, output, mask),
-        Op::Backward => engine.backward(rate, &**mask, input, output),
-        Op::Replay => engine.replay(rate, key, input, output),
+        Op::Forward => engine.forward(rate, key, Buffers::new(input, output)?, mask),
+        Op::Backward => engine.apply(rate, &**mask, Buffers::new(input, output)?),
+        Op::Replay => engine.replay(rate, key, Buffers::new(input, output)?),
         Op::BroadcastChannelsFirst | Op::BroadcastChannelsLast | Op::BroadcastSamples => {
             let cover = cover(op, input.len())?;
             let bits = some_bits(mask, cover.mask_len(), operands.calls)?;
-            engine.apply_broadcast(rate, bits, &cover, input, output)
+            engine.apply_broadcast(rate, bits, &cover, Buffers::new(input, output)?)
         }
         Op::ReplayShard => {
             let shard = key.shard(&[input.len() / 2048, 4096], 1, 2048..4096)?;
-            engine.replay(rate, shard, input, output)
+            engine.replay(rate, shard, Buffers::new(input, output)?)
         }
         Op::ForwardBackward | Op::TensorForwardBackward => {
-            engine.forward(rate, key, input, output, mask)?;
-            engine.backward(rate, &**mask, input, output)
+            engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
+            engine.apply(rate, &**mask, Buffers::new(input, output)?)
         }
     }
 }
@@ -148,7 +148,8 @@ pub fn check_case(case: &Case, pool: &ThreadPool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use rayon::ThreadPoolBuilder;
-    use sorix_kernels::job::{FillMask, MaskScale};
+    use sorix_kernels::job::{Apply, FillMask};
+    use sorix_kernels::{Element, Kernels, MakeMasks};
 
     use super::*;
     use crate::case::Dtype;
@@ -161,10 +162,14 @@ mod tests {
         fn name(&self) -> &'static str {
             "idle"
         }
+    }
 
+    impl MakeMasks for Idle {
         fn fill_mask(&self, _job: FillMask<'_>) {}
+    }
 
-        fn mask_scale_f32(&self, _job: MaskScale<'_, f32>) {}
+    impl<T: Element> Kernels<T> for Idle {
+        fn apply(&self, _job: Apply<'_, T>) {}
     }
 
     fn checked(op: Op, backend: &'static dyn Backend) -> Result<()> {

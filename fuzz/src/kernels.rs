@@ -7,8 +7,8 @@
 use arbitrary::Arbitrary;
 use half::{bf16, f16};
 use sorix::kernels::job::FillMask;
-use sorix::kernels::{
-    BitMask, BitSliceMut, DropRate, Element, Engine, KeepThreshold, MaskWindow, reference,
+use sorix::kernels::{Buffers, 
+    BitMask, BitSliceMut, DropRate, Element, Engine, Keep, MaskWindow, reference,
 };
 
 use crate::inputs::{AnyBackend, Length, Rate, Window};
@@ -115,14 +115,14 @@ fn check<T: Element>(case: &Case) {
         let (x, y, mask) = (x.inside(), y.inside_mut(), &mut mask);
         match (case.method, case.in_place) {
             (Method::FillMask, _) => engine.fill_mask(rate, window, mask),
-            (Method::Forward, false) => engine.forward(rate, window, x, y, mask),
-            (Method::Forward, true) => engine.forward_in_place(rate, window, y, mask),
-            (Method::Replay, false) => engine.replay(rate, window, x, y),
-            (Method::Replay, true) => engine.replay_in_place(rate, window, y),
-            (Method::Apply, false) => engine.apply(rate, given_mask, x, y),
-            (Method::Apply, true) => engine.apply_in_place(rate, given_mask, y),
-            (Method::Backward, false) => engine.backward(rate, given_mask, x, y),
-            (Method::Backward, true) => engine.backward_in_place(rate, given_mask, y),
+            (Method::Forward, false) => engine.forward(rate, window, Buffers::new(x, y).unwrap(), mask),
+            (Method::Forward, true) => engine.forward(rate, window, Buffers::in_place(y), mask),
+            (Method::Replay, false) => engine.replay(rate, window, Buffers::new(x, y).unwrap()),
+            (Method::Replay, true) => engine.replay(rate, window, Buffers::in_place(y)),
+            (Method::Apply, false) => engine.apply(rate, given_mask, Buffers::new(x, y).unwrap()),
+            (Method::Apply, true) => engine.apply(rate, given_mask, Buffers::in_place(y)),
+            (Method::Backward, false) => engine.apply(rate, given_mask, Buffers::new(x, y).unwrap()),
+            (Method::Backward, true) => engine.apply(rate, given_mask, Buffers::in_place(y)),
         }
     };
 
@@ -163,10 +163,10 @@ fn check<T: Element>(case: &Case) {
 
 /// What an element becomes.
 fn expected<T: Element>(rate: DropRate, keep: bool, x: T) -> T {
-    match rate.keep_threshold() {
-        KeepThreshold::Nothing => T::ZERO,
-        KeepThreshold::Everything if keep => x,
-        KeepThreshold::Below(_) if keep => x.times(T::scale(rate)),
+    match rate.keep() {
+        Keep::Nothing => T::ZERO,
+        Keep::Everything if keep => x,
+        Keep::By(_) if keep => x.times(T::scale(rate)),
         _ => T::ZERO,
     }
 }
@@ -175,10 +175,10 @@ fn expected<T: Element>(rate: DropRate, keep: bool, x: T) -> T {
 pub(crate) fn keep_bits(rate: DropRate, window: MaskWindow, len: usize) -> BitMask {
     let mut words = vec![0; len.div_ceil(64)];
     let mut out = BitSliceMut::new(&mut words, len).expect("as many words");
-    match rate.keep_threshold() {
-        KeepThreshold::Nothing => out.fill(false),
-        KeepThreshold::Everything => out.fill(true),
-        KeepThreshold::Below(threshold) => {
+    match rate.keep() {
+        Keep::Nothing => out.fill(false),
+        Keep::Everything => out.fill(true),
+        Keep::By(rule) => {
             reference::fill_mask(FillMask::new(window, threshold, out).expect("it was checked"));
         }
     }

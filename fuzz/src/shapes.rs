@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use half::bf16;
-use sorix::kernels::{Affine, BitMask, Broadcast, Element, Engine, MaskRegion};
+use sorix::kernels::{Buffers, Affine, BitMask, Broadcast, Element, Engine, MaskRegion};
 
 use crate::inputs::{AnyBackend, Rate, Shape, Window};
 use crate::kernels::keep_bits;
@@ -109,9 +109,9 @@ fn apply<T: Element>(
     let expected: Vec<T> = match case.affine {
         None => {
             let result = if case.in_place {
-                engine.apply_broadcast_in_place(rate, mask, covers, &mut y)
+                engine.apply_broadcast(rate, mask, covers, Buffers::in_place(&mut y))
             } else {
-                engine.apply_broadcast(rate, mask, covers, &x, &mut y)
+                engine.apply_broadcast(rate, mask, covers, Buffers::new(&x, &mut y).unwrap())
             };
             assert_eq!(result, Ok(()), "{case:?}");
             let kept = |&x: &T| {
@@ -133,9 +133,9 @@ fn apply<T: Element>(
                 dropped,
             };
             let result = if case.in_place {
-                engine.apply_affine_in_place(affine, mask, covers, &mut y)
+                engine.apply_affine(affine, mask, covers, Buffers::in_place(&mut y))
             } else {
-                engine.apply_affine(affine, mask, covers, &x, &mut y)
+                engine.apply_affine(affine, mask, covers, Buffers::new(&x, &mut y).unwrap())
             };
             assert_eq!(result, Ok(()), "{case:?}");
             // Without a shift it is a multiplication.
@@ -193,9 +193,9 @@ fn check_region(case: &Case, region: MaskRegion, axis: usize, range: core::ops::
     assert_eq!(mask.to_bools(), of_part, "{case:?}");
     let x = vec![1.0_f32; of_part.len()];
     let (mut y, mut replayed) = (x.clone(), x.clone());
-    let forward = engine.forward(rate, region, &x, &mut y, &mut mask);
+    let forward = engine.forward(rate, region, Buffers::new(&x, &mut y).unwrap(), &mut mask);
     assert_eq!(forward, Ok(()), "{case:?}");
-    let replay = engine.replay(rate, region, &x, &mut replayed);
+    let replay = engine.replay(rate, region, Buffers::new(&x, &mut replayed).unwrap());
     assert_eq!(replay, Ok(()), "{case:?}");
     assert_eq!(mask.to_bools(), of_part, "{case:?}");
     assert_eq!(y, replayed, "{case:?}");

@@ -1,7 +1,7 @@
 //! A mask made in shards, by any backends, is the mask made whole.
 
 use arbitrary::Arbitrary;
-use sorix::kernels::{BitMask, Engine};
+use sorix::kernels::{Buffers, BitMask, Engine};
 
 use crate::inputs::{AnyBackend, Length, Rate, Window};
 use crate::kernels::keep_bits;
@@ -29,7 +29,7 @@ fn check(mut case: Case) {
     }
     let x: Vec<f32> = (0..len).map(|i| i as f32 + 1.0).collect();
     let (mut y, mut mask) = (vec![-1.0; len], BitMask::new(len));
-    let whole = Engine::new(case.whole.0).forward(rate, window, &x, &mut y, &mut mask);
+    let whole = Engine::new(case.whole.0).forward(rate, window, Buffers::new(&x, &mut y).unwrap(), &mut mask);
     let fits = len == 0 || window.first.checked_add(len as u64 - 1).is_some();
     assert_eq!(whole.is_ok(), fits, "{case:?}: {whole:?}");
     if !fits {
@@ -50,22 +50,22 @@ fn check(mut case: Case) {
         let window = window.advance(at).expect("the whole fits");
         let (mut part, mut shard) = (vec![0.0; len], BitMask::new(len));
         engine
-            .forward(rate, window, &x[at..][..len], &mut part, &mut shard)
+            .forward(rate, window, Buffers::new(&x[at..][..len], &mut part).unwrap(), &mut shard)
             .expect("the whole fits");
 
         let mut replayed = vec![0.0; len];
         engine
-            .replay(rate, window, &x[at..][..len], &mut replayed)
+            .replay(rate, window, Buffers::new(&x[at..][..len], &mut replayed).unwrap())
             .expect("as above");
         assert_eq!(replayed, part, "{case:?}: replay of the shard at {at}");
         let mut applied = vec![0.0; len];
         engine
-            .apply(rate, &shard, &x[at..][..len], &mut applied)
+            .apply(rate, &shard, Buffers::new(&x[at..][..len], &mut applied).unwrap())
             .expect("as above");
         assert_eq!(applied, part, "{case:?}: the shard at {at} by its own bits");
         let of_whole = mask.slice(at..at + len).expect("inside");
         engine
-            .apply(rate, of_whole, &x[at..][..len], &mut applied)
+            .apply(rate, of_whole, Buffers::new(&x[at..][..len], &mut applied).unwrap())
             .expect("as above");
         assert_eq!(
             applied, part,

@@ -1,7 +1,7 @@
 //! P(keep), counted.
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
-use sorix_kernels::{BitMask, DropRate, Error, KeepThreshold, MaskKey};
+use sorix_kernels::{BitMask, DropRate, Error, Keep, MaskKey};
 
 use crate::law;
 use crate::stream::{BLOCK, CHUNK, Source};
@@ -13,9 +13,9 @@ use crate::stream::{BLOCK, CHUNK, Source};
 /// For p = 0 and p = 1, which have no threshold.
 #[must_use]
 pub fn keep_probability(rate: DropRate) -> f64 {
-    match rate.keep_threshold() {
-        KeepThreshold::Below(threshold) => threshold.get() as f64 / 2.0_f64.powi(64),
-        KeepThreshold::Nothing | KeepThreshold::Everything => panic!("p = {} is certain", rate.p()),
+    match rate.keep() {
+        Keep::By(rule) => rule.threshold().get() as f64 / 2.0_f64.powi(64),
+        Keep::Nothing | Keep::Everything => panic!("p = {} is certain", rate.p()),
     }
 }
 
@@ -53,9 +53,9 @@ pub fn count(
     let chunks = (0..elements.div_ceil(CHUNK)).into_par_iter();
     let dropped = chunks.map(chunk).try_reduce(|| 0, |a, b| Ok(a + b))?;
     // The probability that is rounded least: 1 - 2^-30 has its digits in the other one.
-    let drop = match rate.keep_threshold() {
-        KeepThreshold::Below(threshold) => threshold.get().wrapping_neg() as f64 / 2.0_f64.powi(64),
-        KeepThreshold::Nothing | KeepThreshold::Everything => rate.p(),
+    let drop = match rate.keep() {
+        Keep::By(rule) => rule.threshold().get().wrapping_neg() as f64 / 2.0_f64.powi(64),
+        Keep::Nothing | Keep::Everything => rate.p(),
     };
     Ok(Count {
         elements,

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use sorix_kernels::{DropRate, KeepThreshold, MaskKey, dispatch};
+use sorix_kernels::{DropRate, Keep, MaskKey, dispatch};
 use sorix_stats::battery::{self, Outcome};
 use sorix_stats::emit::emit;
 use sorix_stats::plan::Plan;
@@ -70,7 +70,7 @@ impl Args {
     fn stream(&self, p: f64) -> Result<Stream<'static>> {
         let rate = DropRate::new(p)?;
         ensure!(
-            matches!(rate.keep_threshold(), KeepThreshold::Below(_)),
+            matches!(rate.keep(), Keep::By(_)),
             "a mask of p = {p} has no random bits"
         );
         Ok(Stream {

@@ -6,7 +6,7 @@ use common::{DTYPES, random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor, tensor};
 use sorix_kernels::reference::Reference;
-use sorix_kernels::{BitMask, Engine};
+use sorix_kernels::{BitMask, Buffers, Engine};
 
 const SAVES: [SaveMask; 2] = [SaveMask::Bits, SaveMask::Replay];
 
@@ -37,9 +37,16 @@ fn output_and_gradient_are_those_of_the_oracle() {
             let (mut y, mut dx) = (x_slice.clone(), x_slice.clone());
             let mut mask = BitMask::new(x_slice.len());
             oracle
-                .forward(rate(p), key(), &x_slice, &mut y, &mut mask)
+                .forward(
+                    rate(p),
+                    key(),
+                    Buffers::new(&x_slice, &mut y).unwrap(),
+                    &mut mask,
+                )
                 .unwrap();
-            oracle.backward(rate(p), &mask, &dy_slice, &mut dx).unwrap();
+            oracle
+                .apply(rate(p), &mask, Buffers::new(&dy_slice, &mut dx).unwrap())
+                .unwrap();
             for save in SAVES {
                 let (tensor_y, tensor_dx) = forward_and_backward(&x, p, save, &dy);
                 assert_eq!(

@@ -1,6 +1,6 @@
 //! A backend of one's own, in safe scalar Rust, held to the conformance kit and then used.
 //!
-//! It brings one method, applying a mask to f32, and leaves the others to the reference.
+//! It brings one kernel, inverted dropout of f32 by a mask, and leaves the others to the reference.
 //!
 //! ```text
 //! cargo run -p sorix-kernels --features conformance --example own_backend
@@ -8,9 +8,12 @@
 
 use std::error::Error;
 
+use half::{bf16, f16};
 use sorix_kernels::conformance::check_backend;
-use sorix_kernels::job::MaskScale;
-use sorix_kernels::{Backend, BitMask, DropRate, Engine};
+use sorix_kernels::job::Apply;
+use sorix_kernels::{
+    Backend, BitMask, Buffers, DropRate, Engine, Kernels, MakeMasks, Pass, reference,
+};
 
 #[derive(Debug)]
 struct WordByWord;
@@ -19,12 +22,22 @@ impl Backend for WordByWord {
     fn name(&self) -> &'static str {
         "word-by-word"
     }
+}
 
-    fn mask_scale_f32(&self, job: MaskScale<'_, f32>) {
-        let (mask, scale) = (job.mask(), job.scale());
+impl MakeMasks for WordByWord {}
+impl Kernels<f64> for WordByWord {}
+impl Kernels<bf16> for WordByWord {}
+impl Kernels<f16> for WordByWord {}
+
+impl Kernels<f32> for WordByWord {
+    fn apply(&self, job: Apply<'_, f32>) {
+        let mask = job.mask();
+        let Pass::Scale { scale } = job.update().pass() else {
+            return reference::apply(job);
+        };
         // `word` knows at which bit the mask begins.
         let mut word = 0;
-        job.into_buffers().update(|i, x| {
+        job.into_update().into_buffers().update(|i, x| {
             if i % 64 == 0 {
                 word = mask.word(i / 64);
             }
@@ -42,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mask = BitMask::from_bools(&[true, false, true]);
     let mut y = [0.0_f32; 3];
     let engine = Engine::new(&WordByWord);
-    engine.apply(rate, &mask, &[1.0, f32::NAN, 3.0], &mut y)?;
+    let x = [1.0, f32::NAN, 3.0];
+    engine.apply(rate, &mask, Buffers::new(&x, &mut y)?)?;
     assert_eq!(y, [2.0, 0.0, 6.0]);
     println!("{y:?}");
     Ok(())

@@ -23,13 +23,13 @@ use crate::error::BroadcastError;
 pub struct Broadcast {
     len: usize,
     mask_len: usize,
-    /// Of a tensor with elements: how often the bits of a block are gone through.
+    /// Of a tensor with elements: how often the bits of a section are gone through.
     times: usize,
-    /// How many bits of the mask, one after another, a block has.
+    /// How many bits of the mask, one after another, a section has.
     bits: usize,
     /// How many elements, one after another, share a bit.
     each: usize,
-    /// The axes outside of a block, from the innermost: lengths, and how many bits of the mask
+    /// The axes outside of a section, from the innermost: lengths, and how many bits of the mask
     /// further the next index is, 0 where the mask is repeated.
     outer: Vec<(usize, usize)>,
 }
@@ -155,27 +155,27 @@ impl Broadcast {
     #[must_use]
     pub fn bit_of(&self, i: usize) -> usize {
         assert!(i < self.len, "element {i} of {}", self.len);
-        let (first, within) = self.block_at(i);
+        let (first, within) = self.section_at(i);
         first + within % self.row_len() / self.each
     }
 
-    /// The first bit of the block that element `i` is in, and the place of `i` in it.
-    pub(crate) fn block_at(&self, i: usize) -> (usize, usize) {
-        let (mut block, within) = (i / self.block_len(), i % self.block_len());
+    /// The first bit of the section that element `i` is in, and the place of `i` in it.
+    pub(crate) fn section_at(&self, i: usize) -> (usize, usize) {
+        let (mut section, within) = (i / self.section_len(), i % self.section_len());
         let mut first = 0;
         for &(len, bits) in &self.outer {
-            first += block % len * bits;
-            block /= len;
+            first += section % len * bits;
+            section /= len;
         }
         (first, within)
     }
 
-    /// Elements in a block, for a tensor with elements.
-    pub(crate) fn block_len(&self) -> usize {
+    /// Elements in a section, for a tensor with elements.
+    pub(crate) fn section_len(&self) -> usize {
         self.times.saturating_mul(self.row_len())
     }
 
-    /// Elements of a block that go through its bits once.
+    /// Elements of a section that go through its bits once.
     pub(crate) fn row_len(&self) -> usize {
         self.bits.saturating_mul(self.each)
     }

@@ -3,7 +3,7 @@
 use crate::error::LengthError;
 
 /// Input and output of one kernel call: two slices of equal length, or one that is rewritten in
-/// place.
+/// place; and, for a pass that reads a second input, that one [beside](Beside) it.
 ///
 /// ```
 /// use sorix_kernels::Buffers;
@@ -18,9 +18,79 @@ use crate::error::LengthError;
 /// ```
 #[derive(Debug)]
 pub struct Buffers<'a, T> {
-    // Invariant: `x`, where there is one, is as long as `y`.
+    // Invariant: `x`, if there is one, is as long as `y`; so is `beside`, if it has a length.
     x: Option<&'a [T]>,
+    beside: Option<Beside<'a, T>>,
     y: &'a mut [T],
+}
+
+/// A second input of a kernel, read beside the first.
+///
+/// ```
+/// use sorix_kernels::{Beside, Buffers};
+///
+/// let mut y = [0.0_f32; 5];
+/// let buffers = Buffers::in_place(&mut y).with_row(&[1.0, 2.0])?;
+/// let row = buffers.beside().unwrap();
+/// buffers.update(|i, _| row.get(i));
+/// assert_eq!(y, [1.0, 2.0, 1.0, 2.0, 1.0]);
+/// # Ok::<(), sorix_kernels::LengthError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Beside<'a, T> {
+    /// An element for each of the input's, such as a residual.
+    Elements(&'a [T]),
+    /// A row that repeats, such as a bias.
+    Row {
+        /// The row.
+        row: &'a [T],
+        /// The index in the row of what stands beside the first element, below the row's length.
+        at: usize,
+    },
+}
+
+impl<'a, T: Copy> Beside<'a, T> {
+    /// The number of its elements; of a row, those of the row.
+    #[must_use]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Elements(elements) | Self::Row { row: elements, .. } => elements.len(),
+        }
+    }
+
+    /// Whether it has no elements.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// What stands beside element `i`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such element.
+    #[must_use]
+    pub fn get(self, i: usize) -> T {
+        match self {
+            Self::Elements(elements) => elements[i],
+            Self::Row { row, at } => row[(at + i) % row.len()],
+        }
+    }
+
+    /// What stands beside the first `mid` elements, and beside the rest.
+    pub(crate) fn split_at(self, mid: usize) -> (Self, Self) {
+        match self {
+            Self::Elements(elements) => {
+                let (head, tail) = elements.split_at(mid);
+                (Self::Elements(head), Self::Elements(tail))
+            }
+            Self::Row { row, at } => {
+                let later = (at + mid) % row.len().max(1);
+                (self, Self::Row { row, at: later })
+            }
+        }
+    }
 }
 
 impl<'a, T: Copy> Buffers<'a, T> {
@@ -28,16 +98,52 @@ impl<'a, T: Copy> Buffers<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`LengthError`] where the lengths differ.
+    /// [`LengthError`] if the lengths differ.
     pub fn new(x: &'a [T], y: &'a mut [T]) -> Result<Self, LengthError> {
         LengthError::check("output", x.len(), y.len())?;
-        Ok(Self { x: Some(x), y })
+        Ok(Self {
+            x: Some(x),
+            beside: None,
+            y,
+        })
     }
 
     /// Reads and writes `y`.
     #[must_use]
     pub fn in_place(y: &'a mut [T]) -> Self {
-        Self { x: None, y }
+        Self {
+            x: None,
+            beside: None,
+            y,
+        }
+    }
+
+    /// Reads `elements` beside the input.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless they are as many as the input's.
+    pub fn with_elements(self, elements: &'a [T]) -> Result<Self, LengthError> {
+        LengthError::check("second input", self.len(), elements.len())?;
+        let beside = Some(Beside::Elements(elements));
+        Ok(Self { beside, ..self })
+    }
+
+    /// Reads `row` beside the input, again and again.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] if the row is empty and the input is not.
+    pub fn with_row(self, row: &'a [T]) -> Result<Self, LengthError> {
+        if row.is_empty() && !self.is_empty() {
+            return Err(LengthError {
+                what: "row (at least)",
+                expected: 1,
+                got: 0,
+            });
+        }
+        let beside = Some(Beside::Row { row, at: 0 });
+        Ok(Self { beside, ..self })
     }
 
     /// The number of elements.
@@ -77,6 +183,13 @@ impl<'a, T: Copy> Buffers<'a, T> {
         }
     }
 
+    /// The second input, if there is one.
+    #[must_use]
+    #[inline]
+    pub fn beside(&self) -> Option<Beside<'a, T>> {
+        self.beside
+    }
+
     /// The input, absent in place, and the output.
     #[must_use]
     #[inline]
@@ -96,6 +209,7 @@ impl<'a, T: Copy> Buffers<'a, T> {
     pub fn reborrow(&mut self) -> Buffers<'_, T> {
         Buffers {
             x: self.x,
+            beside: self.beside,
             y: self.y,
         }
     }
@@ -110,6 +224,8 @@ impl<'a, T: Copy> Buffers<'a, T> {
     pub fn split_at(self, mid: usize) -> (Self, Self) {
         let (y0, y1) = self.y.split_at_mut(mid);
         let (x0, x1) = self.x.map(|x| x.split_at(mid)).unzip();
-        (Self { x: x0, y: y0 }, Self { x: x1, y: y1 })
+        let (beside0, beside1) = self.beside.map(|beside| beside.split_at(mid)).unzip();
+        let half = |x, beside, y| Self { x, beside, y };
+        (half(x0, beside0, y0), half(x1, beside1, y1))
     }
 }

@@ -4,7 +4,7 @@
 //! it writes is compared by bits with the [reference](mod@crate::reference): all lengths to 300 and
 //! those around a block and a tile; outputs that begin at every alignment to 64 bytes; windows that
 //! begin at any element; masks that begin at any bit; in place and out of place; with and without
-//! streaming stores; every element type, over NaN payloads, infinities, subnormals and negative
+//! streaming stores; every pass and element type, over NaN payloads, infinities, subnormals and negative
 //! zeros; rates from the least to the greatest. Memory around each output must stay as it was.
 //!
 //! ```
@@ -22,13 +22,16 @@ mod run;
 use core::fmt;
 
 use crate::backend::Backend;
+use crate::element::Element;
 use crate::key::MaskWindow;
+use crate::pass::PassKind;
 use crate::stream::BLOCK;
 use cases::{jobs, shapes};
 use run::{Expected, run};
 
 /// What was checked, and found right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// The backend's name.
     pub backend: &'static str,
@@ -52,40 +55,78 @@ impl fmt::Display for Report {
     }
 }
 
-/// The kernel that a job is for.
+/// The type of the elements of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kernel {
-    /// `fill_mask`.
-    FillMask,
-    /// `mask_scale_*`.
-    MaskScale,
-    /// `mask_affine_*`.
-    MaskAffine,
-    /// `dropout_*`, with a mask to write: forward.
-    Forward,
-    /// `dropout_*`, without: replay.
-    Replay,
+#[non_exhaustive]
+pub enum Dtype {
+    /// `f32`.
+    F32,
+    /// `f64`.
+    F64,
+    /// [`half::bf16`].
+    Bf16,
+    /// [`half::f16`].
+    F16,
 }
 
-impl fmt::Display for Kernel {
+impl Dtype {
+    /// Every type there is.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F64, Self::Bf16, Self::F16];
+
+    /// [`Element::NAME`] of the type.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => f32::NAME,
+            Self::F64 => f64::NAME,
+            Self::Bf16 => half::bf16::NAME,
+            Self::F16 => half::f16::NAME,
+        }
+    }
+
+    /// Bytes of an element.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// What a backend is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Job {
+    /// [`MakeMasks::fill_mask`](crate::MakeMasks::fill_mask).
+    FillMask,
+    /// [`Kernels::apply`](crate::Kernels::apply).
+    Apply(PassKind, Dtype),
+    /// [`Kernels::dropout`](crate::Kernels::dropout), with a mask to write.
+    Forward(PassKind, Dtype),
+    /// [`Kernels::dropout`](crate::Kernels::dropout), without.
+    Replay(PassKind, Dtype),
+}
+
+impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FillMask => "fill_mask",
-            Self::MaskScale => "mask_scale",
-            Self::MaskAffine => "mask_affine",
-            Self::Forward => "dropout with a mask to write",
-            Self::Replay => "dropout without a mask to write",
-        })
+        let (job, pass, dtype) = match self {
+            Self::FillMask => return f.write_str("fill_mask"),
+            Self::Apply(pass, dtype) => ("apply", pass, dtype),
+            Self::Forward(pass, dtype) => ("dropout with a mask to write", pass, dtype),
+            Self::Replay(pass, dtype) => ("dropout without a mask to write", pass, dtype),
+        };
+        write!(f, "{job}, {} of {}", pass.name(), dtype.name())
     }
 }
 
 /// One job that a backend is given.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Case {
-    /// The kernel.
-    pub kernel: Kernel,
-    /// [`Element::NAME`](crate::Element::NAME) of the element type; `"bool"` for [`Kernel::FillMask`].
-    pub dtype: &'static str,
+    /// What is asked.
+    pub job: Job,
     /// Probability of dropping.
     pub p: f64,
     /// Which part of which mask.
@@ -94,8 +135,7 @@ pub struct Case {
     pub len: usize,
     /// Where the output begins, in bytes after a multiple of 64.
     pub misaligned: usize,
-    /// The bit of its first word at which the mask of [`Kernel::MaskScale`] and
-    /// [`Kernel::MaskAffine`] begins.
+    /// The bit of its first word at which the mask of [`Job::Apply`] begins.
     pub mask_bit: usize,
     /// Whether the output is also the input.
     pub in_place: bool,
@@ -108,11 +148,11 @@ impl fmt::Display for Case {
         let MaskWindow { key, first } = self.window;
         write!(
             f,
-            "{} of {} {} elements from element {first}, p = {:e}, seed {}, offset {}, output {} \
-             bytes past alignment",
-            self.kernel, self.len, self.dtype, self.p, key.seed, key.offset, self.misaligned
+            "{}: {} elements from element {first}, p = {:e}, seed {}, offset {}, output {} bytes \
+             past alignment",
+            self.job, self.len, self.p, key.seed, key.offset, self.misaligned
         )?;
-        if matches!(self.kernel, Kernel::MaskScale | Kernel::MaskAffine) {
+        if matches!(self.job, Job::Apply(..)) {
             write!(f, ", mask from bit {}", self.mask_bit)?;
         }
         f.write_str(if self.in_place { ", in place" } else { "" })?;
@@ -170,6 +210,7 @@ impl fmt::Display for Difference {
 
 /// The smallest case found that a backend gets wrong.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Failure {
     /// The backend's name.
     pub backend: &'static str,

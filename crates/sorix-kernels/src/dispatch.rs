@@ -9,10 +9,50 @@ use std::sync::{LazyLock, OnceLock};
 
 use crate::backend::Backend;
 use crate::error::BackendError;
+use crate::kernel::SimdBackend;
 use crate::reference::Reference;
+use crate::simd::{self, Simd};
 
-/// Every name a backend of sorix can have, whether or not this CPU has it.
-const NAMES: [&str; 5] = ["avx512", "avx2", "neon", "portable", "reference"];
+/// Defines [`NAMES`] and [`simd_backends`] from one list of tokens: those of every instruction set
+/// that sorix has a backend for, best first.
+macro_rules! simd_backends {
+    ($($(#[$attribute:meta])* $name:literal => $token:expr;)*) => {
+        /// Every name a backend over an instruction set can have, whether or not this CPU has it.
+        const SIMD_NAMES: &[&str] = &[$($name),*];
+
+        /// The backends over the instruction sets that this CPU has, best first.
+        fn simd_backends() -> Vec<&'static dyn Backend> {
+            let mut backends = Vec::new();
+            $(
+                $(#[$attribute])*
+                backends.extend(backend($name, $token));
+            )*
+            backends
+        }
+    };
+}
+
+simd_backends! {
+    #[cfg(target_arch = "x86_64")]
+    "avx512" => simd::Avx512::detect();
+    #[cfg(target_arch = "x86_64")]
+    "avx2" => simd::Avx2::detect();
+    #[cfg(target_arch = "aarch64")]
+    "neon" => simd::Neon::detect();
+    "portable" => Some(simd::Portable);
+}
+
+/// The backend over a token, if there is one.
+fn backend<S: Simd>(name: &str, token: Option<S>) -> Option<&'static dyn Backend> {
+    assert_eq!(
+        name,
+        S::NAME,
+        "the list of backends names the token otherwise"
+    );
+    // One allocation of a byte or none, once per process: a `static` cannot hold what is only
+    // known once the CPU has been asked.
+    token.map(|token| &*Box::leak(Box::new(SimdBackend(token))) as &'static dyn Backend)
+}
 
 /// The environment variable that forces a backend by name.
 pub const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
@@ -26,7 +66,7 @@ pub const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
 #[must_use]
 pub fn available() -> &'static [&'static dyn Backend] {
     static AVAILABLE: LazyLock<Vec<&'static dyn Backend>> = LazyLock::new(|| {
-        let mut backends = crate::simd::backends();
+        let mut backends = simd_backends();
         backends.push(&Reference);
         backends
     });
@@ -52,7 +92,7 @@ pub fn by_name(name: &str) -> Result<&'static dyn Backend, BackendError> {
     }
     let available = available().iter().map(|backend| backend.name()).collect();
     let name = name.to_owned();
-    Err(if NAMES.contains(&name.as_str()) {
+    Err(if SIMD_NAMES.contains(&name.as_str()) {
         BackendError::Unsupported { name, available }
     } else {
         BackendError::Unknown { name, available }

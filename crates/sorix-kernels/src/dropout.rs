@@ -32,6 +32,7 @@
 
 use crate::affine::Affine;
 use crate::broadcast::Broadcast;
+use crate::buffers::Buffers;
 use crate::element::Element;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -81,7 +82,7 @@ pub fn forward<T: Element>(
     y: &mut [T],
     mask: &mut BitMask,
 ) -> Result<(), Error> {
-    Engine::active()?.forward(rate, at, x, y, mask)
+    Engine::active()?.forward(rate, at, Buffers::new(x, y)?, mask)
 }
 
 /// [`forward`], over the input itself.
@@ -106,7 +107,7 @@ pub fn forward_in_place<T: Element>(
     x: &mut [T],
     mask: &mut BitMask,
 ) -> Result<(), Error> {
-    Engine::active()?.forward_in_place(rate, at, x, mask)
+    Engine::active()?.forward(rate, at, Buffers::in_place(x), mask)
 }
 
 /// The gradient, from the mask that [`forward`] wrote: `dx = dy * scale` where it keeps, `+0.0`
@@ -130,7 +131,7 @@ pub fn backward<'m, T: Element>(
     dy: &[T],
     dx: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.backward(rate, mask, dy, dx)
+    Engine::active()?.apply(rate, mask, Buffers::new(dy, dx)?)
 }
 
 /// [`backward`], over the gradient itself.
@@ -151,7 +152,7 @@ pub fn backward_in_place<'m, T: Element>(
     mask: impl Into<BitSlice<'m>>,
     dy: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.backward_in_place(rate, mask, dy)
+    Engine::active()?.apply(rate, mask, Buffers::in_place(dy))
 }
 
 /// The gradient from the key alone: the mask is made again, nothing was stored. Equal to
@@ -174,7 +175,7 @@ pub fn replay<T: Element>(
     dy: &[T],
     dx: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.replay(rate, at, dy, dx)
+    Engine::active()?.replay(rate, at, Buffers::new(dy, dx)?)
 }
 
 /// [`replay`], over the gradient itself.
@@ -195,7 +196,7 @@ pub fn replay_in_place<T: Element>(
     at: impl Into<MaskRegion>,
     dy: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.replay_in_place(rate, at, dy)
+    Engine::active()?.replay(rate, at, Buffers::in_place(dy))
 }
 
 /// A mask that came from elsewhere: `y = x * scale` where it keeps, `+0.0` elsewhere.
@@ -219,7 +220,7 @@ pub fn apply<'m, T: Element>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.apply(rate, mask, x, y)
+    Engine::active()?.apply(rate, mask, Buffers::new(x, y)?)
 }
 
 /// [`apply`], over the input itself.
@@ -240,7 +241,7 @@ pub fn apply_in_place<'m, T: Element>(
     mask: impl Into<BitSlice<'m>>,
     x: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.apply_in_place(rate, mask, x)
+    Engine::active()?.apply(rate, mask, Buffers::in_place(x))
 }
 
 /// A mask of a smaller shape: bit for bit what [`apply`] writes for the mask that `shape` expands it
@@ -267,7 +268,7 @@ pub fn apply_broadcast<'m, T: Element>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.apply_broadcast(rate, mask, shape, x, y)
+    Engine::active()?.apply_broadcast(rate, mask, shape, Buffers::new(x, y)?)
 }
 
 /// [`apply_broadcast`], over the input itself.
@@ -291,7 +292,7 @@ pub fn apply_broadcast_in_place<'m, T: Element>(
     shape: &Broadcast,
     x: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.apply_broadcast_in_place(rate, mask, shape, x)
+    Engine::active()?.apply_broadcast(rate, mask, shape, Buffers::in_place(x))
 }
 
 /// Another map than inverted dropout's: `y = scale * x + shift` where the mask keeps, a constant
@@ -318,7 +319,7 @@ pub fn apply_affine<'m, T: Element>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.apply_affine(affine, mask, shape, x, y)
+    Engine::active()?.apply_affine(affine, mask, shape, Buffers::new(x, y)?)
 }
 
 /// [`apply_affine`], over the input itself.
@@ -342,5 +343,5 @@ pub fn apply_affine_in_place<'m, T: Element>(
     shape: &Broadcast,
     x: &mut [T],
 ) -> Result<(), Error> {
-    Engine::active()?.apply_affine_in_place(affine, mask, shape, x)
+    Engine::active()?.apply_affine(affine, mask, shape, Buffers::in_place(x))
 }

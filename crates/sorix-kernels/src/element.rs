@@ -2,8 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::backend::Backend;
-use crate::job::{Dropout, MaskAffine, MaskScale};
+use crate::backend::{Backend, Kernels};
 use crate::rate::DropRate;
 
 mod sealed {
@@ -66,21 +65,13 @@ pub trait Element:
     #[must_use]
     fn narrow(value: Self::Scale) -> Self;
 
-    /// Calls the method of `backend` that handles this type.
+    /// The kernels of `backend` for this type.
     #[doc(hidden)]
-    fn mask_affine(backend: &dyn Backend, job: MaskAffine<'_, Self>);
-
-    /// Calls the method of `backend` that handles this type.
-    #[doc(hidden)]
-    fn mask_scale(backend: &dyn Backend, job: MaskScale<'_, Self>);
-
-    /// Calls the method of `backend` that handles this type.
-    #[doc(hidden)]
-    fn dropout(backend: &dyn Backend, job: Dropout<'_, Self>);
+    fn kernels(backend: &dyn Backend) -> &dyn Kernels<Self>;
 }
 
 macro_rules! element {
-    ($t:ty, $name:literal, $scale:ty, $zero:expr, $mask_scale:ident, $mask_affine:ident, $dropout:ident, |$x:ident| $widen:expr, |$y:ident| $narrow:expr) => {
+    ($t:ty, $name:literal, $scale:ty, $zero:expr, |$x:ident| $widen:expr, |$y:ident| $narrow:expr) => {
         impl sealed::Sealed for $t {}
 
         impl Element for $t {
@@ -119,62 +110,18 @@ macro_rules! element {
                 $narrow
             }
 
-            fn mask_affine(backend: &dyn Backend, job: MaskAffine<'_, Self>) {
-                backend.$mask_affine(job);
-            }
-
-            fn mask_scale(backend: &dyn Backend, job: MaskScale<'_, Self>) {
-                backend.$mask_scale(job);
-            }
-
-            fn dropout(backend: &dyn Backend, job: Dropout<'_, Self>) {
-                backend.$dropout(job);
+            fn kernels(backend: &dyn Backend) -> &dyn Kernels<Self> {
+                backend
             }
         }
     };
 }
 
-element!(
-    f32,
-    "float32",
-    f32,
-    0.0,
-    mask_scale_f32,
-    mask_affine_f32,
-    dropout_f32,
-    |x| x,
-    |y| y
-);
-element!(
-    f64,
-    "float64",
-    f64,
-    0.0,
-    mask_scale_f64,
-    mask_affine_f64,
-    dropout_f64,
-    |x| x,
-    |y| y
-);
-element!(
-    bf16,
-    "bfloat16",
-    f32,
-    bf16::ZERO,
-    mask_scale_bf16,
-    mask_affine_bf16,
-    dropout_bf16,
-    |x| x.to_f32(),
-    |y| bf16::from_f32(y)
-);
-element!(
-    f16,
-    "float16",
-    f32,
-    f16::ZERO,
-    mask_scale_f16,
-    mask_affine_f16,
-    dropout_f16,
-    |x| x.to_f32(),
-    |y| f16::from_f32(y)
-);
+element!(f32, "float32", f32, 0.0, |x| x, |y| y);
+element!(f64, "float64", f64, 0.0, |x| x, |y| y);
+element!(bf16, "bfloat16", f32, bf16::ZERO, |x| x.to_f32(), |y| {
+    bf16::from_f32(y)
+});
+element!(f16, "float16", f32, f16::ZERO, |x| x.to_f32(), |y| {
+    f16::from_f32(y)
+});

@@ -9,26 +9,31 @@ use crate::dispatch;
 use crate::element::Element;
 use crate::error::{BackendError, Error, LengthError};
 use crate::job::{
-    Covered, Dropout, DropoutRegion, FillMask, FillRegion, MaskAffine, MaskBroadcast, MaskScale,
+    Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Update,
 };
 use crate::mask::{BitMask, BitSlice, WORD};
 use crate::parallel::{self, Split};
-use crate::rate::{DropRate, KeepThreshold};
+use crate::pass::Pass;
+use crate::rate::{DropRate, Keep};
 use crate::region::MaskRegion;
 
 /// A backend and how to run it: on the rayon thread pool where that pays, or on this thread alone.
 ///
 /// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`]; what they
-/// mean is said there. Make an engine of your own to name the backend or to rule out threads.
+/// mean is said there. A method takes [`Buffers`], which say what is read and what is written, so that
+/// there is one for a kernel, in place or not. Make an engine of your own to name the backend or to
+/// rule out threads.
 ///
 /// ```
-/// use sorix_kernels::{BitMask, DropRate, Engine, MaskKey, dispatch};
+/// use sorix_kernels::{BitMask, Buffers, DropRate, Engine, MaskKey, dispatch};
 ///
 /// let engine = Engine::new(dispatch::by_name("portable")?).sequential();
 /// let mut mask = BitMask::new(4);
 /// let mut y = [0.0_f32; 4];
-/// engine.forward(DropRate::new(1.0)?, MaskKey::new(1, 0), &[1.0; 4], &mut y, &mut mask)?;
+/// let (rate, key) = (DropRate::new(1.0)?, MaskKey::new(1, 0));
+/// engine.forward(rate, key, Buffers::new(&[1.0; 4], &mut y)?, &mut mask)?;
 /// assert_eq!(y, [0.0; 4]);
+/// engine.forward(rate, key, Buffers::in_place(&mut y), &mut mask)?;
 /// # Ok::<(), sorix_kernels::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -109,10 +114,10 @@ impl<'b> Engine<'b> {
     ) -> Result<(), Error> {
         let region = at.into();
         region.check_len(mask.len())?;
-        match rate.keep_threshold() {
-            KeepThreshold::Nothing => mask.fill(false),
-            KeepThreshold::Everything => mask.fill(true),
-            KeepThreshold::Below(threshold) => {
+        match rate.keep() {
+            Keep::Nothing => mask.fill(false),
+            Keep::Everything => mask.fill(true),
+            Keep::By(rule) => {
                 // Words of a mask cost about as much to make as this many times their bytes to
                 // copy, which is what the threshold for threads is measured in.
                 const BYTES_PER_ELEMENT: usize = 2;
@@ -120,8 +125,8 @@ impl<'b> Engine<'b> {
                 let out = mask.as_slice_mut();
                 let fill = |job: FillMask<'_>| self.backend.fill_mask(job);
                 match region.as_window() {
-                    Some(window) => self.run(FillMask::new(window, threshold, out)?, bytes, fill),
-                    None => self.run(FillRegion::new(region, threshold, out), bytes, |job| {
+                    Some(window) => self.run(FillMask::new(window, &rule, out)?, bytes, fill),
+                    None => self.run(FillRegion::new(region, &rule, out), bytes, |job| {
                         job.compose(fill);
                     }),
                 }
@@ -140,26 +145,10 @@ impl<'b> Engine<'b> {
         self,
         rate: DropRate,
         at: impl Into<MaskRegion>,
-        x: &[T],
-        y: &mut [T],
+        buffers: Buffers<'_, T>,
         mask: &mut BitMask,
     ) -> Result<(), Error> {
-        self.make_and_apply(rate, at.into(), Buffers::new(x, y)?, Some(mask))
-    }
-
-    /// See [`dropout::forward_in_place`](crate::dropout::forward_in_place).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn forward_in_place<T: Element>(
-        self,
-        rate: DropRate,
-        at: impl Into<MaskRegion>,
-        x: &mut [T],
-        mask: &mut BitMask,
-    ) -> Result<(), Error> {
-        self.make_and_apply(rate, at.into(), Buffers::in_place(x), Some(mask))
+        self.make_and_apply(rate, at.into(), Pass::scale(rate), buffers, Some(mask))
     }
 
     /// See [`dropout::replay`](crate::dropout::replay).
@@ -171,27 +160,13 @@ impl<'b> Engine<'b> {
         self,
         rate: DropRate,
         at: impl Into<MaskRegion>,
-        dy: &[T],
-        dx: &mut [T],
+        buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
-        self.make_and_apply(rate, at.into(), Buffers::new(dy, dx)?, None)
+        self.make_and_apply(rate, at.into(), Pass::scale(rate), buffers, None)
     }
 
-    /// See [`dropout::replay_in_place`](crate::dropout::replay_in_place).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn replay_in_place<T: Element>(
-        self,
-        rate: DropRate,
-        at: impl Into<MaskRegion>,
-        dy: &mut [T],
-    ) -> Result<(), Error> {
-        self.make_and_apply(rate, at.into(), Buffers::in_place(dy), None)
-    }
-
-    /// See [`dropout::apply`](crate::dropout::apply).
+    /// See [`dropout::apply`](crate::dropout::apply), and [`dropout::backward`](crate::dropout::backward),
+    /// which is the same of a gradient.
     ///
     /// # Errors
     ///
@@ -200,53 +175,33 @@ impl<'b> Engine<'b> {
         self,
         rate: DropRate,
         mask: impl Into<BitSlice<'m>>,
-        x: &[T],
-        y: &mut [T],
+        buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
-        self.apply_mask(rate, mask.into(), Buffers::new(x, y)?)
-    }
-
-    /// See [`dropout::apply_in_place`](crate::dropout::apply_in_place).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn apply_in_place<'m, T: Element>(
-        self,
-        rate: DropRate,
-        mask: impl Into<BitSlice<'m>>,
-        x: &mut [T],
-    ) -> Result<(), Error> {
-        self.apply_mask(rate, mask.into(), Buffers::in_place(x))
-    }
-
-    /// See [`dropout::backward`](crate::dropout::backward).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn backward<'m, T: Element>(
-        self,
-        rate: DropRate,
-        mask: impl Into<BitSlice<'m>>,
-        dy: &[T],
-        dx: &mut [T],
-    ) -> Result<(), Error> {
-        self.apply(rate, mask, dy, dx)
-    }
-
-    /// See [`dropout::backward_in_place`](crate::dropout::backward_in_place).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn backward_in_place<'m, T: Element>(
-        self,
-        rate: DropRate,
-        mask: impl Into<BitSlice<'m>>,
-        dy: &mut [T],
-    ) -> Result<(), Error> {
-        self.apply_in_place(rate, mask, dy)
+        let mask = mask.into();
+        LengthError::check("mask", buffers.len(), mask.len())?;
+        let update = Update::new(Pass::scale(rate), buffers)?;
+        let bytes = update.bytes();
+        match rate.keep() {
+            Keep::Nothing => self.settle(false, update),
+            // Kept means unchanged, down to the bits of a signalling NaN, which a multiplication by 1
+            // would change.
+            Keep::Everything if mask.count_kept() == mask.len() => self.settle(true, update),
+            Keep::Everything => self.run(Apply::new(mask, update)?, bytes, |job| {
+                let mut keep = job.mask().iter();
+                let buffers = job.into_update().into_buffers();
+                buffers.update(|_, x| {
+                    if keep.next() == Some(true) {
+                        x
+                    } else {
+                        T::ZERO
+                    }
+                });
+            }),
+            Keep::By(_) => self.run(Apply::new(mask, self.sized(update))?, bytes, |job| {
+                T::kernels(self.backend).apply(job);
+            }),
+        }
+        Ok(())
     }
 
     /// See [`dropout::apply_broadcast`](crate::dropout::apply_broadcast).
@@ -259,25 +214,25 @@ impl<'b> Engine<'b> {
         rate: DropRate,
         mask: impl Into<BitSlice<'m>>,
         shape: &Broadcast,
-        x: &[T],
-        y: &mut [T],
+        buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
-        self.cover_by_rate(rate, mask.into(), shape, Buffers::new(x, y)?)
-    }
-
-    /// See [`dropout::apply_broadcast_in_place`](crate::dropout::apply_broadcast_in_place).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn apply_broadcast_in_place<'m, T: Element>(
-        self,
-        rate: DropRate,
-        mask: impl Into<BitSlice<'m>>,
-        shape: &Broadcast,
-        x: &mut [T],
-    ) -> Result<(), Error> {
-        self.cover_by_rate(rate, mask.into(), shape, Buffers::in_place(x))
+        let mask = mask.into();
+        check_cover(mask, shape, &buffers)?;
+        let update = Update::new(Pass::scale(rate), buffers)?;
+        match rate.keep() {
+            Keep::Nothing => self.settle(false, update),
+            // As in `apply`.
+            Keep::Everything if mask.count_kept() == mask.len() => self.settle(true, update),
+            Keep::Everything => {
+                let buffers = update.into_buffers();
+                buffers.update(|i, x| match mask.get(shape.bit_of(i)) {
+                    Some(true) => x,
+                    _ => T::ZERO,
+                });
+            }
+            Keep::By(_) => self.cover(mask, shape, update),
+        }
+        Ok(())
     }
 
     /// See [`dropout::apply_affine`](crate::dropout::apply_affine).
@@ -290,135 +245,93 @@ impl<'b> Engine<'b> {
         affine: Affine,
         mask: impl Into<BitSlice<'m>>,
         shape: &Broadcast,
-        x: &[T],
-        y: &mut [T],
+        buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
-        let buffers = Buffers::new(x, y)?;
-        check_cover(mask.into(), shape, &buffers)
-            .map(|mask| self.cover(affine, mask, shape, buffers))
-    }
-
-    /// See [`dropout::apply_affine_in_place`](crate::dropout::apply_affine_in_place).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn apply_affine_in_place<'m, T: Element>(
-        self,
-        affine: Affine,
-        mask: impl Into<BitSlice<'m>>,
-        shape: &Broadcast,
-        x: &mut [T],
-    ) -> Result<(), Error> {
-        let buffers = Buffers::in_place(x);
-        check_cover(mask.into(), shape, &buffers)
-            .map(|mask| self.cover(affine, mask, shape, buffers))
-    }
-
-    fn cover_by_rate<T: Element>(
-        self,
-        rate: DropRate,
-        mask: BitSlice<'_>,
-        shape: &Broadcast,
-        mut buffers: Buffers<'_, T>,
-    ) -> Result<(), Error> {
-        let mask = check_cover(mask, shape, &buffers)?;
-        match rate.keep_threshold() {
-            KeepThreshold::Nothing => buffers.output().fill(T::ZERO),
-            // As in `apply_mask`: kept means unchanged.
-            KeepThreshold::Everything if mask.count_kept() == mask.len() => buffers.copy(),
-            KeepThreshold::Everything => buffers.update(|i, x| match mask.get(shape.bit_of(i)) {
-                Some(true) => x,
-                _ => T::ZERO,
-            }),
-            KeepThreshold::Below(_) => {
-                self.cover(Affine::scale(rate.scale()), mask, shape, buffers);
-            }
-        }
+        let mask = mask.into();
+        check_cover(mask, shape, &buffers)?;
+        self.cover(mask, shape, Update::new(Pass::affine(affine), buffers)?);
         Ok(())
     }
 
-    fn cover<T: Element>(
-        self,
-        affine: Affine,
-        mask: BitSlice<'_>,
-        shape: &Broadcast,
-        mut buffers: Buffers<'_, T>,
-    ) {
-        let bytes = bytes_moved(&buffers);
-        let streaming = self.streaming(&mut buffers);
-        let dropped = T::narrow(T::factor(affine.dropped));
-        let apply = |mask: BitSlice<'_>, buffers: Buffers<'_, T>| {
-            if affine.is_scale() {
-                let job = MaskScale::of(mask, T::factor(affine.scale), buffers);
-                T::mask_scale(self.backend, job.streaming(streaming));
-            } else {
-                T::mask_affine(self.backend, MaskAffine::of(mask, affine, buffers));
-            }
-        };
-        let job = MaskBroadcast::new(mask, shape, buffers);
+    /// Applies a mask that covers the elements by repetition.
+    fn cover<T: Element>(self, mask: BitSlice<'_>, shape: &Broadcast, update: Update<'_, T>) {
+        let bytes = update.bytes();
+        let job = ApplyBroadcast::new(mask, shape, self.sized(update));
         self.run(job, bytes, |job| {
-            job.compose(|covered, mut buffers| match covered {
-                Covered::Bits(mask) => apply(mask, buffers),
-                // A constant is filled in by the system's fast path.
-                Covered::Dropped if affine.is_scale() => buffers.output().fill(T::ZERO),
-                Covered::Dropped => buffers.output().fill(dropped),
-                Covered::Kept => {
-                    let mut buffers = Some(buffers);
-                    while let Some(rest) = buffers.take().filter(|rest| !rest.is_empty()) {
-                        let n = rest.len().min(ONES.len() * WORD);
-                        let (now, later) = rest.split_at(n);
-                        apply(BitSlice::of_words(&ONES, 0, n), now);
-                        buffers = Some(later);
-                    }
-                }
+            job.compose(|covered, update| match covered {
+                Covered::Bits(mask) => self.apply_bits(mask, update),
+                Covered::Kept => self.apply_one_bit(true, update),
+                Covered::Dropped => self.apply_one_bit(false, update),
             });
         });
     }
 
+    /// Applies as many bits as there are elements.
+    fn apply_bits<T: Element>(self, mask: BitSlice<'_>, update: Update<'_, T>) {
+        let job = Apply::new(mask, update).expect("the caller has a bit for each element");
+        T::kernels(self.backend).apply(job);
+    }
+
+    /// Keeps all elements, or drops all.
+    fn apply_one_bit<T: Element>(self, kept: bool, update: Update<'_, T>) {
+        /// The bits of a run of elements.
+        static BITS: [[u64; 256]; 2] = [[0; 256], [u64::MAX; 256]];
+        if let (false, Some(constant)) = (kept, update.pass().all_dropped()) {
+            // The system's fast path.
+            return update.into_buffers().output().fill(constant);
+        }
+        let bits = &BITS[usize::from(kept)];
+        let mut rest = update;
+        while !rest.is_empty() {
+            let n = rest.len().min(bits.len() * WORD);
+            let (now, later) = rest.split_at(n);
+            self.apply_bits(BitSlice::of_words(bits, 0, n), now);
+            rest = later;
+        }
+    }
+
+    /// Makes a mask and applies `pass` by it; the bits go to `mask` if there is one.
     fn make_and_apply<T: Element>(
         self,
         rate: DropRate,
         region: MaskRegion,
-        mut buffers: Buffers<'_, T>,
+        pass: Pass<T>,
+        buffers: Buffers<'_, T>,
         mut mask: Option<&mut BitMask>,
     ) -> Result<(), Error> {
         if let Some(mask) = &mask {
             LengthError::check("mask", buffers.len(), mask.len())?;
         }
         region.check_len(buffers.len())?;
-        match rate.keep_threshold() {
-            KeepThreshold::Nothing => {
-                buffers.output().fill(T::ZERO);
+        let update = Update::new(pass, buffers)?;
+        match rate.keep() {
+            Keep::Nothing => {
+                self.settle(false, update);
                 if let Some(mask) = mask {
                     mask.fill(false);
                 }
             }
-            KeepThreshold::Everything => {
-                // The scale of such a p rounds to 1.
-                buffers.copy();
+            Keep::Everything => {
+                self.settle(true, update);
                 if let Some(mask) = mask {
                     mask.fill(true);
                 }
             }
-            KeepThreshold::Below(threshold) => {
-                let bytes = bytes_moved(&buffers);
-                let streaming = self.streaming(&mut buffers);
+            Keep::By(rule) => {
+                let (bytes, update) = (update.bytes(), self.sized(update));
                 let out = mask.as_deref_mut().map(BitMask::as_slice_mut);
-                let scale = T::scale(rate);
+                let kernels = T::kernels(self.backend);
                 match region.as_window() {
                     Some(window) => {
-                        let job = Dropout::new(window, threshold, scale, buffers, out)?;
-                        self.run(job.streaming(streaming), bytes, |job| {
-                            T::dropout(self.backend, job)
-                        });
+                        let job = Dropout::new(window, &rule, update, out)?;
+                        self.run(job, bytes, |job| kernels.dropout(job));
                     }
                     None => {
-                        let job = DropoutRegion::new(region, threshold, scale, buffers, out);
-                        self.run(job.streaming(streaming), bytes, |job| {
+                        let job = DropoutRegion::new(region, &rule, update, out);
+                        self.run(job, bytes, |job| {
                             job.compose(
                                 |fill| self.backend.fill_mask(fill),
-                                |scale| T::mask_scale(self.backend, scale),
+                                |apply| kernels.apply(apply),
                             );
                         });
                     }
@@ -431,48 +344,20 @@ impl<'b> Engine<'b> {
         Ok(())
     }
 
-    fn apply_mask<T: Element>(
-        self,
-        rate: DropRate,
-        mask: BitSlice<'_>,
-        mut buffers: Buffers<'_, T>,
-    ) -> Result<(), Error> {
-        LengthError::check("mask", buffers.len(), mask.len())?;
-        match rate.keep_threshold() {
-            KeepThreshold::Nothing => {
-                buffers.output().fill(T::ZERO);
-                return Ok(());
-            }
-            // The scale is 1, and kept means unchanged, down to the bits of a signalling NaN, which
-            // a multiplication would change.
-            KeepThreshold::Everything if mask.count_kept() == mask.len() => {
-                buffers.copy();
-                return Ok(());
-            }
-            KeepThreshold::Everything => {
-                let mut keep = mask.iter();
-                buffers.update(|_, x| {
-                    if keep.next() == Some(true) {
-                        x
-                    } else {
-                        T::ZERO
-                    }
-                });
-                return Ok(());
-            }
-            KeepThreshold::Below(_) => {}
-        }
-        let bytes = bytes_moved(&buffers);
-        let streaming = self.streaming(&mut buffers);
-        let job = MaskScale::new(mask, T::scale(rate), buffers)?;
-        self.run(job.streaming(streaming), bytes, |job| {
-            T::mask_scale(self.backend, job)
+    /// Keeps or drops all elements, at a rate that is not worth a random bit.
+    fn settle<T: Element>(self, kept: bool, update: Update<'_, T>) {
+        let bytes = update.bytes();
+        self.run(update, bytes, |update| match update.pass() {
+            // The scale of such a rate rounds to 1.
+            Pass::Scale { .. } if kept => update.into_buffers().copy(),
+            _ => self.apply_one_bit(kept, update),
         });
-        Ok(())
     }
 
-    fn streaming<T: Element>(self, buffers: &mut Buffers<'_, T>) -> bool {
-        size_of_val(buffers.output()) > self.streaming_above
+    /// Says whether the output is large enough to be written around the cache.
+    fn sized<'a, T: Element>(self, update: Update<'a, T>) -> Update<'a, T> {
+        let bytes = update.len() * size_of::<T>();
+        update.streaming(bytes > self.streaming_above)
     }
 
     fn run<J: Split>(self, job: J, bytes: usize, kernel: impl Fn(J) + Sync) {
@@ -484,20 +369,11 @@ impl<'b> Engine<'b> {
     }
 }
 
-/// The bits of a run of kept elements.
-static ONES: [u64; 256] = [u64::MAX; 256];
-
-fn check_cover<'m, T: Element>(
-    mask: BitSlice<'m>,
+fn check_cover<T: Element>(
+    mask: BitSlice<'_>,
     shape: &Broadcast,
     buffers: &Buffers<'_, T>,
-) -> Result<BitSlice<'m>, Error> {
+) -> Result<(), LengthError> {
     LengthError::check("input", shape.len(), buffers.len())?;
-    LengthError::check("mask", shape.mask_len(), mask.len())?;
-    Ok(mask)
-}
-
-/// Bytes read and written.
-fn bytes_moved<T: Element>(buffers: &Buffers<'_, T>) -> usize {
-    2 * size_of::<T>() * buffers.len()
+    LengthError::check("mask", shape.mask_len(), mask.len())
 }

@@ -1,7 +1,11 @@
-//! What a backend is asked to do: one type per kernel, whose lengths were checked when it was made.
+//! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
+//!
+//! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
+//! them. What "apply" means is a [`Pass`](crate::Pass), so that there are three jobs however many
+//! kernels there are.
 //!
 //! A job never has a corner case in it. p = 0 and p = 1 need no random bits and are settled before
-//! a backend is called, so a threshold is a plain integer in (0, 2^64).
+//! a backend is called.
 
 mod broadcast;
 mod compose;
@@ -9,16 +13,15 @@ mod region;
 #[cfg(feature = "parallel")]
 mod split;
 
-use core::num::NonZeroU64;
-
-use crate::affine::Affine;
-use crate::buffers::Buffers;
+use crate::buffers::{Beside, Buffers};
 use crate::element::Element;
 use crate::error::{Error, LengthError, WindowError};
+use crate::keep::KeepRule;
 use crate::key::MaskWindow;
 use crate::mask::{BitSlice, BitSliceMut};
+use crate::pass::Pass;
 
-pub(crate) use broadcast::{Covered, MaskBroadcast};
+pub(crate) use broadcast::{ApplyBroadcast, Covered};
 pub(crate) use region::{DropoutRegion, FillRegion};
 #[cfg(feature = "parallel")]
 pub(crate) use split::Split;
@@ -27,28 +30,23 @@ pub(crate) use split::Split;
 #[derive(Debug)]
 pub struct FillMask<'a> {
     window: MaskWindow,
-    threshold: NonZeroU64,
+    rule: &'a KeepRule,
     out: BitSliceMut<'a>,
 }
 
 impl<'a> FillMask<'a> {
-    /// The bits of `window`, as many as `out` has elements, where an element is kept if its random
-    /// integer is below `threshold`.
+    /// The bits of `window`, as many as `out` has elements, by `rule`.
     ///
     /// # Errors
     ///
-    /// [`WindowError`] where the window reaches beyond element 2^64 - 1.
+    /// [`WindowError`] if the window reaches beyond element 2^64 - 1.
     pub fn new(
         window: MaskWindow,
-        threshold: NonZeroU64,
+        rule: &'a KeepRule,
         out: BitSliceMut<'a>,
     ) -> Result<Self, WindowError> {
         window.check_len(out.len())?;
-        Ok(Self {
-            window,
-            threshold,
-            out,
-        })
+        Ok(Self { window, rule, out })
     }
 
     /// Which part of which mask.
@@ -57,10 +55,10 @@ impl<'a> FillMask<'a> {
         self.window
     }
 
-    /// Keep where the random integer is below this.
+    /// Which elements are kept.
     #[must_use]
-    pub fn threshold(&self) -> NonZeroU64 {
-        self.threshold
+    pub fn rule(&self) -> &'a KeepRule {
+        self.rule
     }
 
     /// The number of elements.
@@ -82,41 +80,32 @@ impl<'a> FillMask<'a> {
     }
 }
 
-/// Multiply the elements that a mask keeps and zero the others.
+/// A pass over elements: what is computed, of which inputs, and where it goes.
 #[derive(Debug)]
-pub struct MaskScale<'a, T: Element> {
-    mask: BitSlice<'a>,
-    scale: T::Scale,
+pub struct Update<'a, T: Element> {
+    // Invariant: the buffers have what the pass reads.
+    pass: Pass<T>,
     buffers: Buffers<'a, T>,
     streaming: bool,
 }
 
-impl<'a, T: Element> MaskScale<'a, T> {
-    /// `output = input * scale` where `mask` keeps, `+0.0` elsewhere.
+impl<'a, T: Element> Update<'a, T> {
+    /// `pass` over `buffers`.
     ///
     /// # Errors
     ///
-    /// [`LengthError`] unless the mask has as many elements as the buffers.
-    pub fn new(
-        mask: BitSlice<'a>,
-        scale: T::Scale,
-        buffers: Buffers<'a, T>,
-    ) -> Result<Self, LengthError> {
-        LengthError::check("mask", buffers.len(), mask.len())?;
-        Ok(Self::of(mask, scale, buffers))
-    }
-
-    /// The same for a mask and buffers that are known to be of one length.
-    pub(crate) fn of(mask: BitSlice<'a>, scale: T::Scale, buffers: Buffers<'a, T>) -> Self {
-        Self {
-            mask,
-            scale,
+    /// [`LengthError`] if the pass reads a second input that the buffers lack, or the other way
+    /// round.
+    pub fn new(pass: Pass<T>, buffers: Buffers<'a, T>) -> Result<Self, LengthError> {
+        pass.check(&buffers)?;
+        Ok(Self {
+            pass,
             buffers,
             streaming: false,
-        }
+        })
     }
 
-    /// Says that the whole output is larger than the last-level cache, so that stores that go
+    /// Says that the whole output is larger than what a cache keeps, so that stores that go
     /// around the cache pay. A backend may ignore it.
     #[must_use]
     pub fn streaming(self, streaming: bool) -> Self {
@@ -129,16 +118,16 @@ impl<'a, T: Element> MaskScale<'a, T> {
         self.streaming
     }
 
-    /// The mask.
+    /// What becomes of the elements.
     #[must_use]
-    pub fn mask(&self) -> BitSlice<'a> {
-        self.mask
+    pub fn pass(&self) -> Pass<T> {
+        self.pass
     }
 
-    /// What kept elements are multiplied by.
+    /// The second input, if the pass reads one.
     #[must_use]
-    pub fn scale(&self) -> T::Scale {
-        self.scale
+    pub fn beside(&self) -> Option<Beside<'a, T>> {
+        self.buffers.beside()
     }
 
     /// The number of elements.
@@ -153,48 +142,51 @@ impl<'a, T: Element> MaskScale<'a, T> {
         self.buffers.is_empty()
     }
 
-    /// Input and output.
+    /// Inputs and output.
     #[must_use]
     pub fn into_buffers(self) -> Buffers<'a, T> {
         self.buffers
     }
+
+    /// How many bytes are read and written.
+    pub(crate) fn bytes(&self) -> usize {
+        let inputs = if let Some(Beside::Elements(_)) = self.buffers.beside() {
+            2
+        } else {
+            1
+        };
+        (inputs + 1) * size_of::<T>() * self.len()
+    }
+
+    /// The first `mid` elements and the rest.
+    ///
+    /// # Panics
+    ///
+    /// When `mid > len`.
+    #[must_use]
+    pub fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.buffers.split_at(mid);
+        let half = |buffers| Self { buffers, ..self };
+        (half(head), half(tail))
+    }
 }
 
-/// Map the elements that a mask keeps and put a constant in the place of the others.
+/// Apply a mask that is there.
 #[derive(Debug)]
-pub struct MaskAffine<'a, T: Element> {
+pub struct Apply<'a, T: Element> {
     mask: BitSlice<'a>,
-    scale: T::Scale,
-    shift: T::Scale,
-    dropped: T,
-    buffers: Buffers<'a, T>,
+    update: Update<'a, T>,
 }
 
-impl<'a, T: Element> MaskAffine<'a, T> {
-    /// `output = input * scale + shift` where `mask` keeps, `dropped` elsewhere; see [`Affine`] for
-    /// what is rounded when.
+impl<'a, T: Element> Apply<'a, T> {
+    /// `update` by the bits of `mask`.
     ///
     /// # Errors
     ///
     /// [`LengthError`] unless the mask has as many elements as the buffers.
-    pub fn new(
-        mask: BitSlice<'a>,
-        affine: Affine,
-        buffers: Buffers<'a, T>,
-    ) -> Result<Self, LengthError> {
-        LengthError::check("mask", buffers.len(), mask.len())?;
-        Ok(Self::of(mask, affine, buffers))
-    }
-
-    /// The same for a mask and buffers that are known to be of one length.
-    pub(crate) fn of(mask: BitSlice<'a>, affine: Affine, buffers: Buffers<'a, T>) -> Self {
-        Self {
-            mask,
-            scale: T::factor(affine.scale),
-            shift: T::factor(affine.shift),
-            dropped: T::narrow(T::factor(affine.dropped)),
-            buffers,
-        }
+    pub fn new(mask: BitSlice<'a>, update: Update<'a, T>) -> Result<Self, LengthError> {
+        LengthError::check("mask", update.len(), mask.len())?;
+        Ok(Self { mask, update })
     }
 
     /// The mask.
@@ -203,40 +195,16 @@ impl<'a, T: Element> MaskAffine<'a, T> {
         self.mask
     }
 
-    /// What kept elements are multiplied by.
+    /// What is to be done.
     #[must_use]
-    pub fn scale(&self) -> T::Scale {
-        self.scale
+    pub fn update(&self) -> &Update<'a, T> {
+        &self.update
     }
 
-    /// What is added to the product.
+    /// What is to be done, to do it.
     #[must_use]
-    pub fn shift(&self) -> T::Scale {
-        self.shift
-    }
-
-    /// What dropped elements become.
-    #[must_use]
-    pub fn dropped(&self) -> T {
-        self.dropped
-    }
-
-    /// The number of elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.buffers.len()
-    }
-
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.buffers.is_empty()
-    }
-
-    /// Input and output.
-    #[must_use]
-    pub fn into_buffers(self) -> Buffers<'a, T> {
-        self.buffers
+    pub fn into_update(self) -> Update<'a, T> {
+        self.update
     }
 }
 
@@ -245,52 +213,34 @@ impl<'a, T: Element> MaskAffine<'a, T> {
 #[derive(Debug)]
 pub struct Dropout<'a, T: Element> {
     window: MaskWindow,
-    threshold: NonZeroU64,
-    scale: T::Scale,
-    buffers: Buffers<'a, T>,
+    rule: &'a KeepRule,
+    update: Update<'a, T>,
     out: Option<BitSliceMut<'a>>,
-    streaming: bool,
 }
 
 impl<'a, T: Element> Dropout<'a, T> {
-    /// `output = input * scale` where the mask of `window` keeps, `+0.0` elsewhere; the bits go to
-    /// `out` where there is one.
+    /// `update` by the mask of `window`; the bits go to `out` if there is one.
     ///
     /// # Errors
     ///
-    /// [`LengthError`] unless `out` has as many elements as the buffers, [`WindowError`] where the
+    /// [`LengthError`] unless `out` has as many elements as the buffers, [`WindowError`] if the
     /// window reaches beyond element 2^64 - 1.
     pub fn new(
         window: MaskWindow,
-        threshold: NonZeroU64,
-        scale: T::Scale,
-        buffers: Buffers<'a, T>,
+        rule: &'a KeepRule,
+        update: Update<'a, T>,
         out: Option<BitSliceMut<'a>>,
     ) -> Result<Self, Error> {
         if let Some(out) = &out {
-            LengthError::check("mask", buffers.len(), out.len())?;
+            LengthError::check("mask", update.len(), out.len())?;
         }
-        window.check_len(buffers.len())?;
+        window.check_len(update.len())?;
         Ok(Self {
             window,
-            threshold,
-            scale,
-            buffers,
+            rule,
+            update,
             out,
-            streaming: false,
         })
-    }
-
-    /// See [`MaskScale::streaming`].
-    #[must_use]
-    pub fn streaming(self, streaming: bool) -> Self {
-        Self { streaming, ..self }
-    }
-
-    /// Whether stores that go around the cache are expected to pay.
-    #[must_use]
-    pub fn is_streaming(&self) -> bool {
-        self.streaming
     }
 
     /// Which part of which mask.
@@ -299,34 +249,22 @@ impl<'a, T: Element> Dropout<'a, T> {
         self.window
     }
 
-    /// Keep where the random integer is below this.
+    /// Which elements are kept.
     #[must_use]
-    pub fn threshold(&self) -> NonZeroU64 {
-        self.threshold
+    pub fn rule(&self) -> &'a KeepRule {
+        self.rule
     }
 
-    /// What kept elements are multiplied by.
+    /// What is to be done.
     #[must_use]
-    pub fn scale(&self) -> T::Scale {
-        self.scale
+    pub fn update(&self) -> &Update<'a, T> {
+        &self.update
     }
 
-    /// The number of elements.
+    /// What is to be done, to do it, and where the bits go.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.buffers.len()
-    }
-
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.buffers.is_empty()
-    }
-
-    /// Input and output, and where the bits go.
-    #[must_use]
-    pub fn into_parts(self) -> (Buffers<'a, T>, Option<BitSliceMut<'a>>) {
-        (self.buffers, self.out)
+    pub fn into_parts(self) -> (Update<'a, T>, Option<BitSliceMut<'a>>) {
+        (self.update, self.out)
     }
 }
 

@@ -64,10 +64,12 @@ mod element;
 mod engine;
 mod error;
 pub mod job;
+mod keep;
 mod kernel;
 mod key;
 mod mask;
 pub mod parallel;
+mod pass;
 mod rate;
 pub mod reference;
 mod region;
@@ -76,16 +78,18 @@ mod simd;
 pub mod stream;
 
 pub use affine::Affine;
-pub use backend::Backend;
+pub use backend::{Backend, Kernels, MakeMasks};
 pub use broadcast::Broadcast;
-pub use buffers::Buffers;
+pub use buffers::{Beside, Buffers};
 pub use element::Element;
 pub use engine::Engine;
 pub use error::{
     AllocationError, BackendError, BroadcastError, Error, InvalidRate, LengthError, MaskError,
     ShardError, WindowError,
 };
+pub use keep::KeepRule;
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};
-pub use rate::{DropRate, KeepThreshold};
+pub use pass::{Pass, PassKind, Reads};
+pub use rate::{DropRate, Keep};
 pub use region::MaskRegion;

@@ -4,10 +4,11 @@ use core::fmt;
 use core::num::NonZeroU64;
 
 use crate::error::InvalidRate;
+use crate::keep::KeepRule;
 
 /// The probability of dropping an element: a real number in [0, 1], checked at construction.
 ///
-/// Everything a kernel needs is derived here and nowhere else: the integer threshold that decides
+/// Everything a kernel needs is derived here and nowhere else: the [rule](KeepRule) that decides
 /// which elements are kept, and the scale that keeps the expected value of the output equal to the
 /// input (*inverted dropout*, Srivastava et al. 2014, section 10).
 ///
@@ -21,22 +22,26 @@ use crate::error::InvalidRate;
 /// assert!(DropRate::new(f64::NAN).is_err());
 /// # Ok::<(), sorix_kernels::InvalidRate>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// It is `Copy`, though it carries a table of some 150 bytes: a call takes it by value and makes
+/// nothing anew.
+#[derive(Clone, Copy)]
 pub struct DropRate {
     p: f64,
+    keep: Keep,
 }
 
-/// Which 64-bit random integers `u` keep their element.
+/// Which elements are kept.
 ///
-/// The rule of mask format v1 is `u < round((1 - p) * 2^64)` for `u` uniform in [0, 2^64), so the
-/// probability of keeping is `1 - p` to within 2^-65. The bound 2^64 itself does not fit 64 bits,
-/// and neither it nor 0 needs a random bit: they are cases of their own.
+/// The threshold of mask format v1 is `round((1 - p) * 2^64)`, so that the probability of keeping is
+/// `1 - p` to within 2^-65. The bound 2^64 itself does not fit 64 bits, and neither it nor 0 needs a
+/// random bit: they are cases of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeepThreshold {
+pub enum Keep {
     /// Threshold 0 (p = 1): every element is dropped and no random bit is drawn.
     Nothing,
-    /// Keep where `u` is below this number.
-    Below(NonZeroU64),
+    /// Each element is kept with probability threshold / 2^64.
+    By(KeepRule),
     /// Threshold 2^64 (p at most 2^-65): every element is kept and no random bit is drawn.
     Everything,
 }
@@ -50,7 +55,8 @@ impl DropRate {
     pub fn new(p: f64) -> Result<Self, InvalidRate> {
         if (0.0..=1.0).contains(&p) {
             // `+ 0.0` turns -0.0 into 0.0, so that equal rates also print alike.
-            Ok(Self { p: p + 0.0 })
+            let p = p + 0.0;
+            Ok(Self { p, keep: keep(p) })
         } else {
             Err(InvalidRate { p })
         }
@@ -74,50 +80,48 @@ impl DropRate {
         }
     }
 
-    /// `round((1 - p) * 2^64)`, ties to even: the integer that decides every element.
+    /// Which elements are kept.
     ///
     /// ```
-    /// use core::num::NonZeroU64;
-    /// use sorix_kernels::{DropRate, KeepThreshold};
+    /// use sorix_kernels::{DropRate, Keep};
     ///
-    /// let half = DropRate::new(0.5)?.keep_threshold();
-    /// assert_eq!(half, KeepThreshold::Below(NonZeroU64::new(1 << 63).unwrap()));
-    /// assert_eq!(DropRate::new(1.0)?.keep_threshold(), KeepThreshold::Nothing);
+    /// let half = DropRate::new(0.5)?.keep();
+    /// assert!(matches!(half, Keep::By(rule) if rule.threshold().get() == 1 << 63));
+    /// assert_eq!(DropRate::new(1.0)?.keep(), Keep::Nothing);
     /// # Ok::<(), sorix_kernels::InvalidRate>(())
     /// ```
     #[must_use]
-    pub fn keep_threshold(self) -> KeepThreshold {
-        // Multiplying a double by a power of two is exact, rounding it to an integer is exact, and
-        // so is the cast, as the result is at most 2^64. `1 - p` in floating point would not be:
-        // it loses every p below 2^-54.
-        const TWO_POW_64: f64 = 18_446_744_073_709_551_616.0;
-        let dropped = (self.p * TWO_POW_64).round_ties_even() as u128;
-        let kept = (1_u128 << 64) - dropped;
-        match u64::try_from(kept).map(NonZeroU64::new) {
-            Err(_) => KeepThreshold::Everything,
-            Ok(None) => KeepThreshold::Nothing,
-            Ok(Some(threshold)) => KeepThreshold::Below(threshold),
-        }
+    pub fn keep(self) -> Keep {
+        self.keep
     }
 }
 
-impl KeepThreshold {
-    /// Whether an element whose random integer is `u` is kept.
-    ///
-    /// ```
-    /// use sorix_kernels::DropRate;
-    /// let quarter = DropRate::new(0.75)?.keep_threshold();
-    /// assert!(quarter.keeps((1 << 62) - 1));
-    /// assert!(!quarter.keeps(1 << 62));
-    /// # Ok::<(), sorix_kernels::InvalidRate>(())
-    /// ```
-    #[must_use]
-    pub fn keeps(self, u: u64) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Below(threshold) => u < threshold.get(),
-            Self::Everything => true,
-        }
+fn keep(p: f64) -> Keep {
+    // Multiplying a double by a power of two is exact, rounding it to an integer is exact, and
+    // so is the cast, as the result is at most 2^64. `1 - p` in floating point would not be:
+    // it loses every p below 2^-54.
+    const TWO_POW_64: f64 = 18_446_744_073_709_551_616.0;
+    let dropped = (p * TWO_POW_64).round_ties_even() as u128;
+    let kept = (1_u128 << 64) - dropped;
+    match u64::try_from(kept).map(NonZeroU64::new) {
+        Err(_) => Keep::Everything,
+        Ok(None) => Keep::Nothing,
+        Ok(Some(threshold)) => Keep::By(KeepRule::new(threshold)),
+    }
+}
+
+/// Equal if p is.
+impl PartialEq for DropRate {
+    fn eq(&self, other: &Self) -> bool {
+        self.p == other.p
+    }
+}
+
+impl fmt::Debug for DropRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DropRate")
+            .field("p", &self.p)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,10 +144,10 @@ mod tests {
     use super::*;
 
     fn threshold(p: f64) -> u128 {
-        match DropRate::new(p).unwrap().keep_threshold() {
-            KeepThreshold::Nothing => 0,
-            KeepThreshold::Below(t) => u128::from(t.get()),
-            KeepThreshold::Everything => 1 << 64,
+        match DropRate::new(p).unwrap().keep() {
+            Keep::Nothing => 0,
+            Keep::By(rule) => u128::from(rule.threshold().get()),
+            Keep::Everything => 1 << 64,
         }
     }
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use sorix_kernels::conformance::check_backend;
 use sorix_kernels::reference::Reference;
 use sorix_kernels::{
-    Affine, Backend, BitMask, Broadcast, DropRate, Element, Engine, MaskKey, dispatch,
+    Affine, Backend, BitMask, Broadcast, Buffers, DropRate, Element, Engine, MaskKey, dispatch,
 };
 
 /// Runs `check` for every backend but the oracle, saying which.
@@ -61,7 +61,9 @@ fn every_method_of_the_engine_agrees_with_the_oracle() {
         let x: Vec<T> = (0..9000).map(|i| from_f64(f64::from(i) - 99.5)).collect();
         let (mut want, mut mask) = (x.clone(), BitMask::new(x.len()));
         let oracle = Engine::new(&Reference).sequential();
-        oracle.forward(rate, at, &x, &mut want, &mut mask).unwrap();
+        oracle
+            .forward(rate, at, Buffers::new(&x, &mut want).unwrap(), &mut mask)
+            .unwrap();
 
         for streaming_above in [0, usize::MAX] {
             let tested = Engine::new(backend).streaming_above(streaming_above);
@@ -77,23 +79,37 @@ fn every_method_of_the_engine_agrees_with_the_oracle() {
             tested.fill_mask(rate, at, bits).unwrap();
             assert_eq!(bits, &mask);
             bits.fill(true);
-            tested.forward(rate, at, &x, &mut y, bits).unwrap();
+            tested
+                .forward(rate, at, Buffers::new(&x, &mut y).unwrap(), bits)
+                .unwrap();
             same("forward", &mut y, bits);
-            tested.forward_in_place(rate, at, &mut y, bits).unwrap();
+            tested
+                .forward(rate, at, Buffers::in_place(&mut y), bits)
+                .unwrap();
             same("forward_in_place", &mut y, bits);
 
             let same = |method: &str, y: &mut [T]| same(method, y, &mut mask.clone());
-            tested.backward(rate, &mask, &x, &mut y).unwrap();
+            tested
+                .apply(rate, &mask, Buffers::new(&x, &mut y).unwrap())
+                .unwrap();
             same("backward", &mut y);
-            tested.backward_in_place(rate, &mask, &mut y).unwrap();
+            tested
+                .apply(rate, &mask, Buffers::in_place(&mut y))
+                .unwrap();
             same("backward_in_place", &mut y);
-            tested.apply(rate, &mask, &x, &mut y).unwrap();
+            tested
+                .apply(rate, &mask, Buffers::new(&x, &mut y).unwrap())
+                .unwrap();
             same("apply", &mut y);
-            tested.apply_in_place(rate, &mask, &mut y).unwrap();
+            tested
+                .apply(rate, &mask, Buffers::in_place(&mut y))
+                .unwrap();
             same("apply_in_place", &mut y);
-            tested.replay(rate, at, &x, &mut y).unwrap();
+            tested
+                .replay(rate, at, Buffers::new(&x, &mut y).unwrap())
+                .unwrap();
             same("replay", &mut y);
-            tested.replay_in_place(rate, at, &mut y).unwrap();
+            tested.replay(rate, at, Buffers::in_place(&mut y)).unwrap();
             same("replay_in_place", &mut y);
         }
     }
@@ -123,7 +139,7 @@ fn a_view_of_a_mask_serves_any_part() {
             let mut y = vec![f32::NAN; end - begin];
             let part = mask.slice(begin..end).unwrap();
             Engine::new(backend)
-                .apply(rate, part, &x[begin..end], &mut y)
+                .apply(rate, part, Buffers::new(&x[begin..end], &mut y).unwrap())
                 .unwrap();
             for (i, y) in (begin..end).zip(y) {
                 assert_eq!(
@@ -147,9 +163,13 @@ fn every_16_bit_number_is_rounded_as_the_oracle_does() {
         for p in [0.1, 0.2, 0.25, 0.3, 0.5, 0.6, 0.75, 0.9, 0.999, 1.0 - 1e-9] {
             let rate = DropRate::new(p).unwrap();
             let oracle = Engine::new(&Reference).sequential();
-            oracle.backward(rate, &all_kept, &x, &mut want).unwrap();
+            oracle
+                .apply(rate, &all_kept, Buffers::new(&x, &mut want).unwrap())
+                .unwrap();
             let tested = Engine::new(backend);
-            tested.backward(rate, &all_kept, &x, &mut y).unwrap();
+            tested
+                .apply(rate, &all_kept, Buffers::new(&x, &mut y).unwrap())
+                .unwrap();
             let wrong =
                 (0..x.len()).find(|&i| bytemuck::bytes_of(&y[i]) != bytemuck::bytes_of(&want[i]));
             if let Some(i) = wrong {
@@ -179,7 +199,12 @@ fn a_scale_that_is_not_a_number_makes_everything_kept_not_a_number() {
         let engine = Engine::new(backend);
         let x = [bf16::ONE; 70];
         engine
-            .apply_affine(Affine::scale(scale), &mask, &all, &x, &mut y)
+            .apply_affine(
+                Affine::scale(scale),
+                &mask,
+                &all,
+                Buffers::new(&x, &mut y).unwrap(),
+            )
             .unwrap();
         assert!(y.iter().all(|y| y.is_nan()), "{} {y:?}", backend.name());
     });

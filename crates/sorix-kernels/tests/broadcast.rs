@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sorix_kernels::reference::Reference;
 use sorix_kernels::{
-    Affine, BitMask, Broadcast, DropRate, Element, Engine, MaskKey, dispatch, dropout,
+    Affine, BitMask, Broadcast, Buffers, DropRate, Element, Engine, MaskKey, dispatch, dropout,
 };
 
 const KEY: MaskKey = MaskKey { seed: 8, offset: 1 };
@@ -90,19 +90,21 @@ fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
         let mut z = y.to_vec();
         let mut expected = y.to_vec();
         for p in [0.0, 0.3, 1.0] {
-            oracle.apply(rate(p), &whole, &x, &mut expected).unwrap();
+            oracle
+                .apply(rate(p), &whole, Buffers::new(&x, &mut expected).unwrap())
+                .unwrap();
             let expected = as_bits(&expected);
             for &backend in dispatch::available() {
                 let context = format!("{} {} {shape:?} {mask_shape:?}", T::NAME, backend.name());
                 let engine = Engine::new(backend);
                 let stream = engine.streaming_above(0);
                 stream
-                    .apply_broadcast(rate(p), &mask, &cover, &x, y)
+                    .apply_broadcast(rate(p), &mask, &cover, Buffers::new(&x, y).unwrap())
                     .unwrap();
                 assert_eq!(as_bits(y), expected, "{context} p = {p}");
                 z.copy_from_slice(&x);
                 engine
-                    .apply_broadcast_in_place(rate(p), &mask, &cover, &mut z)
+                    .apply_broadcast(rate(p), &mask, &cover, Buffers::in_place(&mut z))
                     .unwrap();
                 assert_eq!(as_bits(&z), expected, "{context} p = {p}, in place");
             }
@@ -110,17 +112,24 @@ fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
         for affine in affines {
             let full = Broadcast::full(len);
             oracle
-                .apply_affine(affine, &whole, &full, &x, &mut expected)
+                .apply_affine(
+                    affine,
+                    &whole,
+                    &full,
+                    Buffers::new(&x, &mut expected).unwrap(),
+                )
                 .unwrap();
             let expected = as_bits(&expected);
             for &backend in dispatch::available() {
                 let context = format!("{} {} {shape:?} {mask_shape:?}", T::NAME, backend.name());
                 let engine = Engine::new(backend);
-                engine.apply_affine(affine, &mask, &cover, &x, y).unwrap();
+                engine
+                    .apply_affine(affine, &mask, &cover, Buffers::new(&x, y).unwrap())
+                    .unwrap();
                 assert_eq!(as_bits(y), expected, "{context} {affine:?}");
                 z.copy_from_slice(&x);
                 engine
-                    .apply_affine_in_place(affine, &mask, &cover, &mut z)
+                    .apply_affine(affine, &mask, &cover, Buffers::in_place(&mut z))
                     .unwrap();
                 assert_eq!(as_bits(&z), expected, "{context} {affine:?}, in place");
             }
@@ -163,7 +172,12 @@ fn affine_rounds_the_sum_once() {
         let mut y = [bf16::ZERO; 2];
         let x = [bf16::from_f32(1.0078125); 2];
         engine
-            .apply_affine(affine, &mask, &Broadcast::full(2), &x, &mut y)
+            .apply_affine(
+                affine,
+                &mask,
+                &Broadcast::full(2),
+                Buffers::new(&x, &mut y).unwrap(),
+            )
             .unwrap();
         // 1.009765625 lies between 1.0078125 and 1.015625 and rounds down.
         assert_eq!(
@@ -257,7 +271,7 @@ fn one_two_and_seven_threads_agree() {
         let run = |engine: Engine<'_>| {
             let mut y = vec![9.0_f32; x.len()];
             engine
-                .apply_broadcast(rate, &mask, &cover, &x, &mut y)
+                .apply_broadcast(rate, &mask, &cover, Buffers::new(&x, &mut y).unwrap())
                 .unwrap();
             y
         };

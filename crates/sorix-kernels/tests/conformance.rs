@@ -1,13 +1,44 @@
 //! The conformance kit finds what is wrong with a backend, and says it in the smallest case.
 
-use half::bf16;
-use sorix_kernels::conformance::{Difference, Failure, Kernel, check_backend};
-use sorix_kernels::job::{Dropout, FillMask, MaskAffine, MaskScale};
-use sorix_kernels::{Backend, BitSliceMut, Element, MaskKey, reference};
+use half::{bf16, f16};
+use sorix_kernels::conformance::{Difference, Dtype, Failure, Job, check_backend};
+use sorix_kernels::job::{Apply, Dropout, FillMask};
+use sorix_kernels::{
+    Backend, BitSliceMut, Element, Kernels, MakeMasks, MaskKey, Pass, PassKind, reference,
+};
 
-/// A backend that is the reference but for the methods given.
+/// A backend that is the reference but for the method given: of `fill_mask`, or of one element type.
 macro_rules! broken {
-    ($backend:ident, $($method:item)+) => {
+    ($backend:ident, fn $($method:tt)+) => {
+        broken!(@backend $backend);
+
+        impl MakeMasks for $backend {
+            fn $($method)+
+        }
+
+        broken!(@types $backend: f32 f64 bf16 f16);
+    };
+    ($backend:ident, f32: $method:item) => {
+        broken!(@one $backend f32 $method: f64 bf16 f16);
+    };
+    ($backend:ident, f64: $method:item) => {
+        broken!(@one $backend f64 $method: f32 bf16 f16);
+    };
+    ($backend:ident, bf16: $method:item) => {
+        broken!(@one $backend bf16 $method: f32 f64 f16);
+    };
+    (@one $backend:ident $t:ident $method:item: $($other:ident)+) => {
+        broken!(@backend $backend);
+
+        impl MakeMasks for $backend {}
+
+        impl Kernels<$t> for $backend {
+            $method
+        }
+
+        broken!(@types $backend: $($other)+);
+    };
+    (@backend $backend:ident) => {
         #[derive(Debug)]
         struct $backend;
 
@@ -15,9 +46,10 @@ macro_rules! broken {
             fn name(&self) -> &'static str {
                 stringify!($backend)
             }
-
-            $($method)+
         }
+    };
+    (@types $backend:ident: $($t:ident)+) => {
+        $(impl Kernels<$t> for $backend {})+
     };
 }
 
@@ -32,10 +64,13 @@ fn failure(backend: &dyn Backend) -> Failure {
 fn a_tail_that_is_one_short_is_caught() {
     broken!(
         ShortTail,
-        fn mask_scale_f32(&self, job: MaskScale<'_, f32>) {
-            let (mask, scale, len) = (job.mask(), job.scale(), job.len());
+        f32: fn apply(&self, job: Apply<'_, f32>) {
+            let (mask, len) = (job.mask(), job.update().len());
+            let Pass::Scale { scale } = job.update().pass() else {
+                return reference::apply(job);
+            };
             let (vectors, mut keep) = (len / 16 * 16, mask.iter());
-            let (x, y) = job.into_buffers().into_slices();
+            let (x, y) = job.into_update().into_buffers().into_slices();
             for i in 0..len {
                 let value = x.map_or(y[i], |x| x[i]);
                 let kept = keep.next() == Some(true);
@@ -46,8 +81,8 @@ fn a_tail_that_is_one_short_is_caught() {
         }
     );
     let failure = failure(&ShortTail);
-    assert_eq!(failure.case.kernel, Kernel::MaskScale);
-    assert_eq!((failure.case.dtype, failure.case.len), ("float32", 1));
+    assert_eq!(failure.case.job, Job::Apply(PassKind::Scale, Dtype::F32));
+    assert_eq!(failure.case.len, 1);
     assert!(matches!(
         failure.difference,
         Difference::Element { index: 0, .. }
@@ -58,9 +93,12 @@ fn a_tail_that_is_one_short_is_caught() {
 fn an_affine_map_that_forgets_the_shift_is_caught() {
     broken!(
         Shiftless,
-        fn mask_affine_f64(&self, job: MaskAffine<'_, f64>) {
-            let (mask, scale, dropped) = (job.mask(), job.scale(), job.dropped());
-            job.into_buffers().update(|i, x| {
+        f64: fn apply(&self, job: Apply<'_, f64>) {
+            let mask = job.mask();
+            let Pass::Affine { scale, dropped, .. } = job.update().pass() else {
+                return reference::apply(job);
+            };
+            job.into_update().into_buffers().update(|i, x| {
                 if mask.get(i) == Some(true) {
                     x * scale
                 } else {
@@ -70,8 +108,8 @@ fn an_affine_map_that_forgets_the_shift_is_caught() {
         }
     );
     let failure = failure(&Shiftless);
-    assert_eq!(failure.case.kernel, Kernel::MaskAffine);
-    assert_eq!((failure.case.dtype, failure.case.len), ("float64", 1));
+    assert_eq!(failure.case.job, Job::Apply(PassKind::Affine, Dtype::F64));
+    assert_eq!(failure.case.len, 1);
 }
 
 #[test]
@@ -79,16 +117,16 @@ fn swapped_bit_order_is_caught() {
     broken!(
         Swapped,
         fn fill_mask(&self, job: FillMask<'_>) {
-            let (window, threshold) = (job.window(), job.threshold());
+            let (window, rule) = (job.window(), job.rule());
             let mut out = job.into_out();
-            reference::fill_mask(FillMask::new(window, threshold, out.reborrow()).unwrap());
+            reference::fill_mask(FillMask::new(window, rule, out.reborrow()).unwrap());
             for word in out.words_mut() {
                 *word = u64::from_le_bytes(word.to_le_bytes().map(u8::reverse_bits));
             }
         }
     );
     let failure = failure(&Swapped);
-    assert_eq!(failure.case.kernel, Kernel::FillMask);
+    assert_eq!(failure.case.job, Job::FillMask);
     assert!(failure.case.len <= 4, "{failure}");
     assert!(matches!(failure.difference, Difference::Bit { .. }));
 }
@@ -97,10 +135,14 @@ fn swapped_bit_order_is_caught() {
 fn a_scale_rounded_to_the_element_type_is_caught() {
     broken!(
         RoundedScale,
-        fn mask_scale_bf16(&self, job: MaskScale<'_, bf16>) {
-            let (mask, scale) = (job.mask(), bf16::from_f32(job.scale()).to_f32());
+        bf16: fn apply(&self, job: Apply<'_, bf16>) {
+            let mask = job.mask();
+            let Pass::Scale { scale } = job.update().pass() else {
+                return reference::apply(job);
+            };
+            let scale = bf16::from_f32(scale).to_f32();
             let mut keep = mask.iter();
-            job.into_buffers().update(|_, x| {
+            job.into_update().into_buffers().update(|_, x| {
                 if keep.next() == Some(true) {
                     x.times(scale)
                 } else {
@@ -110,10 +152,7 @@ fn a_scale_rounded_to_the_element_type_is_caught() {
         }
     );
     let failure = failure(&RoundedScale);
-    assert_eq!(
-        (failure.case.kernel, failure.case.dtype),
-        (Kernel::MaskScale, "bfloat16")
-    );
+    assert_eq!(failure.case.job, Job::Apply(PassKind::Scale, Dtype::Bf16));
     let Difference::Element { expected, got, .. } = failure.difference else {
         panic!("{failure}")
     };
@@ -124,13 +163,17 @@ fn a_scale_rounded_to_the_element_type_is_caught() {
 fn a_nan_that_leaks_is_caught() {
     broken!(
         Leaking,
-        fn dropout_f64(&self, job: Dropout<'_, f64>) {
-            let (window, threshold, scale) = (job.window(), job.threshold(), job.scale());
-            let (buffers, out) = job.into_parts();
+        f64: fn dropout(&self, job: Dropout<'_, f64>) {
+            let (window, rule) = (job.window(), job.rule());
+            let Pass::Scale { scale } = job.update().pass() else {
+                return reference::dropout(job);
+            };
+            let (update, out) = job.into_parts();
+            let buffers = update.into_buffers();
             let len = buffers.len();
             let mut words = vec![0; len.div_ceil(64)];
             let bits = BitSliceMut::new(&mut words, len).unwrap();
-            reference::fill_mask(FillMask::new(window, threshold, bits).unwrap());
+            reference::fill_mask(FillMask::new(window, rule, bits).unwrap());
             if let Some(mut out) = out {
                 out.words_mut().copy_from_slice(&words);
             }
@@ -142,10 +185,7 @@ fn a_nan_that_leaks_is_caught() {
         }
     );
     let failure = failure(&Leaking);
-    assert_eq!(
-        (failure.case.kernel, failure.case.dtype),
-        (Kernel::Forward, "float64")
-    );
+    assert_eq!(failure.case.job, Job::Forward(PassKind::Scale, Dtype::F64));
     let Difference::Element {
         expected: 0, got, ..
     } = failure.difference
@@ -159,10 +199,13 @@ fn a_nan_that_leaks_is_caught() {
 fn a_mask_read_one_bit_late_after_a_word_is_caught() {
     broken!(
         LateBit,
-        fn mask_scale_f32(&self, job: MaskScale<'_, f32>) {
-            let (mask, scale) = (job.mask(), job.scale());
+        f32: fn apply(&self, job: Apply<'_, f32>) {
+            let mask = job.mask();
+            let Pass::Scale { scale } = job.update().pass() else {
+                return reference::apply(job);
+            };
             let late = mask.len() > 64;
-            job.into_buffers().update(|i, x| {
+            job.into_update().into_buffers().update(|i, x| {
                 let at = if late && i >= 64 { i - 1 } else { i };
                 if mask.get(at) == Some(true) {
                     x * scale
@@ -173,7 +216,7 @@ fn a_mask_read_one_bit_late_after_a_word_is_caught() {
         }
     );
     let failure = failure(&LateBit);
-    assert_eq!(failure.case.kernel, Kernel::MaskScale);
+    assert_eq!(failure.case.job, Job::Apply(PassKind::Scale, Dtype::F32));
     assert!((65..70).contains(&failure.case.len), "{failure}");
 }
 
@@ -182,9 +225,9 @@ fn a_mask_that_ignores_the_offset_of_its_key_is_caught() {
     broken!(
         IgnoresOffset,
         fn fill_mask(&self, job: FillMask<'_>) {
-            let (mut window, threshold) = (job.window(), job.threshold());
+            let (mut window, rule) = (job.window(), job.rule());
             window.key = MaskKey::new(window.key.seed, 0);
-            reference::fill_mask(FillMask::new(window, threshold, job.into_out()).unwrap());
+            reference::fill_mask(FillMask::new(window, rule, job.into_out()).unwrap());
         }
     );
     assert!(failure(&IgnoresOffset).case.len < 10);
@@ -195,8 +238,8 @@ fn a_mask_that_ignores_where_its_window_begins_is_caught() {
     broken!(
         IgnoresFirst,
         fn fill_mask(&self, job: FillMask<'_>) {
-            let (window, threshold) = (job.window().key.window(0), job.threshold());
-            reference::fill_mask(FillMask::new(window, threshold, job.into_out()).unwrap());
+            let (window, rule) = (job.window().key.window(0), job.rule());
+            reference::fill_mask(FillMask::new(window, rule, job.into_out()).unwrap());
         }
     );
     let failure = failure(&IgnoresFirst);
@@ -210,8 +253,8 @@ fn a_mask_that_ignores_where_its_window_begins_is_caught() {
 fn a_panic_is_reported_with_its_case() {
     broken!(
         Panicking,
-        fn dropout_f32(&self, job: Dropout<'_, f32>) {
-            assert!(job.len() < 100, "too long");
+        f32: fn dropout(&self, job: Dropout<'_, f32>) {
+            assert!(job.update().len() < 100, "too long");
             reference::dropout(job);
         }
     );

@@ -3,7 +3,8 @@
 use half::{bf16, f16};
 use sorix_kernels::reference::Reference;
 use sorix_kernels::{
-    Backend, BitMask, DropRate, Element, Engine, Error, LengthError, MaskKey, WindowError, dispatch,
+    Backend, BitMask, Buffers, DropRate, Element, Engine, Error, Kernels, LengthError, MakeMasks,
+    MaskKey, WindowError, dispatch,
 };
 
 const KEY: MaskKey = MaskKey { seed: 5, offset: 6 };
@@ -51,12 +52,19 @@ macro_rules! dtype_check {
                 let mut mask = BitMask::new(x.len());
                 let mut outputs = [junk.clone(), junk.clone(), junk];
                 engine
-                    .forward(rate(p), KEY, &x, &mut outputs[0], &mut mask)
+                    .forward(
+                        rate(p),
+                        KEY,
+                        Buffers::new(&x, &mut outputs[0]).unwrap(),
+                        &mut mask,
+                    )
                     .unwrap();
                 engine
-                    .backward(rate(p), &mask, &x, &mut outputs[1])
+                    .apply(rate(p), &mask, Buffers::new(&x, &mut outputs[1]).unwrap())
                     .unwrap();
-                engine.replay(rate(p), KEY, &x, &mut outputs[2]).unwrap();
+                engine
+                    .replay(rate(p), KEY, Buffers::new(&x, &mut outputs[2]).unwrap())
+                    .unwrap();
                 (
                     outputs.map(|y| y.into_iter().map($into).collect()),
                     mask.to_bools(),
@@ -151,14 +159,20 @@ fn p_0_keeps_even_signalling_nans_as_they_are() {
         let (mut y, mut mask) = ([0.0; 2], BitMask::new(2));
         let bits = |y: [f32; 2]| y.map(f32::to_bits);
         engine
-            .forward(rate(0.0), KEY, &x, &mut y, &mut mask)
+            .forward(rate(0.0), KEY, Buffers::new(&x, &mut y).unwrap(), &mut mask)
             .unwrap();
         assert_eq!(bits(y), [0x7F80_0001; 2]);
-        engine.backward(rate(0.0), &mask, &x, &mut y).unwrap();
+        engine
+            .apply(rate(0.0), &mask, Buffers::new(&x, &mut y).unwrap())
+            .unwrap();
         assert_eq!(bits(y), [0x7F80_0001; 2]);
         // A mask from elsewhere may drop at p = 0.
         engine
-            .apply(rate(0.0), &BitMask::from_bools(&[false, true]), &x, &mut y)
+            .apply(
+                rate(0.0),
+                &BitMask::from_bools(&[false, true]),
+                Buffers::new(&x, &mut y).unwrap(),
+            )
             .unwrap();
         assert_eq!(bits(y), [0, 0x7F80_0001]);
     });
@@ -172,7 +186,9 @@ fn the_scale_is_rounded_once_and_the_product_once() {
         for value in [1.0_f32, 3.0, 1.171875, -2.984375, 65504.0] {
             let x = [bf16::from_f32(value); 64];
             let mut y = [bf16::ZERO; 64];
-            engine.apply(rate(0.1), &keep, &x, &mut y).unwrap();
+            engine
+                .apply(rate(0.1), &keep, Buffers::new(&x, &mut y).unwrap())
+                .unwrap();
             let exact = f64::from(x[0].to_f32()) * f64::from((1.0 / 0.9) as f32);
             let distance = |y: bf16| (f64::from(y.to_f32()) - exact).abs();
             let neighbours =
@@ -185,7 +201,9 @@ fn the_scale_is_rounded_once_and_the_product_once() {
 
             let x = [f16::from_f32(value.min(1000.0)); 64];
             let mut y = [f16::ZERO; 64];
-            engine.apply(rate(0.1), &keep, &x, &mut y).unwrap();
+            engine
+                .apply(rate(0.1), &keep, Buffers::new(&x, &mut y).unwrap())
+                .unwrap();
             let product = x[0].to_f32() * (1.0 / 0.9) as f32;
             assert_eq!(y[0].to_bits(), f16::from_f32(product).to_bits());
         }
@@ -229,29 +247,38 @@ fn wrong_lengths_are_named_and_nothing_is_written() {
             })
         };
         let error = engine
-            .forward(rate(0.5), KEY, &x, &mut y, &mut mask)
+            .forward(rate(0.5), KEY, Buffers::new(&x, &mut y).unwrap(), &mut mask)
             .unwrap_err();
         assert_eq!(error, length("output", 4, 3));
         assert_eq!(error.to_string(), "length of output: expected 4, got 3");
         let error = engine
-            .forward(rate(1.0), KEY, &x[..3], &mut y, &mut mask)
+            .forward(
+                rate(1.0),
+                KEY,
+                Buffers::new(&x[..3], &mut y).unwrap(),
+                &mut mask,
+            )
             .unwrap_err();
         assert_eq!(error, length("mask", 3, 4));
         for p in [0.0, 0.5, 1.0] {
             assert_eq!(
-                engine.apply(rate(p), &mask, &x[..3], &mut y),
+                engine.apply(rate(p), &mask, Buffers::new(&x[..3], &mut y).unwrap()),
                 Err(length("mask", 3, 4))
             );
             assert_eq!(
-                engine.backward_in_place(rate(p), &mask, &mut y),
+                engine.apply(rate(p), &mask, Buffers::in_place(&mut y)),
                 Err(length("mask", 3, 4))
             );
             assert_eq!(
-                engine.replay(rate(p), KEY, &x, &mut y),
+                engine.replay(rate(p), KEY, Buffers::new(&x, &mut y).unwrap()),
                 Err(length("output", 4, 3))
             );
             let end = KEY.window(u64::MAX);
-            assert!(engine.replay_in_place(rate(p), end, &mut y).is_err());
+            assert!(
+                engine
+                    .replay(rate(p), end, Buffers::in_place(&mut y))
+                    .is_err()
+            );
         }
         assert_eq!(y, [7.0; 3]);
         assert_eq!(mask.count_kept(), 4);
@@ -296,15 +323,17 @@ fn one_two_and_seven_threads_agree() {
                 let (mut y, mut mask) = (vec![0.0; len], BitMask::new(len));
                 let at = KEY.window(first);
                 engine
-                    .forward(rate(0.1), at, &x, &mut y, &mut mask)
+                    .forward(rate(0.1), at, Buffers::new(&x, &mut y).unwrap(), &mut mask)
                     .unwrap();
                 let mut alone = BitMask::new(len);
                 engine.fill_mask(rate(0.1), at, &mut alone).unwrap();
                 assert_eq!(alone.words(), mask.words());
                 let (mut dx, mut replayed) = (vec![0.0; len], x.clone());
-                engine.backward(rate(0.1), &mask, &x, &mut dx).unwrap();
                 engine
-                    .replay_in_place(rate(0.1), at, &mut replayed)
+                    .apply(rate(0.1), &mask, Buffers::new(&x, &mut dx).unwrap())
+                    .unwrap();
+                engine
+                    .replay(rate(0.1), at, Buffers::in_place(&mut replayed))
                     .unwrap();
                 assert!(dx == y && replayed == y);
                 (y, mask)
@@ -333,11 +362,11 @@ fn the_parts_of_a_long_call_do_not_show() {
         let (mut y, mut mask) = (vec![0.0; len], BitMask::new(len));
         let at = KEY.window(first);
         engine
-            .forward(rate(0.1), at, &x, &mut y, &mut mask)
+            .forward(rate(0.1), at, Buffers::new(&x, &mut y).unwrap(), &mut mask)
             .unwrap();
         let mut replayed = x.clone();
         engine
-            .replay_in_place(rate(0.1), at, &mut replayed)
+            .replay(rate(0.1), at, Buffers::in_place(&mut replayed))
             .unwrap();
         assert_eq!(replayed, y);
         (y, mask)
@@ -382,6 +411,10 @@ fn shards_joined_are_the_whole() {
 fn a_backend_may_bring_nothing_but_its_name() {
     #[derive(Debug)]
     struct Nothing;
+    impl MakeMasks for Nothing {}
+
+    impl<T: Element> Kernels<T> for Nothing {}
+
     impl Backend for Nothing {
         fn name(&self) -> &'static str {
             "nothing"

@@ -3,7 +3,9 @@
 
 use half::{bf16, f16};
 use sorix_kernels::reference::Reference;
-use sorix_kernels::{Affine, BitMask, Broadcast, DropRate, Element, Engine, MaskKey, dispatch};
+use sorix_kernels::{
+    Affine, BitMask, Broadcast, Buffers, DropRate, Element, Engine, MaskKey, dispatch,
+};
 
 #[test]
 fn every_kernel_on_a_few_elements() {
@@ -35,16 +37,20 @@ fn check<T: Element>(from_f32: fn(f32) -> T) {
         let mut mask = BitMask::new(x.len());
         let mut outputs = [(); 4].map(|()| x.clone());
         let [forward, replay, broadcast, shifted] = &mut outputs;
-        engine.forward(rate, at, &x, forward, &mut mask).unwrap();
-        engine.replay(rate, at, &x, replay).unwrap();
+        engine
+            .forward(rate, at, Buffers::new(&x, forward).unwrap(), &mut mask)
+            .unwrap();
+        engine
+            .replay(rate, at, Buffers::new(&x, replay).unwrap())
+            .unwrap();
         assert!(bytemuck::cast_slice::<T, u8>(forward) == bytemuck::cast_slice::<T, u8>(replay));
         let mut bits = BitMask::new(rows.mask_len());
         engine.fill_mask(rate, at, &mut bits).unwrap();
         engine
-            .apply_broadcast(rate, &bits, &rows, &x, broadcast)
+            .apply_broadcast(rate, &bits, &rows, Buffers::new(&x, broadcast).unwrap())
             .unwrap();
         engine
-            .apply_affine(affine, &bits, &rows, &x, shifted)
+            .apply_affine(affine, &bits, &rows, Buffers::new(&x, shifted).unwrap())
             .unwrap();
         (
             mask,

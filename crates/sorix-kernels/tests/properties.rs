@@ -2,7 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sorix_kernels::{BitMask, DropRate, Engine, KeepThreshold, MaskKey, MaskWindow, dropout};
+use sorix_kernels::{BitMask, Buffers, DropRate, Engine, Keep, MaskKey, MaskWindow, dropout};
 
 fn rates() -> impl Strategy<Value = DropRate> {
     prop_oneof![
@@ -47,10 +47,10 @@ proptest! {
 
     #[test]
     fn the_threshold_is_the_exact_one(rate in rates()) {
-        let threshold = match rate.keep_threshold() {
-            KeepThreshold::Nothing => 0,
-            KeepThreshold::Below(threshold) => u128::from(threshold.get()),
-            KeepThreshold::Everything => 1 << 64,
+        let threshold = match rate.keep() {
+            Keep::Nothing => 0,
+            Keep::By(rule) => u128::from(rule.threshold().get()),
+            Keep::Everything => 1 << 64,
         };
         prop_assert_eq!(threshold, exact_threshold(rate.p()));
     }
@@ -132,7 +132,7 @@ proptest! {
         let run = |engine: Engine<'_>| {
             let (mut y, mut mask) = (vec![0.0; x.len()], BitMask::new(x.len()));
             let at = at.key.window(at.first / 2);
-            engine.forward(rate, at, &x, &mut y, &mut mask).unwrap();
+            engine.forward(rate, at, Buffers::new(&x, &mut y).unwrap(), &mut mask).unwrap();
             (y, mask)
         };
         let engine = Engine::active().unwrap();

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, MaskRegion, dropout};
+use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, Engine, MaskRegion};
 
 use crate::autograd::{Function, Gradients, is_recorded, record, tape_mask};
 use crate::dtype::{Scalar, dispatch};
@@ -242,7 +242,9 @@ impl Tensor {
         let output = dispatch!(x.dtype(), T => {
             let snapshot = x.read();
             let x: &[T] = snapshot.contiguous();
-            Tensor::try_filled(call, self.shape(), |y: &mut [T]| masked.forward(x, y, bits.as_mut()))
+            Tensor::try_filled(call, self.shape(), |y: &mut [T]| {
+                masked.forward(Buffers::new(x, y)?, bits.as_mut())
+            })
         })?;
         if let Some(bits) = bits {
             masked.mask = Mask::Bits(Arc::new(bits));
@@ -282,30 +284,33 @@ impl Masked {
     }
 
     /// Writes `bits`, too, where there is room for them.
-    fn forward<T: Scalar>(&self, x: &[T], y: &mut [T], bits: Option<&mut BitMask>) -> KernelResult {
+    fn forward<T: Scalar>(
+        &self,
+        buffers: Buffers<'_, T>,
+        bits: Option<&mut BitMask>,
+    ) -> KernelResult {
         match (&self.mask, bits) {
             (&Mask::Key(rate, at), Some(bits)) if self.is_fused() => {
-                dropout::forward(rate, at, x, y, bits)
+                Engine::active()?.forward(rate, at, buffers, bits)
             }
             (&Mask::Key(rate, at), Some(bits)) => {
-                dropout::fill_mask(rate, at, bits)?;
-                self.map.apply(bits, &self.shape, Buffers::new(x, y)?)
+                let engine = Engine::active()?;
+                engine.fill_mask(rate, at, bits)?;
+                self.map.apply(engine, bits, &self.shape, buffers)
             }
-            _ => self.apply(Buffers::new(x, y)?),
+            _ => self.apply(buffers),
         }
     }
 
     fn apply<T: Scalar>(&self, buffers: Buffers<'_, T>) -> KernelResult {
+        let engine = Engine::active()?;
         match &self.mask {
-            Mask::Bits(bits) => self.map.apply(bits, &self.shape, buffers),
-            &Mask::Key(rate, at) if self.is_fused() => match buffers.into_slices() {
-                (Some(x), y) => dropout::replay(rate, at, x, y),
-                (None, y) => dropout::replay_in_place(rate, at, y),
-            },
+            Mask::Bits(bits) => self.map.apply(engine, bits, &self.shape, buffers),
+            &Mask::Key(rate, at) if self.is_fused() => engine.replay(rate, at, buffers),
             &Mask::Key(rate, at) => {
                 let mut bits = BitMask::try_new(self.shape.mask_len())?;
-                dropout::fill_mask(rate, at, &mut bits)?;
-                self.map.apply(&bits, &self.shape, buffers)
+                engine.fill_mask(rate, at, &mut bits)?;
+                self.map.apply(engine, &bits, &self.shape, buffers)
             }
         }
     }
@@ -323,23 +328,14 @@ impl Masked {
 impl Map {
     fn apply<T: Scalar>(
         self,
+        engine: Engine<'_>,
         mask: &BitMask,
         shape: &Broadcast,
         buffers: Buffers<'_, T>,
     ) -> KernelResult {
-        match (self, buffers.into_slices()) {
-            (Self::Inverted(rate), (Some(x), y)) => {
-                dropout::apply_broadcast(rate, mask, shape, x, y)
-            }
-            (Self::Inverted(rate), (None, y)) => {
-                dropout::apply_broadcast_in_place(rate, mask, shape, y)
-            }
-            (Self::Affine(affine), (Some(x), y)) => {
-                dropout::apply_affine(affine, mask, shape, x, y)
-            }
-            (Self::Affine(affine), (None, y)) => {
-                dropout::apply_affine_in_place(affine, mask, shape, y)
-            }
+        match self {
+            Self::Inverted(rate) => engine.apply_broadcast(rate, mask, shape, buffers),
+            Self::Affine(affine) => engine.apply_affine(affine, mask, shape, buffers),
         }
     }
 }
@@ -375,7 +371,7 @@ impl Function for DropoutBackward {
                 let snapshot = grad.read();
                 let dy: &[T] = snapshot.contiguous();
                 Tensor::try_filled(call, &shape, |dx: &mut [T]| {
-                    self.0.forward(dy, dx, None)
+                    self.0.apply(Buffers::new(dy, dx)?)
                 })
             })?,
         };

@@ -1,10 +1,11 @@
 //! The jobs that a backend is given.
 
-use half::{bf16, f16};
-
-use crate::conformance::{Case, Kernel};
+use crate::affine::Affine;
+use crate::conformance::{Case, Dtype, Job};
 use crate::element::Element;
 use crate::key::MaskKey;
+use crate::pass::{Pass, PassKind};
+use crate::rate::DropRate;
 use crate::stream::{BLOCK, TILE};
 
 const KEY: MaskKey = MaskKey {
@@ -32,8 +33,7 @@ const RATES: [f64; 12] = [
 /// What the cases of all kernels and element types have in common, shortest first.
 pub(super) fn shapes() -> Vec<Case> {
     let plain = Case {
-        kernel: Kernel::FillMask,
-        dtype: "bool",
+        job: Job::FillMask,
         p: 0.3,
         window: KEY.window(0),
         len: 0,
@@ -132,36 +132,36 @@ pub(super) fn shapes() -> Vec<Case> {
     shapes
 }
 
-/// The jobs of one shape: every kernel, in place and not, for every element type.
+/// The jobs of one shape: every job and pass, in place and not, for every element type.
 pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
-    let dtypes = [
-        (f32::NAME, size_of::<f32>()),
-        (f64::NAME, size_of::<f64>()),
-        (bf16::NAME, size_of::<bf16>()),
-        (f16::NAME, size_of::<f16>()),
-    ];
-    let fitting = move |&(_, size): &(&str, usize)| shape.misaligned.is_multiple_of(size);
-    let updates = dtypes
-        .into_iter()
-        .filter(fitting)
-        .flat_map(move |(dtype, _)| {
-            [
-                Kernel::MaskScale,
-                Kernel::MaskAffine,
-                Kernel::Forward,
-                Kernel::Replay,
-            ]
-            .into_iter()
-            .flat_map(move |kernel| {
-                [false, true].map(|in_place| Case {
-                    kernel,
-                    dtype,
-                    in_place,
-                    ..shape
-                })
-            })
-        });
-    // An affine job does not say whether to stream.
-    let twice = |case: &Case| case.kernel == Kernel::MaskAffine && case.streaming;
-    core::iter::once(shape).chain(updates.filter(move |case| !twice(case)))
+    let fitting = move |dtype: &Dtype| shape.misaligned.is_multiple_of(dtype.size());
+    let dtypes = Dtype::ALL.into_iter().filter(fitting);
+    let passes = dtypes.flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
+    let jobs = passes.flat_map(|(kind, dtype)| {
+        [
+            Job::Apply(kind, dtype),
+            Job::Forward(kind, dtype),
+            Job::Replay(kind, dtype),
+        ]
+    });
+    let cases = jobs.flat_map(move |job| {
+        [false, true].map(|in_place| Case {
+            job,
+            in_place,
+            ..shape
+        })
+    });
+    core::iter::once(shape).chain(cases)
+}
+
+/// The pass of a job at a rate.
+pub(super) fn pass<T: Element>(kind: PassKind, rate: DropRate) -> Pass<T> {
+    match kind {
+        PassKind::Scale => Pass::scale(rate),
+        PassKind::Affine => Pass::affine(Affine {
+            scale: rate.scale(),
+            shift: -0.3,
+            dropped: 0.1,
+        }),
+    }
 }

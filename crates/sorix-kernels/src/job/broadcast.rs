@@ -7,7 +7,8 @@
 //! the buffer is made once and used many times.
 
 use crate::broadcast::Broadcast;
-use crate::buffers::Buffers;
+use crate::element::Element;
+use crate::job::Update;
 use crate::mask::{BitSlice, WORD};
 
 /// Elements whose bits are put together at a time, at most: 2 KiB of them.
@@ -33,37 +34,37 @@ pub(crate) enum Covered<'m> {
 
 /// Apply a mask to a tensor, or a part of one, that it covers by repetition.
 #[derive(Debug)]
-pub(crate) struct MaskBroadcast<'a, T> {
+pub(crate) struct ApplyBroadcast<'a, T: Element> {
     pub(super) mask: BitSlice<'a>,
     pub(super) shape: &'a Broadcast,
     /// Which element of the tensor the buffers begin with.
     pub(super) first: usize,
-    pub(super) buffers: Buffers<'a, T>,
+    pub(super) update: Update<'a, T>,
 }
 
-impl<'a, T: Copy> MaskBroadcast<'a, T> {
+impl<'a, T: Element> ApplyBroadcast<'a, T> {
     /// The job for a whole tensor; lengths were checked.
-    pub(crate) fn new(mask: BitSlice<'a>, shape: &'a Broadcast, buffers: Buffers<'a, T>) -> Self {
+    pub(crate) fn new(mask: BitSlice<'a>, shape: &'a Broadcast, update: Update<'a, T>) -> Self {
         Self {
             mask,
             shape,
             first: 0,
-            buffers,
+            update,
         }
     }
 
     /// Does the job by calling `apply` for each run in turn.
-    pub(crate) fn compose(self, apply: impl FnMut(Covered<'_>, Buffers<'_, T>)) {
+    pub(crate) fn compose(self, apply: impl FnMut(Covered<'_>, Update<'_, T>)) {
         let Self {
             mask,
             shape,
             first,
-            buffers,
+            update,
         } = self;
         let mut at = first;
         let mut runs = Runs {
             apply,
-            buffers: Some(buffers),
+            update: Some(update),
             chunk: Chunk::new(),
         };
         loop {
@@ -71,9 +72,9 @@ impl<'a, T: Copy> MaskBroadcast<'a, T> {
             if left == 0 {
                 break;
             }
-            let (bit, within) = shape.block_at(at);
-            let len = left.min(shape.block_len() - within);
-            runs.block(mask.split_at(bit).1, shape, within, len);
+            let (bit, within) = shape.section_at(at);
+            let len = left.min(shape.section_len() - within);
+            runs.section(mask.split_at(bit).1, shape, within, len);
             at += len;
         }
         runs.flush();
@@ -81,23 +82,23 @@ impl<'a, T: Copy> MaskBroadcast<'a, T> {
 }
 
 /// The elements that are left, and the bits of the next of them that wait for a chunk to be full.
-struct Runs<'a, T, F> {
+struct Runs<'a, T: Element, F> {
     apply: F,
     /// Elements whose bits are in the chunk, and those after them.
-    buffers: Option<Buffers<'a, T>>,
+    update: Option<Update<'a, T>>,
     chunk: Chunk,
 }
 
-impl<'a, T: Copy, F: FnMut(Covered<'_>, Buffers<'_, T>)> Runs<'a, T, F> {
+impl<'a, T: Element, F: FnMut(Covered<'_>, Update<'_, T>)> Runs<'a, T, F> {
     /// Elements not yet applied and not yet in the chunk.
     fn left(&self) -> usize {
-        self.buffers.as_ref().map_or(0, Buffers::len) - self.chunk.len
+        self.update.as_ref().map_or(0, Update::len) - self.chunk.len
     }
 
     /// Takes the next `n` elements.
-    fn take(&mut self, n: usize) -> Option<Buffers<'a, T>> {
-        let (now, later) = self.buffers.take()?.split_at(n);
-        self.buffers = Some(later);
+    fn take(&mut self, n: usize) -> Option<Update<'a, T>> {
+        let (now, later) = self.update.take()?.split_at(n);
+        self.update = Some(later);
         Some(now)
     }
 
@@ -123,8 +124,8 @@ impl<'a, T: Copy, F: FnMut(Covered<'_>, Buffers<'_, T>)> Runs<'a, T, F> {
         self.chunk.len = 0;
     }
 
-    /// Elements `within` to `within + len - 1` of the block whose bits `mask` begins with.
-    fn block(&mut self, mask: BitSlice<'_>, shape: &Broadcast, within: usize, len: usize) {
+    /// Elements `within` to `within + len - 1` of the section whose bits `mask` begins with.
+    fn section(&mut self, mask: BitSlice<'_>, shape: &Broadcast, within: usize, len: usize) {
         let (row_len, each) = (shape.row_len(), shape.each());
         if each >= LONG_RUN {
             self.flush();

@@ -4,65 +4,55 @@
 //! elements in one run. It is for backends that bring the two and nothing else; those over an
 //! instruction set do both at the same time, see `kernel/dropout.rs`.
 
-use super::{Dropout, FillMask, MaskScale, inside};
-use crate::buffers::Buffers;
+use super::{Apply, Dropout, FillMask, Update, inside};
 use crate::element::Element;
 use crate::mask::{BitSliceMut, WORD};
 use crate::stream::TILE;
 
 /// Elements in a chunk. Their bits are 8 KiB.
-pub(super) const CHUNK: usize = 8 * TILE;
+pub(super) const CHUNK: usize = 64 * 1024;
+
+const _: () = assert!(CHUNK.is_multiple_of(TILE), "no tile is made twice");
 
 impl<T: Element> Dropout<'_, T> {
-    /// Does the job with the kernels for its two halves: `fill` makes the bits, `scale` applies
+    /// Does the job with the kernels for its two halves: `fill` makes the bits, `apply` applies
     /// them, a chunk of a few tiles at a time.
     ///
-    /// It is what a [`Backend`](crate::Backend) does that brings `fill_mask` and `mask_scale` and
-    /// nothing else.
-    pub fn compose(
-        self,
-        mut fill: impl FnMut(FillMask<'_>),
-        mut scale: impl FnMut(MaskScale<'_, T>),
-    ) {
+    /// It is what a [`Backend`](crate::Backend) does that brings these two and nothing else.
+    pub fn compose(self, mut fill: impl FnMut(FillMask<'_>), mut apply: impl FnMut(Apply<'_, T>)) {
         let Self {
             window,
-            threshold,
-            scale: factor,
-            buffers,
+            rule,
+            update,
             out,
-            streaming,
         } = self;
         let next = |at, left| chunk_len(inside(window, at).first, left);
-        in_chunks(buffers, out, next, |at, mut out, buffers| {
+        in_chunks(update, out, next, |at, mut out, update| {
             fill(FillMask {
                 window: inside(window, at),
-                threshold,
+                rule,
                 out: out.reborrow(),
             });
-            scale(MaskScale {
-                mask: out.as_slice(),
-                scale: factor,
-                buffers,
-                streaming,
-            });
+            let mask = out.as_slice();
+            apply(Apply { mask, update });
         });
     }
 }
 
-/// Calls `chunk` for one part of the elements after the other, with its place among them and a place
-/// for its bits: in `out` where there is one, else on the stack. `next` says how long the part at a
+/// Calls `chunk` for one chunk of the elements after the other, with its place among them and a place
+/// for its bits: in `out` if there is one, else on the stack. `next` says how long the chunk at a
 /// place is, given how many elements are left: at most [`CHUNK`], and whole words or all.
 pub(super) fn in_chunks<T: Element>(
-    mut buffers: Buffers<'_, T>,
+    mut update: Update<'_, T>,
     mut out: Option<BitSliceMut<'_>>,
     next: impl Fn(usize, usize) -> usize,
-    mut chunk: impl FnMut(usize, BitSliceMut<'_>, Buffers<'_, T>),
+    mut chunk: impl FnMut(usize, BitSliceMut<'_>, Update<'_, T>),
 ) {
     let mut words = [0; CHUNK / WORD];
     let mut at = 0;
-    while !buffers.is_empty() {
-        let len = next(at, buffers.len());
-        let (now, later) = buffers.split_at(len);
+    while !update.is_empty() {
+        let len = next(at, update.len());
+        let (now, later) = update.split_at(len);
         match out.take() {
             Some(all) => {
                 let (bits, rest) = all.split_at(len);
@@ -71,7 +61,7 @@ pub(super) fn in_chunks<T: Element>(
             }
             None => chunk(at, BitSliceMut::of_words(&mut words, len), now),
         }
-        (buffers, at) = (later, at + len);
+        (update, at) = (later, at + len);
     }
 }
 

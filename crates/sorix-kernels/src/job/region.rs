@@ -4,12 +4,10 @@
 //! are cut out and put together: a tile is made once for all of its runs. Tiles between distant runs
 //! are not made.
 
-use core::num::NonZeroU64;
-
 use super::compose::{CHUNK, in_chunks};
-use super::{FillMask, MaskScale};
-use crate::buffers::Buffers;
+use super::{Apply, FillMask, Update};
 use crate::element::Element;
+use crate::keep::KeepRule;
 use crate::mask::{BitSlice, BitSliceMut, WORD};
 use crate::region::MaskRegion;
 use crate::stream::TILE;
@@ -20,17 +18,17 @@ pub(crate) struct FillRegion<'a> {
     pub(super) region: MaskRegion,
     /// The region's element that `out` begins with.
     pub(super) first: usize,
-    pub(super) threshold: NonZeroU64,
+    pub(super) rule: &'a KeepRule,
     pub(super) out: BitSliceMut<'a>,
 }
 
 impl<'a> FillRegion<'a> {
     /// The job for a whole region, whose length was checked.
-    pub(crate) fn new(region: MaskRegion, threshold: NonZeroU64, out: BitSliceMut<'a>) -> Self {
+    pub(crate) fn new(region: MaskRegion, rule: &'a KeepRule, out: BitSliceMut<'a>) -> Self {
         Self {
             region,
             first: 0,
-            threshold,
+            rule,
             out,
         }
     }
@@ -40,7 +38,7 @@ impl<'a> FillRegion<'a> {
         let Self {
             region,
             first,
-            threshold,
+            rule,
             mut out,
         } = self;
         let len = out.len();
@@ -67,7 +65,7 @@ impl<'a> FillRegion<'a> {
                 made_len = (end - made).saturating_add(1).min(CHUNK as u64);
                 fill(FillMask {
                     window: region.key.window(made),
-                    threshold,
+                    rule,
                     out: BitSliceMut::of_words(&mut words, made_len as usize),
                 });
             }
@@ -89,63 +87,52 @@ pub(crate) struct DropoutRegion<'a, T: Element> {
     pub(super) region: MaskRegion,
     /// The region's element that the buffers begin with.
     pub(super) first: usize,
-    pub(super) threshold: NonZeroU64,
-    pub(super) scale: T::Scale,
-    pub(super) buffers: Buffers<'a, T>,
+    pub(super) rule: &'a KeepRule,
+    pub(super) update: Update<'a, T>,
     pub(super) out: Option<BitSliceMut<'a>>,
-    pub(super) streaming: bool,
 }
 
 impl<'a, T: Element> DropoutRegion<'a, T> {
     /// The job for a whole region, whose length was checked.
     pub(crate) fn new(
         region: MaskRegion,
-        threshold: NonZeroU64,
-        scale: T::Scale,
-        buffers: Buffers<'a, T>,
+        rule: &'a KeepRule,
+        update: Update<'a, T>,
         out: Option<BitSliceMut<'a>>,
     ) -> Self {
         Self {
             region,
             first: 0,
-            threshold,
-            scale,
-            buffers,
+            rule,
+            update,
             out,
-            streaming: false,
         }
     }
 
-    /// See [`MaskScale::streaming`].
-    pub(crate) fn streaming(self, streaming: bool) -> Self {
-        Self { streaming, ..self }
-    }
-
-    /// Does the job: `fill` makes the bits of windows, `scale` applies bits.
+    /// Does the job: `fill` makes the bits of windows, `apply` applies bits.
     pub(crate) fn compose(
         self,
         mut fill: impl FnMut(FillMask<'_>),
-        mut scale: impl FnMut(MaskScale<'_, T>),
+        mut apply: impl FnMut(Apply<'_, T>),
     ) {
         let Self {
             region,
             first,
-            threshold,
-            scale: factor,
-            streaming,
-            ..
+            rule,
+            update,
+            out,
         } = self;
         let next = |_, left: usize| left.min(CHUNK);
-        in_chunks(self.buffers, self.out, next, |at, mut out, buffers| {
+        in_chunks(update, out, next, |at, mut out, update| {
             let bits = FillRegion {
                 region,
                 first: first + at,
-                threshold,
+                rule,
                 out: out.reborrow(),
             };
             bits.compose(&mut fill);
-            let job = MaskScale::of(out.as_slice(), factor, buffers);
-            scale(job.streaming(streaming));
+            let mask = out.as_slice();
+            apply(Apply { mask, update });
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Dropout, DropoutRegion, FillMask, FillRegion, MaskBroadcast, MaskScale, inside};
+use super::{Apply, ApplyBroadcast, Dropout, DropoutRegion, FillMask, FillRegion, Update, inside};
 use crate::element::Element;
 
 /// A job that can be cut in two, so that two threads can do it.
@@ -9,11 +9,23 @@ pub(crate) trait Split: Sized + Send {
     fn len(&self) -> usize;
 
     /// Index in its mask of the job's first element, where tiles begin at multiples of the tile
-    /// size; 0 where no mask is made.
-    fn first(&self) -> u64;
+    /// size; 0 if no mask is made.
+    fn first(&self) -> u64 {
+        0
+    }
 
     /// The first `mid` elements, a multiple of 64, and the rest.
     fn split_at(self, mid: usize) -> (Self, Self);
+}
+
+impl<T: Element> Split for Update<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
+    }
 }
 
 impl Split for FillMask<'_> {
@@ -26,54 +38,36 @@ impl Split for FillMask<'_> {
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (head, tail) = self.out.split_at(mid);
-        let window = inside(self.window, mid);
-        (
-            Self { out: head, ..self },
-            Self {
-                window,
-                threshold: self.threshold,
-                out: tail,
-            },
-        )
+        let Self { window, rule, out } = self;
+        let (head, tail) = out.split_at(mid);
+        let half = |window, out| Self { window, rule, out };
+        (half(window, head), half(inside(window, mid), tail))
     }
 }
 
-impl<T: Element> Split for MaskScale<'_, T> {
+impl<T: Element> Split for Apply<'_, T> {
     fn len(&self) -> usize {
-        self.len()
-    }
-
-    fn first(&self) -> u64 {
-        0
+        self.update.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (head, tail) = self.buffers.split_at(mid);
+        let (head, tail) = self.update.split_at(mid);
         let (head_mask, tail_mask) = self.mask.split_at(mid);
-        let half = |mask, buffers| Self {
-            mask,
-            buffers,
-            ..self
-        };
+        let half = |mask, update| Self { mask, update };
         (half(head_mask, head), half(tail_mask, tail))
     }
 }
 
-impl<T: Element> Split for MaskBroadcast<'_, T> {
+impl<T: Element> Split for ApplyBroadcast<'_, T> {
     fn len(&self) -> usize {
-        self.buffers.len()
-    }
-
-    fn first(&self) -> u64 {
-        0
+        self.update.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (head, tail) = self.buffers.split_at(mid);
-        let half = |first, buffers| Self {
+        let (head, tail) = self.update.split_at(mid);
+        let half = |first, update| Self {
             first,
-            buffers,
+            update,
             ..self
         };
         (half(self.first, head), half(self.first + mid, tail))
@@ -82,7 +76,7 @@ impl<T: Element> Split for MaskBroadcast<'_, T> {
 
 impl<T: Element> Split for Dropout<'_, T> {
     fn len(&self) -> usize {
-        self.len()
+        self.update.len()
     }
 
     fn first(&self) -> u64 {
@@ -90,11 +84,11 @@ impl<T: Element> Split for Dropout<'_, T> {
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (head, tail) = self.buffers.split_at(mid);
+        let (head, tail) = self.update.split_at(mid);
         let (head_out, tail_out) = self.out.map(|out| out.split_at(mid)).unzip();
-        let half = |window, buffers, out| Self {
+        let half = |window, update, out| Self {
             window,
-            buffers,
+            update,
             out,
             ..self
         };
@@ -110,40 +104,24 @@ impl Split for FillRegion<'_> {
         self.out.len()
     }
 
-    fn first(&self) -> u64 {
-        0
-    }
-
     fn split_at(self, mid: usize) -> (Self, Self) {
         let (head, tail) = self.out.split_at(mid);
-        let first = self.first + mid;
-        (
-            Self { out: head, ..self },
-            Self {
-                region: self.region,
-                first,
-                threshold: self.threshold,
-                out: tail,
-            },
-        )
+        let half = |first, out| Self { first, out, ..self };
+        (half(self.first, head), half(self.first + mid, tail))
     }
 }
 
 impl<T: Element> Split for DropoutRegion<'_, T> {
     fn len(&self) -> usize {
-        self.buffers.len()
-    }
-
-    fn first(&self) -> u64 {
-        0
+        self.update.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (head, tail) = self.buffers.split_at(mid);
+        let (head, tail) = self.update.split_at(mid);
         let (head_out, tail_out) = self.out.map(|out| out.split_at(mid)).unzip();
-        let half = |first, buffers, out| Self {
+        let half = |first, update, out| Self {
             first,
-            buffers,
+            update,
             out,
             ..self
         };

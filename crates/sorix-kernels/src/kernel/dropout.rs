@@ -1,34 +1,16 @@
-//! Forward and replay: the bits of a mask, and `y = x * scale` where they keep.
+//! Forward and replay: the bits of a mask, and a pass over elements by them.
 //!
 //! Making the bits is bound by the generator's instructions and their latency, applying them by the
-//! memory system, so the two are done at the same time: while the bits of one part (a tile, or two)
-//! are made, those of the part before it are applied, a word of 64 elements for every digit of every
-//! tile. What is then left of the part before is applied in one run. The words are read a part
-//! after they were written: a load that follows the store of its word too closely waits for the
-//! stores of the output that are between.
-//!
-//! On Zen 4, ratios to a copy, f32, one thread, in the level 2 and the level 3 cache:
-//!
-//! | | avx512, p = 0.1 | avx512, p = 0.5 | avx2, p = 0.1 | avx2, p = 0.5 |
-//! |---|---|---|---|---|
-//! | making, then applying (64 Ki elements in turn) | 1.62, 1.55 | 1.13, 1.12 | 1.95, 1.86 | 1.24, 1.22 |
-//! | **as it is** | 1.31, 1.22 | 1.13, 1.13 | 1.80, 1.59 | 1.26, 1.26 |
-//! | a tile at a time on avx512, too | 1.39, 1.28 | 1.18, 1.17 | | |
-//! | half as often, the rest spread over the blocks | 1.39, 1.18 | 1.26, 1.16 | 1.82, 1.63 | 1.27, 1.27 |
-//! | the words of the block before, not of the part before | 1.22, 1.21 | 1.20, 1.15 | 1.81, 1.80 | 1.31, 1.29 |
-//!
-//! Beyond the caches it went from 0.75 to 0.70 (avx512, p = 0.1). A threshold of few digits has few
-//! steps, so there the two still come one after the other.
-
-use core::mem;
-use core::num::NonZeroU64;
+//! memory system, so the two are done at the same time: after each draw for a block, a quarter of the
+//! elements of a block that was made two blocks before is done.
 
 use crate::element::Element;
-use crate::job::Dropout;
+use crate::job::{Dropout, Update};
+use crate::keep::KeepRule;
+use crate::kernel::apply::Applying;
+use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
 use crate::kernel::elements::{Elements, Write, with_elements};
-use crate::kernel::fill_mask::fill;
-use crate::kernel::mask_scale::MaskScaling;
-use crate::kernel::tile::{Part, TileWords, parts};
+use crate::kernel::tile::{Rule, TileWords, make, spans};
 use crate::key::MaskWindow;
 use crate::mask::BitSliceMut;
 use crate::simd::{Fence, Kernel, Lanes, Simd};
@@ -36,54 +18,76 @@ use crate::simd::{Fence, Kernel, Lanes, Simd};
 impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Dropout<'_, T> {
     #[inline(always)]
     fn run(self, simd: S) {
-        let (window, threshold, scale) = (self.window(), self.threshold(), self.scale());
-        let streaming = self.is_streaming();
-        let (buffers, out) = self.into_parts();
-        let fence = streaming.then(|| Fence::after(simd));
-        with_elements!(buffers, &fence, |write, elements| {
-            dropout(simd, write, window, threshold, scale, elements, out);
+        let (window, rule) = (self.window(), self.rule());
+        let (update, out) = self.into_parts();
+        let (pass, beside) = (update.pass(), update.beside());
+        let compute = MakeAndApply {
+            simd,
+            window,
+            rule,
+            update,
+            out,
+        };
+        pass.compute(simd, beside, compute);
+    }
+}
+
+struct MakeAndApply<'a, T: Element, S> {
+    simd: S,
+    window: MaskWindow,
+    rule: &'a KeepRule,
+    update: Update<'a, T>,
+    out: Option<BitSliceMut<'a>>,
+}
+
+impl<T: Element, S: Simd + Lanes<T>> Compute<T, S> for MakeAndApply<'_, T, S> {
+    #[inline(always)]
+    fn with<A: Arithmetic<T, S>>(self, arithmetic: A, beside: A::Beside) {
+        let Self {
+            simd,
+            window,
+            rule,
+            update,
+            out,
+        } = self;
+        let fence = update.is_streaming().then(|| Fence::after(simd));
+        with_elements!(update.into_buffers(), &fence, |write, elements| {
+            dropout(simd, write, arithmetic, window, rule, elements, beside, out);
         });
     }
 }
 
 /// The kernel for elements that are read from one place and written to another, or rewritten.
 #[inline(always)]
-fn dropout<T: Element, S: Simd + Lanes<T>>(
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what the job holds, taken apart so that the loop asks nothing"
+)]
+fn dropout<T: Element, S: Simd + Lanes<T>, A: Arithmetic<T, S>>(
     simd: S,
     write: impl Write<T, S>,
+    arithmetic: A,
     window: MaskWindow,
-    threshold: NonZeroU64,
-    scale: T::Scale,
+    rule: &KeepRule,
     mut elements: impl Elements<T>,
+    mut beside: A::Beside,
     mut out: Option<BitSliceMut<'_>>,
 ) {
-    let [mut made, mut made_before] = [&mut TileWords::new(), &mut TileWords::new()];
-    let mut before = (Part::EMPTY, elements.take(0));
-    for part in parts::<S>(window.first, elements.y().len()) {
-        let now = elements.take(part.len());
-        let mut applying =
-            MaskScaling::new(simd, write, scale, before.0.bits(&made_before.0), before.1);
-        // The bits are wanted twice: here for the next turn, and in the mask.
-        let own = out.as_mut().and_then(|out| part.own_words(out));
-        let is_own = own.is_some();
-        fill(
-            simd,
-            window.key,
-            threshold,
-            &part,
-            &mut made.0,
-            own,
-            &mut applying,
-        );
-        applying.finish();
-        if let Some(out) = &mut out
-            && !is_own
-        {
-            out.write(part.at, part.bits(&made.0));
+    let rule = Rule::new(simd, rule);
+    let mut scratch = TileWords::new();
+    for span in spans(window.first, elements.y().len()) {
+        let now = (elements.take(span.len()), beside.take(span.len()));
+        let mut applying = Applying::new(simd, write, arithmetic, now.0, now.1, span.begin);
+        if let Some(blocks) = out.as_mut().and_then(|out| span.own_words(out)) {
+            make(simd, window.key, &rule, &span, blocks, &mut applying);
+            applying.finish(blocks.as_flattened());
+            continue;
         }
-        before = (part, now);
-        mem::swap(&mut made, &mut made_before);
+        let blocks = &mut scratch.0;
+        make(simd, window.key, &rule, &span, blocks, &mut applying);
+        applying.finish(blocks.as_flattened());
+        if let Some(out) = &mut out {
+            out.write(span.at, span.bits(blocks));
+        }
     }
-    let (part, elements) = before;
-    MaskScaling::new(simd, write, scale, part.bits(&made_before.0), elements).finish();
 }

@@ -4,6 +4,7 @@
 //! decides.
 
 use core::iter::Zip;
+use core::ops::Range;
 use core::slice;
 
 use crate::element::Element;
@@ -19,15 +20,17 @@ pub(super) trait Group<T> {
 
 /// What is left of the elements of a call.
 pub(super) trait Elements<T>: Sized {
-    /// The groups of 64, in order.
-    type Groups: Iterator<Item: Group<T>>;
+    /// Groups of 64, in order.
+    type Groups<'g>: Iterator<Item: Group<T>>
+    where
+        Self: 'g;
 
     /// The output.
     fn y(&self) -> &[T];
     /// Takes the first `n`, at most all.
     fn take(&mut self, n: usize) -> Self;
-    /// The whole groups; elements that do not fill one are left out.
-    fn groups(self) -> Self::Groups;
+    /// The whole groups `range`; elements that do not fill one are left out.
+    fn groups(&mut self, range: Range<usize>) -> Self::Groups<'_>;
     /// Replaces each by `f(its index, itself)`.
     fn update(self, f: impl Fn(usize, T) -> T);
 }
@@ -67,8 +70,11 @@ impl<T> Group<T> for &mut [T; GROUP] {
     }
 }
 
-impl<'a, T: Element> Elements<T> for OutOfPlace<'a, T> {
-    type Groups = Zip<slice::Iter<'a, [T; GROUP]>, slice::IterMut<'a, [T; GROUP]>>;
+impl<T: Element> Elements<T> for OutOfPlace<'_, T> {
+    type Groups<'g>
+        = Zip<slice::Iter<'g, [T; GROUP]>, slice::IterMut<'g, [T; GROUP]>>
+    where
+        Self: 'g;
 
     #[inline(always)]
     fn y(&self) -> &[T] {
@@ -85,8 +91,9 @@ impl<'a, T: Element> Elements<T> for OutOfPlace<'a, T> {
     }
 
     #[inline(always)]
-    fn groups(self) -> Self::Groups {
-        self.x.as_chunks().0.iter().zip(self.y.as_chunks_mut().0)
+    fn groups(&mut self, range: Range<usize>) -> Self::Groups<'_> {
+        let x = &self.x.as_chunks().0[range.clone()];
+        x.iter().zip(&mut self.y.as_chunks_mut().0[range])
     }
 
     #[inline(always)]
@@ -97,8 +104,11 @@ impl<'a, T: Element> Elements<T> for OutOfPlace<'a, T> {
     }
 }
 
-impl<'a, T: Element> Elements<T> for InPlace<'a, T> {
-    type Groups = slice::IterMut<'a, [T; GROUP]>;
+impl<T: Element> Elements<T> for InPlace<'_, T> {
+    type Groups<'g>
+        = slice::IterMut<'g, [T; GROUP]>
+    where
+        Self: 'g;
 
     #[inline(always)]
     fn y(&self) -> &[T] {
@@ -114,8 +124,8 @@ impl<'a, T: Element> Elements<T> for InPlace<'a, T> {
     }
 
     #[inline(always)]
-    fn groups(self) -> Self::Groups {
-        self.y.as_chunks_mut().0.iter_mut()
+    fn groups(&mut self, range: Range<usize>) -> Self::Groups<'_> {
+        self.y.as_chunks_mut().0[range].iter_mut()
     }
 
     #[inline(always)]
@@ -138,7 +148,7 @@ pub(super) trait Write<T: Element, S: Lanes<T>>: Copy {
     const ALIGNED: bool;
 
     /// Writes a vector.
-    fn write(self, simd: S, x: S::Vector, y: &mut [T; GROUP], at: usize);
+    fn write(self, simd: S, x: S::Stored, y: &mut [T; GROUP], at: usize);
 }
 
 /// By way of the cache.
@@ -149,7 +159,7 @@ impl<T: Element, S: Lanes<T>> Write<T, S> for Cached {
     const ALIGNED: bool = false;
 
     #[inline(always)]
-    fn write(self, simd: S, x: S::Vector, y: &mut [T; GROUP], at: usize) {
+    fn write(self, simd: S, x: S::Stored, y: &mut [T; GROUP], at: usize) {
         simd.store(x, y, at);
     }
 }
@@ -162,7 +172,7 @@ impl<T: Element, S: Lanes<T>> Write<T, S> for Streamed<'_, S> {
     const ALIGNED: bool = true;
 
     #[inline(always)]
-    fn write(self, simd: S, x: S::Vector, y: &mut [T; GROUP], at: usize) {
+    fn write(self, simd: S, x: S::Stored, y: &mut [T; GROUP], at: usize) {
         simd.stream(x, y, at, self.0);
     }
 }
@@ -192,35 +202,3 @@ macro_rules! with_elements {
     };
 }
 pub(super) use with_elements;
-
-/// Applies one word of a mask to a group.
-#[inline(always)]
-pub(super) fn apply_word<T: Element, S: Lanes<T>>(
-    simd: S,
-    write: impl Write<T, S>,
-    scale: S::Scale,
-    bits: u64,
-    mut group: impl Group<T>,
-) {
-    for at in (0..GROUP).step_by(S::LANES) {
-        let y = simd.keep(simd.times(simd.load(group.x(), at), scale), bits, at);
-        write.write(simd, y, group.y(), at);
-    }
-}
-
-/// Applies one word of a mask to less than a group, element by element: a vector put together from
-/// less would wait for its parts to reach memory.
-#[inline(always)]
-pub(super) fn apply_word_to_part<T: Element>(
-    scale: T::Scale,
-    bits: u64,
-    elements: impl Elements<T>,
-) {
-    elements.update(|i, x| {
-        if bits >> i & 1 == 1 {
-            x.times(scale)
-        } else {
-            T::ZERO
-        }
-    });
-}

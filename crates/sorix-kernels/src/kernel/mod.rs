@@ -1,12 +1,45 @@
 //! The kernels, each written once over `S: Simd`.
 //!
-//! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`mask_scale`]
-//! and [`mask_affine`] apply bits to [`elements`]; [`dropout`], which is forward and replay, does the
-//! first two at the same time.
+//! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`apply`] applies
+//! bits to [`elements`], by the [`arithmetic`] of a [`Pass`](crate::Pass); [`dropout`], which is
+//! forward and replay, does both at the same time. [`SimdBackend`] is the backend that they make.
 
+mod apply;
+mod arithmetic;
 mod dropout;
 mod elements;
 mod fill_mask;
-mod mask_affine;
-mod mask_scale;
 mod tile;
+
+pub(crate) use arithmetic::{Arithmetic, Compute};
+
+use crate::backend::{Backend, Kernels, MakeMasks};
+use crate::element::Element;
+use crate::job::{Apply, Dropout, FillMask};
+use crate::simd::{Lanes, Simd};
+
+/// The backend over an instruction set: hands each job to the kernel that is written once for all.
+#[derive(Debug)]
+pub(crate) struct SimdBackend<S>(pub(crate) S);
+
+impl<S: Simd> Backend for SimdBackend<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+}
+
+impl<S: Simd> MakeMasks for SimdBackend<S> {
+    fn fill_mask(&self, job: FillMask<'_>) {
+        self.0.vectorize(job);
+    }
+}
+
+impl<T: Element, S: Simd + Lanes<T>> Kernels<T> for SimdBackend<S> {
+    fn apply(&self, job: Apply<'_, T>) {
+        self.0.vectorize(job);
+    }
+
+    fn dropout(&self, job: Dropout<'_, T>) {
+        self.0.vectorize(job);
+    }
+}

@@ -1,48 +1,39 @@
 //! The random bits of a tile: mask format v1 with the eight lanes side by side.
 //!
 //! The scalar definition is [`stream`](crate::stream); this computes the same numbers. A general p
-//! costs about ten draws of 512 bits for each block of 512 elements:
+//! costs four draws of 512 bits for each block of 512 elements:
 //!
-//! * The threshold T is compared with 512 random numbers at once, one digit of each at a time, most
-//!   significant first. One draw supplies a digit of all 512. Two bit vectors say what is known:
-//!   `below`, the numbers that are smaller than T for certain, and `equal`, those that agree with T
-//!   so far. A digit 1 of T moves the equal ones that drew 0 to `below`; a digit 0 discards the
-//!   equal ones that drew 1. Nothing is compared bit by bit in a loop over elements: a digit costs
-//!   two instructions for 512 elements.
-//! * Each digit halves the undecided. After nine, one of 512 is left on average, and going on like
-//!   this would spend 512 bits on it for each further digit. It is settled by its lane instead: the
-//!   64 bits that the lane draws next *are* the further digits of its lowest undecided element, and
-//!   one comparison of 64-bit integers decides it. One such draw is always made; in one block of
-//!   eighteen it is not enough.
+//! * Keep bits are made four at a time, a *nibble*, by an alias table of sixteen columns, which fits
+//!   a register. The first draw is 128 random columns, four bits each. Two more are a random byte for
+//!   each, which is compared with the first byte of the column's threshold: below it the nibble *is*
+//!   the column, above it the column's alias. Thresholds and aliases are looked up by one byte
+//!   shuffle each, 64 columns at a time.
+//! * One nibble in some 270 has a byte equal to its threshold's, so that the next byte decides. The
+//!   fourth draw is that byte, one for the two nibbles of a byte, and is drawn whether or not it is
+//!   needed: there are 128 nibbles in a block, so a branch would be a coin toss.
+//! * What is then still open, a nibble whose second byte ties, too, or two ties in one byte, is in
+//!   one block of some 370. These are settled one by one in scalar code, which asks for further draws.
 //!
-//! The numbers of digits and of rounds balance instructions against mispredicted branches.
-//! `fill_mask` for a general p, f32, as a ratio to a copy in the level 2 cache of a Zen 5:
+//! A threshold of few digits is compared with 512 random numbers digit by digit, most significant
+//! first, for a draw a digit. Two bit vectors say what is known: `below`, the numbers that are smaller
+//! for certain, and `equal`, those that agree with the threshold so far.
 //!
-//! | digits at once, then by lanes | draws | not enough | avx512 | avx2 |
-//! |---|---|---|---|---|
-//! | 7, at least two rounds | 9.1 | 11 % | 0.68 | 2.31 |
-//! | 8, as many rounds as it takes | 9.2 | 13 %, 68 %, 17 % for 0, 1, 2 | 0.86 | 2.18 |
-//! | 8, at least two rounds | 10.0 | 1.7 % | 0.64 | 2.40 |
-//! | **9, at least one round** | 10.1 | 5.6 % | 0.67 | 1.89 |
-//!
-//! Deciding all of them digit by digit, and looking for the end after 12, takes 12.2 draws.
-//! Measure with a mask of its own for every call: a predictor learns one that is made over and over
-//! by heart, and the second row is then 0.57.
+//! Tried before, and slower: nine digits one by one and then the undecided lane by lane (10.1 draws;
+//! 2.0 times the time on AVX-512, 1.7 on AVX2), twelve and more digits (12.2 draws and up), ties
+//! settled one by one at the end of a tile (1.7 times on AVX-512).
 
-use core::num::NonZeroU64;
-
+use crate::keep::KeepRule;
 use crate::key::MaskKey;
 use crate::mask::{BitSlice, BitSliceMut, WORD};
-use crate::simd::{MAX_TILES, Simd};
-use crate::stream::{
-    BLOCK, DIGITS, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, ROUNDS, TILE,
-};
+use crate::simd::Simd;
+use crate::stream::{BLOCK, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TILE};
 
-/// Other work, a little of which is done after every digit: the processor then has something to do
+/// Other work, a little of which is done after every draw: the processor then has something to do
 /// while one step of a generator waits for the one before it.
 pub(super) trait Meanwhile {
-    /// Does a little of it, if there is any left.
-    fn step(&mut self);
+    /// Does a little of it, if there is any: `groups` groups of 64 elements, whose bits are in the
+    /// first `made` of `blocks`.
+    fn step(&mut self, blocks: &[[u64; LANES]], made: usize, groups: usize);
 }
 
 /// No other work.
@@ -50,48 +41,40 @@ pub(super) struct Nothing;
 
 impl Meanwhile for Nothing {
     #[inline(always)]
-    fn step(&mut self) {}
+    fn step(&mut self, _: &[[u64; LANES]], _: usize, _: usize) {}
 }
 
-/// The words of as many tiles as are made at a time, aligned so that no vector of them straddles two cache lines.
+/// The words of a tile, aligned so that no vector of them straddles two cache lines.
 #[repr(align(64))]
-pub(super) struct TileWords(pub(super) [[u64; LANES]; MAX_TILES * TILE / BLOCK]);
+pub(super) struct TileWords(pub(super) [[u64; LANES]; TILE / BLOCK]);
 
 impl TileWords {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Self([[0; LANES]; MAX_TILES * TILE / BLOCK])
+        Self([[0; LANES]; TILE / BLOCK])
     }
 }
 
-/// The part of a window that is made at a time: what lies in one tile, or two whole ones.
-pub(super) struct Part {
-    /// The number of the tile, or of the first of the two.
-    pub(super) tile: u64,
-    /// The part's first element, counted from the start of the tile.
+/// The part of a window that lies in one tile.
+pub(super) struct Span {
+    /// The number of the tile.
+    tile: u64,
+    /// The span's first element, counted from the start of the tile.
     pub(super) begin: usize,
-    /// Where the part ends, counted from the start of the tile.
-    pub(super) end: usize,
-    /// The part's first element, counted from the start of the window.
+    /// Where the span ends, counted from the start of the tile.
+    end: usize,
+    /// The span's first element, counted from the start of the window.
     pub(super) at: usize,
 }
 
-impl Part {
-    /// Nothing of any tile.
-    pub(super) const EMPTY: Self = Self {
-        tile: 0,
-        begin: 0,
-        end: 0,
-        at: 0,
-    };
-
+impl Span {
     /// The number of elements.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.end - self.begin
     }
 
-    /// The words of `out` that are this part's own: where all of its blocks are wanted whole, and
+    /// The words of `out` that are this span's own: if all of its blocks are wanted whole, and
     /// begin at a word.
     #[inline(always)]
     pub(super) fn own_words<'a>(
@@ -105,71 +88,143 @@ impl Part {
         })
     }
 
-    /// The part's bits, given the blocks from the start of its tile on.
+    /// The span's bits, given the blocks from the start of its tile on.
     #[inline(always)]
     pub(super) fn bits<'a>(&self, blocks: &'a [[u64; LANES]]) -> BitSlice<'a> {
         BitSlice::of_words(blocks.as_flattened(), self.begin, self.len())
     }
 }
 
-/// The parts of a window of `len` elements from element `first` on.
+/// The spans of a window of `len` elements from element `first` on.
 #[inline(always)]
-pub(super) fn parts<S: Simd>(first: u64, len: usize) -> impl Iterator<Item = Part> {
+pub(super) fn spans(first: u64, len: usize) -> impl Iterator<Item = Span> {
     let mut at = 0;
     core::iter::from_fn(move || {
         // The caller checked that no index of the window exceeds 64 bits; only the index after the
         // last one may, and it is not used.
         let next = first.wrapping_add(at as u64);
         let begin = (next % TILE as u64) as usize;
-        let several = begin == 0 && len - at >= S::TILES * TILE;
-        let most = if several {
-            S::TILES * TILE
-        } else {
-            TILE - begin
-        };
-        let part_len = most.min(len - at);
-        let part = Part {
+        let span_len = (TILE - begin).min(len - at);
+        let span = Span {
             tile: next / TILE as u64,
             begin,
-            end: begin + part_len,
+            end: begin + span_len,
             at,
         };
-        at += part_len;
-        (part_len > 0).then_some(part)
+        at += span_len;
+        (span_len > 0).then_some(span)
     })
 }
 
-/// The generators of `N` consecutive tiles, eight lanes of xoshiro256++ each.
-///
-/// Every step of a generator waits for the one before it. Two side by side fill each other's gaps,
-/// where the instruction set has the registers for it: [`Simd::TILES`].
-pub(super) struct TileBits<S: Simd, const N: usize> {
-    simd: S,
-    states: [[S::Words; 4]; N],
+/// A [`KeepRule`], laid out for an instruction set.
+pub(super) enum Rule<'r, S: Simd> {
+    /// The threshold, to be compared digit by digit.
+    Digits(u64),
+    Table(Table<'r, S>),
 }
 
-impl<S: Simd, const N: usize> TileBits<S, N> {
-    /// As [`TileStream::new`](crate::stream::TileStream::new), for tiles `tile` to `tile + N - 1`.
+/// An alias table in registers.
+pub(super) struct Table<'r, S: Simd> {
+    /// The first bytes of the thresholds of the columns.
+    first: S::Words,
+    /// Their second bytes.
+    second: S::Words,
+    alias: S::Words,
+    rule: &'r KeepRule,
+}
+
+/// The nibbles in one half of the bytes of a draw.
+struct Decided<S: Simd> {
+    /// The nibbles; what they are does not matter if they are open.
+    nibbles: S::Words,
+    /// Those whose first byte ties.
+    tie: S::Bytes,
+    /// Those whose second byte ties, too.
+    both_tie: S::Bytes,
+}
+
+impl<'r, S: Simd> Rule<'r, S> {
     #[inline(always)]
-    pub(super) fn new(simd: S, key: MaskKey, tile: u64) -> Self {
-        let odd = simd.load_words(&[1, 3, 5, 7, 9, 11, 13, 15]);
-        let mut states = [[odd; 4]; N];
-        for (n, state) in states.iter_mut().enumerate() {
-            let w = simd.add(simd.splat(16 * (tile + n as u64)), odd);
-            let [[s0, s1], [s3, _]] = philox4x32(simd, key, [w, simd.sub(w, simd.splat(1))]);
-            *state = [s0, s1, w, s3];
+    pub(super) fn new(simd: S, rule: &'r KeepRule) -> Self {
+        if rule.is_by_digits() {
+            return Self::Digits(rule.threshold().get());
         }
-        Self { simd, states }
+        Self::Table(Table {
+            first: simd.splat_table(&rule.bytes(0)),
+            second: simd.splat_table(&rule.bytes(1)),
+            alias: simd.splat_table(rule.alias()),
+            rule,
+        })
+    }
+}
+
+impl<S: Simd> Table<'_, S> {
+    /// What becomes of a column in each byte, by its first and its second random byte.
+    #[inline(always)]
+    fn decide(
+        &self,
+        simd: S,
+        columns: S::Words,
+        byte: S::Words,
+        second_byte: S::Words,
+    ) -> Decided<S> {
+        let first = simd.look_up(self.first, columns);
+        let second = simd.look_up(self.second, columns);
+        let tie = simd.bytes_equal(byte, first);
+        let below = simd.both(tie, simd.bytes_less(second_byte, second));
+        let below = simd.either(simd.bytes_less(byte, first), below);
+        Decided {
+            nibbles: simd.select_bytes(below, columns, simd.look_up(self.alias, columns)),
+            tie,
+            both_tie: simd.both(tie, simd.bytes_equal(second_byte, second)),
+        }
+    }
+}
+
+/// Makes the blocks of a span, from the start of its tile on, with steps of `meanwhile` in between.
+#[inline(always)]
+pub(super) fn make<S: Simd>(
+    simd: S,
+    key: MaskKey,
+    rule: &Rule<'_, S>,
+    span: &Span,
+    blocks: &mut [[u64; LANES]],
+    meanwhile: &mut impl Meanwhile,
+) {
+    let mut tile = TileBits::new(simd, key, span.tile);
+    for block in 0..span.end.div_ceil(BLOCK) {
+        let made = tile.block(rule, blocks, block, meanwhile);
+        simd.store_words(made, &mut blocks[block]);
+    }
+}
+
+/// The generators of a tile: eight lanes of xoshiro256++.
+struct TileBits<S: Simd> {
+    simd: S,
+    state: [S::Words; 4],
+}
+
+impl<S: Simd> TileBits<S> {
+    /// As [`TileStream::new`](crate::stream::TileStream::new).
+    #[inline(always)]
+    fn new(simd: S, key: MaskKey, tile: u64) -> Self {
+        let odd = simd.load_words(&[1, 3, 5, 7, 9, 11, 13, 15]);
+        let w = simd.add(simd.splat(16 * tile), odd);
+        let [[s0, s1], [s3, _]] = philox4x32(simd, key, [w, simd.sub(w, simd.splat(1))]);
+        Self {
+            simd,
+            state: [s0, s1, w, s3],
+        }
     }
 
-    /// One output of every lane of tile `n`.
+    /// One output of every lane.
     #[inline(always)]
-    fn draw(&mut self, n: usize) -> S::Words {
+    fn draw(&mut self) -> S::Words {
         let simd = self.simd;
-        let [s0, s1, s2, s3] = self.states[n];
+        let [s0, s1, s2, s3] = self.state;
         let output = simd.add(simd.rotate(simd.add(s0, s3), 23), s0);
         // The authors' sequence of updates, each written in terms of the old state.
-        self.states[n] = [
+        self.state = [
             simd.xor3(s0, s1, s3),
             simd.xor3(s0, s1, s2),
             simd.xor3(s0, s2, simd.shl(s1, 17)),
@@ -178,59 +233,156 @@ impl<S: Simd, const N: usize> TileBits<S, N> {
         output
     }
 
-    /// The next block of each tile, as [`TileStream::block`](crate::stream::TileStream::block).
-    ///
-    /// Takes a step of `meanwhile` after every digit.
+    /// The next block, number `made` of `blocks`, as
+    /// [`TileStream::block`](crate::stream::TileStream::block).
     #[inline(always)]
-    pub(super) fn blocks(
+    fn block(
         &mut self,
-        threshold: NonZeroU64,
+        rule: &Rule<'_, S>,
+        blocks: &[[u64; LANES]],
+        made: usize,
         meanwhile: &mut impl Meanwhile,
-    ) -> [S::Words; N] {
+    ) -> S::Words {
         let simd = self.simd;
-        let mut rest = threshold.get();
-        let mut below = [simd.splat(0); N];
-        let mut equal = [simd.splat(u64::MAX); N];
-        for _ in 0..DIGITS {
-            for n in 0..N {
-                let u = self.draw(n);
-                if rest >> 63 == 1 {
-                    below[n] = simd.or_and_not(below[n], equal[n], u);
-                    equal[n] = simd.and(equal[n], u);
-                } else {
-                    equal[n] = simd.and_not(equal[n], u);
-                }
-                meanwhile.step();
-            }
-            rest <<= 1;
-            // The digits that remain when none is 1 decide nothing: what is equal so far is not
-            // below.
-            if rest == 0 {
+        let table = match rule {
+            &Rule::Digits(threshold) => {
+                let below = self.digits(threshold);
+                meanwhile.step(blocks, made, LANES);
                 return below;
             }
+            Rule::Table(table) => table,
+        };
+        let mut draws = [simd.splat(0); 4];
+        for draw in &mut draws {
+            *draw = self.draw();
+            meanwhile.step(blocks, made, LANES / 4);
         }
-        for _ in 0..ROUNDS {
-            for n in 0..N {
-                self.settle(n, rest, &mut below[n], &mut equal[n]);
-            }
+        let [columns, for_low, for_high, for_ties] = draws;
+        let fifteen = simd.splat(u64::from_ne_bytes([15; 8]));
+        let low = table.decide(simd, simd.and(columns, fifteen), for_low, for_ties);
+        let upper = simd.and(simd.shr(columns, 4), fifteen);
+        let high = table.decide(simd, upper, for_high, for_ties);
+        let bits = simd.or(low.nibbles, simd.shl(high.nibbles, 4));
+        let open = simd.either(
+            simd.both(low.tie, high.tie),
+            simd.either(low.both_tie, high.both_tie),
+        );
+        if simd.any(open) {
+            return self.settle(table.rule, draws, bits);
         }
-        for n in 0..N {
-            while !simd.all_zero(equal[n]) {
-                self.settle(n, rest, &mut below[n], &mut equal[n]);
+        bits
+    }
+
+    /// The next block, for a threshold of few digits.
+    #[inline(always)]
+    fn digits(&mut self, threshold: u64) -> S::Words {
+        let simd = self.simd;
+        let mut below = simd.splat(0);
+        let mut equal = simd.splat(u64::MAX);
+        let mut rest = threshold;
+        // The digits that remain when none is 1 decide nothing: what is equal so far is not below.
+        while rest != 0 {
+            let u = self.draw();
+            if rest >> 63 == 1 {
+                below = simd.or_and_not(below, equal, u);
+                equal = simd.and(equal, u);
+            } else {
+                equal = simd.and_not(equal, u);
             }
+            rest <<= 1;
         }
         below
     }
 
-    /// Decides the lowest undecided element of each lane of tile `n` by the remaining digits.
+    /// Settles the nibbles of a block that its four draws left open. Rare.
     #[inline(always)]
-    fn settle(&mut self, n: usize, rest: u64, below: &mut S::Words, equal: &mut S::Words) {
+    fn settle(&mut self, rule: &KeepRule, draws: [S::Words; 4], bits: S::Words) -> S::Words {
         let simd = self.simd;
-        let u = self.draw(n);
-        let others = simd.and(*equal, simd.sub(*equal, simd.splat(1)));
-        let lowest = simd.xor(*equal, others);
-        *below = simd.or(*below, simd.where_less(u, simd.splat(rest), lowest));
-        *equal = others;
+        let mut words = [[0; LANES]; 4];
+        for (words, draw) in words.iter_mut().zip(draws) {
+            simd.store_words(draw, words);
+        }
+        let (mut settled, mut draw) = ([0; LANES], [0; LANES]);
+        simd.store_words(bits, &mut settled);
+        let mut open = Open::new(rule, words);
+        while open.any() {
+            simd.store_words(self.draw(), &mut draw);
+            open.settle(rule, &draw, &mut settled);
+        }
+        simd.load_words(&settled)
+    }
+}
+
+/// The nibbles of a block that are still open: bit `n` of lane `l` is nibble `n` of word `l`.
+struct Open {
+    /// The columns of all nibbles.
+    columns: [u64; LANES],
+    /// Open after one byte, as both nibbles of a byte tied.
+    after_one: [u16; LANES],
+    /// Open after two bytes.
+    after_two: [u16; LANES],
+}
+
+impl Open {
+    #[cold]
+    #[inline(never)]
+    fn new(rule: &KeepRule, [columns, for_low, for_high, for_ties]: [[u64; LANES]; 4]) -> Self {
+        let (first, second) = (rule.bytes(0), rule.bytes(1));
+        let mut open = Self {
+            columns,
+            after_one: [0; LANES],
+            after_two: [0; LANES],
+        };
+        for lane in 0..LANES {
+            for byte in 0..8 {
+                let at = |word: u64| (word >> (8 * byte)) as u8;
+                let pair = at(columns[lane]);
+                let (low, high) = (usize::from(pair & 15), usize::from(pair >> 4));
+                let low_tie = at(for_low[lane]) == first[low];
+                let high_tie = at(for_high[lane]) == first[high];
+                let tie = at(for_ties[lane]);
+                if low_tie && high_tie {
+                    open.after_one[lane] |= 0b11 << (2 * byte);
+                } else if low_tie && tie == second[low] {
+                    open.after_two[lane] |= 0b01 << (2 * byte);
+                } else if high_tie && tie == second[high] {
+                    open.after_two[lane] |= 0b10 << (2 * byte);
+                }
+            }
+        }
+        open
+    }
+
+    fn any(&self) -> bool {
+        self.after_one != [0; LANES] || self.after_two != [0; LANES]
+    }
+
+    /// Decides the lowest open nibble of each lane by what is left of its threshold.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self, rule: &KeepRule, draw: &[u64; LANES], bits: &mut [u64; LANES]) {
+        for lane in 0..LANES {
+            let open = self.after_one[lane] | self.after_two[lane];
+            if open == 0 {
+                continue;
+            }
+            let nibble = open.trailing_zeros();
+            let lowest = 1 << nibble;
+            let used = if self.after_one[lane] & lowest != 0 {
+                8
+            } else {
+                16
+            };
+            self.after_one[lane] &= !lowest;
+            self.after_two[lane] &= !lowest;
+            let column = (self.columns[lane] >> (4 * nibble) & 15) as usize;
+            let result = if draw[lane] < rule.columns()[column] << used {
+                column as u64
+            } else {
+                u64::from(rule.alias()[column])
+            };
+            bits[lane] = bits[lane] & !(15 << (4 * nibble)) | result << (4 * nibble);
+        }
     }
 }
 

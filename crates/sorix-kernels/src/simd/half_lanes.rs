@@ -1,4 +1,4 @@
-//! The 16-bit types where the instruction set has nothing for them: a group at a time, as f32.
+//! The 16-bit types if the instruction set has nothing for them: a group at a time, as f32.
 //!
 //! f16 goes through the slice conversions of the `half` crate, which ask the CPU once per group and
 //! use what it has. bf16 is the upper half of an f32, so widening is a shift and rounding an
@@ -9,31 +9,30 @@ use crate::simd::GROUP;
 /// A group, widened.
 pub(crate) type Wide = [f32; GROUP];
 
-/// Multiplies, element by element.
+/// `f` of each pair.
 #[inline(always)]
-pub(crate) fn times(mut x: Wide, scale: f32) -> Wide {
-    for x in &mut x {
-        *x *= scale;
+pub(crate) fn each(mut a: Wide, b: &Wide, f: impl Fn(f32, f32) -> f32) -> Wide {
+    for (a, &b) in a.iter_mut().zip(b) {
+        *a = f(*a, b);
     }
-    x
+    a
 }
 
-/// The elements whose bit is set; `+0.0` for the others.
+/// The bits of `kept` in the elements whose bit is set, those of `dropped` elsewhere.
 #[inline(always)]
-pub(crate) fn keep(mut x: Wide, bits: u64) -> Wide {
-    for (i, x) in x.iter_mut().enumerate() {
-        // All ones where the bit is set.
-        let mask = (bits >> i & 1).wrapping_neg() as u32;
-        *x = f32::from_bits(x.to_bits() & mask);
-    }
-    x
+pub(crate) fn select(bits: u64, kept: &[u16; GROUP], dropped: &[u16; GROUP]) -> [u16; GROUP] {
+    core::array::from_fn(|i| {
+        // All ones if the bit is set.
+        let mask = (bits >> i & 1).wrapping_neg() as u16;
+        kept[i] & mask | dropped[i] & !mask
+    })
 }
 
-/// Rounds a product of a bf16 to nearest, ties to even.
+/// Rounds to bf16, to nearest, ties to even.
 ///
 /// Adding 0x7FFF, or 0x8000 where the upper half is odd, carries into the upper half exactly when
-/// the lower half rounds up. A NaN or an infinity that came from a bf16 by a multiplication has a
-/// zero lower half, so nothing carries and it stays what it is.
+/// the lower half rounds up. A NaN or an infinity that was computed from bf16 has a zero lower half,
+/// so nothing carries and it stays what it is.
 #[inline(always)]
 pub(crate) fn round_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -43,37 +42,77 @@ pub(crate) fn round_to_bf16(x: f32) -> u16 {
 /// Implements `Lanes<$t>` for a token, with a group for a vector, from a way to widen a group and
 /// one to round it.
 macro_rules! half_lanes {
-    ($token:ty, $t:ty, load: |$from:ident, $wide:ident| $load:expr, store: |$x:ident, $to:ident| $store:expr) => {
+    ($token:ty, $t:ty, widen: |$from:ident, $wide:ident| $widen:expr, narrow: |$x:ident, $to:ident| $narrow:expr) => {
         impl $crate::simd::Lanes<$t> for $token {
             const LANES: usize = $crate::simd::GROUP;
-            type Vector = $crate::simd::half_lanes::Wide;
-            type Scale = f32;
+            type Stored = [$t; $crate::simd::GROUP];
+            type Wide = $crate::simd::half_lanes::Wide;
 
             #[inline(always)]
-            fn splat_scale(self, scale: f32) -> f32 {
-                scale
+            fn load(self, x: &[$t; $crate::simd::GROUP], _: usize) -> Self::Stored {
+                *x
             }
 
             #[inline(always)]
-            fn load(self, $from: &[$t; $crate::simd::GROUP], _: usize) -> Self::Vector {
+            fn store(self, x: Self::Stored, y: &mut [$t; $crate::simd::GROUP], _: usize) {
+                *y = x;
+            }
+
+            #[inline(always)]
+            fn splat_stored(self, x: $t) -> Self::Stored {
+                [x; $crate::simd::GROUP]
+            }
+
+            #[inline(always)]
+            fn splat_wide(self, x: f32) -> Self::Wide {
+                [x; $crate::simd::GROUP]
+            }
+
+            #[inline(always)]
+            fn widen(self, $from: Self::Stored) -> Self::Wide {
                 let mut $wide = [0.0; $crate::simd::GROUP];
-                $load;
+                $widen;
                 $wide
             }
 
             #[inline(always)]
-            fn times(self, x: Self::Vector, scale: f32) -> Self::Vector {
-                $crate::simd::half_lanes::times(x, scale)
+            fn narrow(self, $x: Self::Wide, _: bool) -> Self::Stored {
+                let mut $to = [<$t>::ZERO; $crate::simd::GROUP];
+                $narrow;
+                $to
             }
 
             #[inline(always)]
-            fn keep(self, x: Self::Vector, bits: u64, _: usize) -> Self::Vector {
-                $crate::simd::half_lanes::keep(x, bits)
+            fn times(self, a: Self::Wide, b: Self::Wide) -> Self::Wide {
+                $crate::simd::half_lanes::each(a, &b, |a, b| a * b)
             }
 
             #[inline(always)]
-            fn store(self, $x: Self::Vector, $to: &mut [$t; $crate::simd::GROUP], _: usize) {
-                $store;
+            fn plus(self, a: Self::Wide, b: Self::Wide) -> Self::Wide {
+                $crate::simd::half_lanes::each(a, &b, |a, b| a + b)
+            }
+
+            #[inline(always)]
+            fn keep(self, x: Self::Stored, bits: u64, at: usize) -> Self::Stored {
+                <Self as $crate::simd::Lanes<$t>>::select(
+                    self,
+                    bits,
+                    at,
+                    x,
+                    [<$t>::ZERO; $crate::simd::GROUP],
+                )
+            }
+
+            #[inline(always)]
+            fn select(
+                self,
+                bits: u64,
+                _: usize,
+                kept: Self::Stored,
+                dropped: Self::Stored,
+            ) -> Self::Stored {
+                let (kept, dropped) = (bytemuck::cast_ref(&kept), bytemuck::cast_ref(&dropped));
+                bytemuck::cast($crate::simd::half_lanes::select(bits, kept, dropped))
             }
         }
     };

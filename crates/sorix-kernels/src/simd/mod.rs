@@ -1,4 +1,4 @@
-//! The instruction sets: one zero-sized token each, all behind the sealed trait [`Simd`].
+//! The instruction sets: one zero-sized token each, all behind the trait [`Simd`].
 //!
 //! A token is proof that this CPU has the instructions: it can only be made by its `detect`, which
 //! asks the CPU. That check is what makes the calls of intrinsics in the token's methods sound, and
@@ -7,11 +7,18 @@
 //! instruction set.
 //!
 //! The vocabulary is small. For masks: [`Simd::Words`], eight 64-bit lanes, which is one 512-bit
-//! register, two of 256 or four of 128. For elements: [`Lanes`], one vector at a time of a group of
-//! [`GROUP`] elements, whose keep bits are one word of the mask.
+//! register, two of 256 or four of 128, and which is also 64 bytes. For elements: [`Lanes`], one
+//! vector at a time of a group of [`GROUP`] elements, whose keep bits are one word of the mask.
 //!
-//! This directory is the only place in sorix with `unsafe` code. Nobody outside this crate can name
-//! a token, let alone make one,
+//! # unsafe
+//!
+//! This directory is the only place in sorix with `unsafe` code, and most of it is in three macros.
+//! `value_ops!` makes a method of a token from a body that is compiled as a *safe* function with the
+//! token's CPU features: an intrinsic that takes a pointer does not compile in it, so that its one
+//! `unsafe` is the call of that function. `memory_ops!` makes loads and stores, whose bodies do take
+//! a pointer. `token!` makes the token, its `detect` and its `vectorize`.
+//!
+//! Nobody outside this crate can name a token, let alone make one,
 //!
 //! ```compile_fail,E0603
 //! use sorix_kernels::simd::Simd;
@@ -44,8 +51,13 @@ use core::fmt::Debug;
 
 use half::{bf16, f16};
 
-use crate::backend::{Backend, SimdBackend};
 use crate::element::Element;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::Neon;
+pub(crate) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{Avx2, Avx512};
 
 /// Elements in a group: as many as a word of a mask has bits.
 pub(crate) const GROUP: usize = 64;
@@ -53,54 +65,17 @@ pub(crate) const GROUP: usize = 64;
 /// Bytes to which a streaming store must be aligned: a cache line.
 pub(crate) const ALIGN: usize = 64;
 
-/// The backends over the tokens that this CPU has, best first.
-pub(crate) fn backends() -> Vec<&'static dyn Backend> {
-    fn backend<S: Simd>(token: Option<S>) -> Option<&'static dyn Backend> {
-        // One allocation of a byte or none, once per process: a `static` cannot hold what is only
-        // known once the CPU has been asked.
-        token.map(|token| &*Box::leak(Box::new(SimdBackend::new(token))) as &'static dyn Backend)
-    }
-    let mut backends = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        backends.extend(backend(x86_64::Avx512::detect()));
-        backends.extend(backend(x86_64::Avx2::detect()));
-    }
-    #[cfg(target_arch = "aarch64")]
-    backends.extend(backend(aarch64::Neon::detect()));
-    backends.extend(backend(Some(portable::Portable)));
-    backends
-}
-
-/// The most tiles that any instruction set makes side by side.
-pub(crate) const MAX_TILES: usize = 2;
-
-mod sealed {
-    pub(crate) trait Sealed {}
-}
-
 /// An instruction set, as a token that proves that the CPU has it.
 pub(crate) trait Simd:
-    sealed::Sealed
-    + Copy
-    + Debug
-    + Send
-    + Sync
-    + 'static
-    + Lanes<f32>
-    + Lanes<f64>
-    + Lanes<bf16>
-    + Lanes<f16>
+    Copy + Debug + Send + Sync + 'static + Lanes<f32> + Lanes<f64> + Lanes<bf16> + Lanes<f16>
 {
     /// The name of the backend over this token.
     const NAME: &'static str;
 
-    /// How many tiles to make side by side, at most [`MAX_TILES`]: as many as there are registers
-    /// for.
-    const TILES: usize;
-
-    /// Eight 64-bit lanes.
+    /// Eight 64-bit lanes, or 64 bytes.
     type Words: Copy;
+    /// A yes or no for each byte of [`Simd::Words`].
+    type Bytes: Copy;
 
     /// Runs `kernel`, compiled for this instruction set.
     fn vectorize(self, kernel: impl Kernel<Self>);
@@ -141,10 +116,28 @@ pub(crate) trait Simd:
     fn rotate(self, a: Self::Words, n: u32) -> Self::Words;
     /// The 64-bit product of the lower halves of the lanes.
     fn mul_low_halves(self, a: Self::Words, b: Self::Words) -> Self::Words;
-    /// `bits` in the lanes where `a < b`, unsigned; 0 in the others.
-    fn where_less(self, a: Self::Words, b: Self::Words, bits: Self::Words) -> Self::Words;
-    /// Whether every lane is 0.
-    fn all_zero(self, a: Self::Words) -> bool;
+
+    /// Sixteen bytes, again and again: what [`Simd::look_up`] looks up in.
+    #[inline(always)]
+    fn splat_table(self, table: &[u8; 16]) -> Self::Words {
+        let table = u128::from_le_bytes(*table);
+        let (low, high) = (table as u64, (table >> 64) as u64);
+        self.load_words(&[low, high, low, high, low, high, low, high])
+    }
+    /// In each byte, the byte of `table` whose number `index` has there, 0 to 15.
+    fn look_up(self, table: Self::Words, index: Self::Words) -> Self::Words;
+    /// In which bytes `a < b`, unsigned.
+    fn bytes_less(self, a: Self::Words, b: Self::Words) -> Self::Bytes;
+    /// In which bytes `a == b`.
+    fn bytes_equal(self, a: Self::Words, b: Self::Words) -> Self::Bytes;
+    /// The bytes that are in both.
+    fn both(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// The bytes that are in either.
+    fn either(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Whether there is any byte in it.
+    fn any(self, a: Self::Bytes) -> bool;
+    /// The bytes of `yes` that are in `which`, those of `no` elsewhere.
+    fn select_bytes(self, which: Self::Bytes, yes: Self::Words, no: Self::Words) -> Self::Words;
 }
 
 /// Whatever has streaming stores, or none.
@@ -177,35 +170,64 @@ impl<S: Streaming> Drop for Fence<S> {
 /// Vectors of `T`: the lanes that a kernel handles at a time.
 ///
 /// A vector holds elements `at` to `at + LANES - 1` of a group of [`GROUP`], where `at` is a
-/// multiple of `LANES`; bit `at + i` of a word of the mask belongs to lane `i`.
+/// multiple of `LANES`; bit `at + i` of a word of the mask belongs to lane `i`. It comes in two
+/// forms: [stored](Lanes::Stored), as in memory, and [wide](Lanes::Wide), in the type computed in.
+/// What arithmetic there is, is on wide vectors; what is selected by bits is stored.
 pub(crate) trait Lanes<T: Element>: Streaming {
     /// Elements in a vector; divides [`GROUP`].
     const LANES: usize;
 
-    /// Elements, as they are or widened.
-    type Vector: Copy;
-    /// The scale in every lane.
-    type Scale: Copy;
+    /// Elements as they lie in memory.
+    type Stored: Copy;
+    /// The same numbers in the type computed in. Which lane holds which of them is the token's
+    /// business.
+    type Wide: Copy;
 
-    /// The same scale in every lane.
-    fn splat_scale(self, scale: T::Scale) -> Self::Scale;
     /// Reads a vector.
-    fn load(self, x: &[T; GROUP], at: usize) -> Self::Vector;
-    /// [`Element::times`] in every lane.
-    fn times(self, x: Self::Vector, scale: Self::Scale) -> Self::Vector;
-    /// The lanes whose bit is set; `+0.0` in the others.
-    fn keep(self, x: Self::Vector, bits: u64, at: usize) -> Self::Vector;
+    fn load(self, x: &[T; GROUP], at: usize) -> Self::Stored;
     /// Writes a vector.
-    fn store(self, x: Self::Vector, y: &mut [T; GROUP], at: usize);
-    /// Writes a vector around the cache, where the instruction set can; it is there for others to
+    fn store(self, x: Self::Stored, y: &mut [T; GROUP], at: usize);
+    /// Writes a vector around the cache, if the instruction set can; it is there for others to
     /// see once the fence is dropped.
     ///
     /// # Panics
     ///
-    /// Where it can and `y` is not aligned to [`ALIGN`].
+    /// If it can and `y` is not aligned to [`ALIGN`].
     #[inline(always)]
-    fn stream(self, x: Self::Vector, y: &mut [T; GROUP], at: usize, _: &Fence<Self>) {
+    fn stream(self, x: Self::Stored, y: &mut [T; GROUP], at: usize, _: &Fence<Self>) {
         self.store(x, y, at);
+    }
+
+    /// The same element in every lane.
+    fn splat_stored(self, x: T) -> Self::Stored;
+    /// The same number in every lane.
+    fn splat_wide(self, x: T::Scale) -> Self::Wide;
+    /// Exact.
+    fn widen(self, x: Self::Stored) -> Self::Wide;
+    /// Rounded once, to nearest; ties to even, if `ties`. Without, the caller says that no number in
+    /// it is a tie ([`Lanes::can_tie`]), which costs less for bf16.
+    ///
+    /// A NaN that was computed from widened elements and from [`Element::factor`]s stays a NaN.
+    fn narrow(self, x: Self::Wide, ties: bool) -> Self::Stored;
+    /// `a * b`, rounded once in the type computed in.
+    fn times(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `a + b`, rounded once in the type computed in.
+    fn plus(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// The lanes whose bit is set; `+0.0` in the others.
+    fn keep(self, x: Self::Stored, bits: u64, at: usize) -> Self::Stored;
+    /// The lanes of `kept` whose bit is set, those of `dropped` elsewhere.
+    fn select(
+        self,
+        bits: u64,
+        at: usize,
+        kept: Self::Stored,
+        dropped: Self::Stored,
+    ) -> Self::Stored;
+
+    /// Whether an element times `scale` can lie half way between two elements.
+    #[inline(always)]
+    fn can_tie(self, _scale: T::Scale) -> bool {
+        true
     }
 }
 
@@ -298,44 +320,69 @@ macro_rules! memory_ops {
     };
 }
 
-/// Defines a token: its detection and its `vectorize` from one list of CPU features.
+/// Defines a token from one list of CPU features: its detection, how it runs a kernel, and two macros
+/// for the rest of its file.
+///
+/// `value_ops!` defines methods whose bodies are calls of intrinsics on values. A body becomes a safe
+/// function with the token's features, in which such calls are safe and those that take a pointer do
+/// not compile. `functions!` defines free functions of that kind, for what several bodies share.
+///
+/// The `$` is given as an argument, since a macro cannot write one into the macros that it defines.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! token {
-    ($(#[$doc:meta])* $token:ident, detected by $detected:ident, $($feature:tt),*) => {
+    (($d:tt) $(#[$doc:meta])* $token:ident, detected by $detected:ident, $($feature:tt),*) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub(crate) struct $token(());
 
         impl $token {
-            /// The token, where this CPU has the features.
+            /// The token, if this CPU has the features.
             pub(crate) fn detect() -> Option<Self> {
                 (true $(&& std::arch::$detected!($feature))*).then_some(Self(()))
             }
 
-            #[target_feature($(enable = $feature),*)]
+            /// Runs `kernel`, compiled with the features.
+            #[inline(always)]
             fn run(self, kernel: impl $crate::simd::Kernel<Self>) {
-                kernel.run(self);
+                #[target_feature($(enable = $feature),*)]
+                fn with_features(token: $token, kernel: impl $crate::simd::Kernel<$token>) {
+                    kernel.run(token);
+                }
+                // SAFETY: `self` exists only because `detect` saw the features.
+                unsafe { with_features(self, kernel) }
             }
         }
 
-        impl $crate::simd::sealed::Sealed for $token {}
+        macro_rules! value_ops {
+            ($d(
+                $d(#[$d attribute:meta])*
+                fn $d name:ident(self $d(, $d arg:ident: $d type:ty)*) -> $d result:ty $d body:block
+            )*) => {$d(
+                $d(#[$d attribute])*
+                #[inline(always)]
+                fn $d name(self $d(, $d arg: $d type)*) -> $d result {
+                    #[inline]
+                    #[target_feature($(enable = $feature),*)]
+                    fn with_features($d($d arg: $d type),*) -> $d result $d body
+                    // SAFETY: `self` exists only because `detect` saw the features.
+                    unsafe { with_features($d($d arg),*) }
+                }
+            )*};
+        }
+
+        macro_rules! functions {
+            ($d(
+                $d(#[$d attribute:meta])*
+                fn $d name:ident($d($d arg:ident: $d type:ty),*) -> $d result:ty $d body:block
+            )*) => {$d(
+                $d(#[$d attribute])*
+                #[inline]
+                #[target_feature($(enable = $feature),*)]
+                fn $d name($d($d arg: $d type),*) -> $d result $d body
+            )*};
+        }
     };
 }
 
-/// Defines methods of a token whose bodies are calls of intrinsics on values.
-///
-/// The unsafe block is the same for all and is argued once, here: an intrinsic on values is unsafe
-/// only on a CPU without it. Bodies must not touch memory; loads and stores are written out.
-macro_rules! value_ops {
-    ($($(#[$doc:meta])* fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $result:ty $body:block)*) => {$(
-        $(#[$doc])*
-        #[inline(always)]
-        fn $name($self $(, $arg: $type)*) -> $result {
-            // SAFETY: `self` exists only because `detect` saw the features that these intrinsics
-            // need.
-            unsafe { $body }
-        }
-    )*};
-}
-
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) use {memory_ops, token, value_ops};
+pub(crate) use {memory_ops, token};

@@ -2,23 +2,21 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use wide::{f32x8, f64x4, u32x8, u64x4, u64x8};
+use wide::{f32x8, f64x4, u8x16, u32x8, u64x4, u64x8};
 
 use crate::simd::half_lanes::{half_lanes, round_to_bf16};
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, sealed};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming};
 
 /// The token that needs no check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
-impl sealed::Sealed for Portable {}
-
 impl Streaming for Portable {}
 
 impl Simd for Portable {
     const NAME: &'static str = "portable";
-    const TILES: usize = 1;
     type Words = u64x8;
+    type Bytes = u64x8;
 
     #[inline(always)]
     fn vectorize(self, kernel: impl Kernel<Self>) {
@@ -95,14 +93,46 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn where_less(self, a: u64x8, b: u64x8, bits: u64x8) -> u64x8 {
-        a.simd_lt(b) & bits
+    fn look_up(self, table: u64x8, index: u64x8) -> u64x8 {
+        each_of_bytes(table, index, u8x16::shuffle)
     }
 
     #[inline(always)]
-    fn all_zero(self, a: u64x8) -> bool {
-        a.to_array().iter().fold(0, |any, word| any | word) == 0
+    fn bytes_less(self, a: u64x8, b: u64x8) -> u64x8 {
+        each_of_bytes(a, b, |a, b| !a.max(b).simd_eq(a))
     }
+
+    #[inline(always)]
+    fn bytes_equal(self, a: u64x8, b: u64x8) -> u64x8 {
+        each_of_bytes(a, b, u8x16::simd_eq)
+    }
+
+    #[inline(always)]
+    fn both(self, a: u64x8, b: u64x8) -> u64x8 {
+        a & b
+    }
+
+    #[inline(always)]
+    fn either(self, a: u64x8, b: u64x8) -> u64x8 {
+        a | b
+    }
+
+    #[inline(always)]
+    fn any(self, a: u64x8) -> bool {
+        a.to_array().iter().fold(0, |any, word| any | word) != 0
+    }
+
+    #[inline(always)]
+    fn select_bytes(self, which: u64x8, yes: u64x8, no: u64x8) -> u64x8 {
+        yes & which | no & !which
+    }
+}
+
+/// `f` in each sixteen bytes.
+#[inline(always)]
+fn each_of_bytes(a: u64x8, b: u64x8, f: impl Fn(u8x16, u8x16) -> u8x16) -> u64x8 {
+    let (a, b): ([u8x16; 4], [u8x16; 4]) = (bytemuck::cast(a), bytemuck::cast(b));
+    bytemuck::cast([f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])])
 }
 
 /// The `N` elements of a group from `at` on.
@@ -111,15 +141,18 @@ fn part<T: Copy, const N: usize>(x: &[T; GROUP], at: usize) -> [T; N] {
     core::array::from_fn(|i| x[at + i])
 }
 
+/// All ones in the 32-bit lanes whose own bits, of the eight bits from bit `at` of `bits` on, are
+/// set.
+#[inline(always)]
+fn spread(bits: u64, at: usize, own: [u32; 8]) -> u32x8 {
+    let own = u32x8::new(own);
+    (u32x8::splat((bits >> at) as u32) & own).simd_eq(own)
+}
+
 impl Lanes<f32> for Portable {
     const LANES: usize = 8;
-    type Vector = f32x8;
-    type Scale = f32x8;
-
-    #[inline(always)]
-    fn splat_scale(self, scale: f32) -> f32x8 {
-        f32x8::splat(scale)
-    }
+    type Stored = f32x8;
+    type Wide = f32x8;
 
     #[inline(always)]
     fn load(self, x: &[f32; GROUP], at: usize) -> f32x8 {
@@ -127,32 +160,58 @@ impl Lanes<f32> for Portable {
     }
 
     #[inline(always)]
-    fn times(self, x: f32x8, scale: f32x8) -> f32x8 {
-        x * scale
+    fn store(self, x: f32x8, y: &mut [f32; GROUP], at: usize) {
+        y[at..at + 8].copy_from_slice(x.as_array());
+    }
+
+    #[inline(always)]
+    fn splat_stored(self, x: f32) -> f32x8 {
+        f32x8::splat(x)
+    }
+
+    #[inline(always)]
+    fn splat_wide(self, x: f32) -> f32x8 {
+        f32x8::splat(x)
+    }
+
+    #[inline(always)]
+    fn widen(self, x: f32x8) -> f32x8 {
+        x
+    }
+
+    #[inline(always)]
+    fn narrow(self, x: f32x8, _: bool) -> f32x8 {
+        x
+    }
+
+    #[inline(always)]
+    fn times(self, a: f32x8, b: f32x8) -> f32x8 {
+        a * b
+    }
+
+    #[inline(always)]
+    fn plus(self, a: f32x8, b: f32x8) -> f32x8 {
+        a + b
     }
 
     #[inline(always)]
     fn keep(self, x: f32x8, bits: u64, at: usize) -> f32x8 {
-        let own = u32x8::new([1, 2, 4, 8, 16, 32, 64, 128]);
-        let kept = (u32x8::splat((bits >> at) as u32) & own).simd_eq(own);
+        let kept = spread(bits, at, [1, 2, 4, 8, 16, 32, 64, 128]);
         bytemuck::cast(bytemuck::cast::<_, u32x8>(x) & kept)
     }
 
     #[inline(always)]
-    fn store(self, x: f32x8, y: &mut [f32; GROUP], at: usize) {
-        y[at..at + 8].copy_from_slice(x.as_array());
+    fn select(self, bits: u64, at: usize, kept: f32x8, dropped: f32x8) -> f32x8 {
+        let which = spread(bits, at, [1, 2, 4, 8, 16, 32, 64, 128]);
+        let (kept, dropped): (u32x8, u32x8) = (bytemuck::cast(kept), bytemuck::cast(dropped));
+        bytemuck::cast(kept & which | dropped & !which)
     }
 }
 
 impl Lanes<f64> for Portable {
     const LANES: usize = 4;
-    type Vector = f64x4;
-    type Scale = f64x4;
-
-    #[inline(always)]
-    fn splat_scale(self, scale: f64) -> f64x4 {
-        f64x4::splat(scale)
-    }
+    type Stored = f64x4;
+    type Wide = f64x4;
 
     #[inline(always)]
     fn load(self, x: &[f64; GROUP], at: usize) -> f64x4 {
@@ -160,31 +219,62 @@ impl Lanes<f64> for Portable {
     }
 
     #[inline(always)]
-    fn times(self, x: f64x4, scale: f64x4) -> f64x4 {
-        x * scale
+    fn store(self, x: f64x4, y: &mut [f64; GROUP], at: usize) {
+        y[at..at + 4].copy_from_slice(x.as_array());
+    }
+
+    #[inline(always)]
+    fn splat_stored(self, x: f64) -> f64x4 {
+        f64x4::splat(x)
+    }
+
+    #[inline(always)]
+    fn splat_wide(self, x: f64) -> f64x4 {
+        f64x4::splat(x)
+    }
+
+    #[inline(always)]
+    fn widen(self, x: f64x4) -> f64x4 {
+        x
+    }
+
+    #[inline(always)]
+    fn narrow(self, x: f64x4, _: bool) -> f64x4 {
+        x
+    }
+
+    #[inline(always)]
+    fn times(self, a: f64x4, b: f64x4) -> f64x4 {
+        a * b
+    }
+
+    #[inline(always)]
+    fn plus(self, a: f64x4, b: f64x4) -> f64x4 {
+        a + b
     }
 
     #[inline(always)]
     fn keep(self, x: f64x4, bits: u64, at: usize) -> f64x4 {
         // Pairs of 32-bit lanes: baseline x86-64 compares 32 bits, not 64.
-        let own = u32x8::new([1, 1, 2, 2, 4, 4, 8, 8]);
-        let kept = (u32x8::splat((bits >> at) as u32) & own).simd_eq(own);
+        let kept = spread(bits, at, [1, 1, 2, 2, 4, 4, 8, 8]);
         bytemuck::cast(bytemuck::cast::<_, u64x4>(x) & bytemuck::cast::<_, u64x4>(kept))
     }
 
     #[inline(always)]
-    fn store(self, x: f64x4, y: &mut [f64; GROUP], at: usize) {
-        y[at..at + 4].copy_from_slice(x.as_array());
+    fn select(self, bits: u64, at: usize, kept: f64x4, dropped: f64x4) -> f64x4 {
+        let which: u64x4 = bytemuck::cast(spread(bits, at, [1, 1, 2, 2, 4, 4, 8, 8]));
+        let (kept, dropped): (u64x4, u64x4) = (bytemuck::cast(kept), bytemuck::cast(dropped));
+        bytemuck::cast(kept & which | dropped & !which)
     }
 }
 
 half_lanes!(
     Portable,
     bf16,
-    load: |from, wide| for (wide, x) in wide.iter_mut().zip(from) {
+    widen: |from, wide| for (wide, x) in wide.iter_mut().zip(from) {
         *wide = f32::from_bits(u32::from(x.to_bits()) << 16);
     },
-    store: |x, to| for (to, x) in to.iter_mut().zip(x) {
+    narrow: |x, to| for (to, x) in to.iter_mut().zip(x) {
         *to = bf16::from_bits(round_to_bf16(x));
     }
 );
@@ -192,6 +282,6 @@ half_lanes!(
 half_lanes!(
     Portable,
     f16,
-    load: |from, wide| from.convert_to_f32_slice(&mut wide),
-    store: |x, to| to.convert_from_f32_slice(&x)
+    widen: |from, wide| from.convert_to_f32_slice(&mut wide),
+    narrow: |x, to| to.convert_from_f32_slice(&x)
 );

@@ -6,9 +6,10 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::simd::half_lanes::half_lanes;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token, value_ops};
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
 
 token!(
+    ($)
     /// NEON (Advanced SIMD): every AArch64 CPU.
     Neon, detected by is_aarch64_feature_detected, "neon"
 );
@@ -20,13 +21,12 @@ impl Streaming for Neon {}
 
 impl Simd for Neon {
     const NAME: &'static str = "neon";
-    const TILES: usize = 1;
     type Words = Words;
+    type Bytes = Words;
 
     #[inline(always)]
     fn vectorize(self, kernel: impl Kernel<Self>) {
-        // SAFETY: `self` exists only because `detect` saw the features that `run` enables.
-        unsafe { self.run(kernel) }
+        self.run(kernel);
     }
 
     #[inline(always)]
@@ -80,13 +80,32 @@ impl Simd for Neon {
         fn mul_low_halves(self, a: Words, b: Words) -> Words {
             each(a, b, |a, b| vmull_u32(vmovn_u64(a), vmovn_u64(b)))
         }
-        fn where_less(self, a: Words, b: Words, bits: Words) -> Words {
-            self.and(each(a, b, |a, b| vcltq_u64(a, b)), bits)
+        fn look_up(self, table: Words, index: Words) -> Words {
+            each_of_bytes(table, index, |table, index| vqtbl1q_u8(table, index))
         }
-        fn all_zero(self, a: Words) -> bool {
+        fn bytes_less(self, a: Words, b: Words) -> Words {
+            each_of_bytes(a, b, |a, b| vcltq_u8(a, b))
+        }
+        fn bytes_equal(self, a: Words, b: Words) -> Words {
+            each_of_bytes(a, b, |a, b| vceqq_u8(a, b))
+        }
+        fn any(self, a: Words) -> bool {
             let any = vorrq_u64(vorrq_u64(a[0], a[1]), vorrq_u64(a[2], a[3]));
-            vmaxvq_u32(vreinterpretq_u32_u64(any)) == 0
+            vmaxvq_u32(vreinterpretq_u32_u64(any)) != 0
         }
+        fn select_bytes(self, which: Words, yes: Words, no: Words) -> Words {
+            [0, 1, 2, 3].map(|i| vbslq_u64(which[i], yes[i], no[i]))
+        }
+    }
+
+    #[inline(always)]
+    fn both(self, a: Words, b: Words) -> Words {
+        self.and(a, b)
+    }
+
+    #[inline(always)]
+    fn either(self, a: Words, b: Words) -> Words {
+        self.or(a, b)
     }
 }
 
@@ -96,43 +115,63 @@ fn each(a: Words, b: Words, f: impl Fn(uint64x2_t, uint64x2_t) -> uint64x2_t) ->
     [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
 }
 
-/// All ones in the 32-bit lanes whose bit is set in bits `at` to `at + 3` of `bits`.
-#[inline]
-#[target_feature(enable = "neon")]
-fn spread_32(bits: u64, at: usize) -> uint32x4_t {
-    let own = vcombine_u32(vcreate_u32(0x2_0000_0001), vcreate_u32(0x8_0000_0004));
-    vtstq_u32(vdupq_n_u32((bits >> at) as u32), own)
-}
+functions! {
+    /// `f` in each pair of registers, seen as bytes.
+    fn each_of_bytes(
+        a: Words,
+        b: Words,
+        f: impl Fn(uint8x16_t, uint8x16_t) -> uint8x16_t
+    ) -> Words {
+        [0, 1, 2, 3].map(|i| {
+            vreinterpretq_u64_u8(f(vreinterpretq_u8_u64(a[i]), vreinterpretq_u8_u64(b[i])))
+        })
+    }
 
-/// All ones in the 64-bit lanes whose bit is set in bits `at` and `at + 1` of `bits`.
-#[inline]
-#[target_feature(enable = "neon")]
-fn spread_64(bits: u64, at: usize) -> uint64x2_t {
-    let own = vcombine_u64(vcreate_u64(1), vcreate_u64(2));
-    vtstq_u64(vdupq_n_u64(bits >> at), own)
-}
+    /// All ones in the 32-bit lanes whose bit is set in bits `at` to `at + 3` of `bits`.
+    fn spread_32(bits: u64, at: usize) -> uint32x4_t {
+        let own = vcombine_u32(vcreate_u32(0x2_0000_0001), vcreate_u32(0x8_0000_0004));
+        vtstq_u32(vdupq_n_u32((bits >> at) as u32), own)
+    }
 
-/// All ones in the 16-bit lanes whose bit is set in bits `at` to `at + 7` of `bits`.
-#[inline]
-#[target_feature(enable = "neon")]
-fn spread_16(bits: u64, at: usize) -> uint16x8_t {
-    let own = vcombine_u16(
-        vcreate_u16(0x0008_0004_0002_0001),
-        vcreate_u16(0x0080_0040_0020_0010),
-    );
-    vtstq_u16(vdupq_n_u16((bits >> at) as u16), own)
+    /// All ones in the 64-bit lanes whose bit is set in bits `at` and `at + 1` of `bits`.
+    fn spread_64(bits: u64, at: usize) -> uint64x2_t {
+        let own = vcombine_u64(vcreate_u64(1), vcreate_u64(2));
+        vtstq_u64(vdupq_n_u64(bits >> at), own)
+    }
+
+    /// All ones in the 16-bit lanes whose bit is set in bits `at` to `at + 7` of `bits`.
+    fn spread_16(bits: u64, at: usize) -> uint16x8_t {
+        let own = vcombine_u16(
+            vcreate_u16(0x0008_0004_0002_0001),
+            vcreate_u16(0x0080_0040_0020_0010),
+        );
+        vtstq_u16(vdupq_n_u16((bits >> at) as u16), own)
+    }
 }
 
 impl Lanes<f32> for Neon {
     const LANES: usize = 4;
-    type Vector = float32x4_t;
-    type Scale = float32x4_t;
+    type Stored = float32x4_t;
+    type Wide = float32x4_t;
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> float32x4_t { vdupq_n_f32(scale) }
-        fn times(self, x: float32x4_t, scale: float32x4_t) -> float32x4_t { vmulq_f32(x, scale) }
+        fn splat_stored(self, x: f32) -> float32x4_t { vdupq_n_f32(x) }
+        fn splat_wide(self, x: f32) -> float32x4_t { vdupq_n_f32(x) }
+        fn widen(self, x: float32x4_t) -> float32x4_t { x }
+        fn narrow(self, x: float32x4_t, _ties: bool) -> float32x4_t { x }
+        fn times(self, a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+        fn plus(self, a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
         fn keep(self, x: float32x4_t, bits: u64, at: usize) -> float32x4_t {
             vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), spread_32(bits, at)))
+        }
+        fn select(
+            self,
+            bits: u64,
+            at: usize,
+            kept: float32x4_t,
+            dropped: float32x4_t
+        ) -> float32x4_t {
+            vbslq_f32(spread_32(bits, at), kept, dropped)
         }
     }
 
@@ -145,14 +184,27 @@ impl Lanes<f32> for Neon {
 
 impl Lanes<f64> for Neon {
     const LANES: usize = 2;
-    type Vector = float64x2_t;
-    type Scale = float64x2_t;
+    type Stored = float64x2_t;
+    type Wide = float64x2_t;
 
     value_ops! {
-        fn splat_scale(self, scale: f64) -> float64x2_t { vdupq_n_f64(scale) }
-        fn times(self, x: float64x2_t, scale: float64x2_t) -> float64x2_t { vmulq_f64(x, scale) }
+        fn splat_stored(self, x: f64) -> float64x2_t { vdupq_n_f64(x) }
+        fn splat_wide(self, x: f64) -> float64x2_t { vdupq_n_f64(x) }
+        fn widen(self, x: float64x2_t) -> float64x2_t { x }
+        fn narrow(self, x: float64x2_t, _ties: bool) -> float64x2_t { x }
+        fn times(self, a: float64x2_t, b: float64x2_t) -> float64x2_t { vmulq_f64(a, b) }
+        fn plus(self, a: float64x2_t, b: float64x2_t) -> float64x2_t { vaddq_f64(a, b) }
         fn keep(self, x: float64x2_t, bits: u64, at: usize) -> float64x2_t {
             vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(x), spread_64(bits, at)))
+        }
+        fn select(
+            self,
+            bits: u64,
+            at: usize,
+            kept: float64x2_t,
+            dropped: float64x2_t
+        ) -> float64x2_t {
+            vbslq_f64(spread_64(bits, at), kept, dropped)
         }
     }
 
@@ -166,20 +218,40 @@ impl Lanes<f64> for Neon {
 /// bf16 is the upper half of an f32, so widening is a shift and rounding an addition.
 impl Lanes<bf16> for Neon {
     const LANES: usize = 8;
-    type Vector = uint16x8_t;
-    type Scale = float32x4_t;
+    type Stored = uint16x8_t;
+    /// The lower half of the elements and the upper one.
+    type Wide = [float32x4_t; 2];
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> float32x4_t { vdupq_n_f32(scale) }
-        fn times(self, x: uint16x8_t, scale: float32x4_t) -> uint16x8_t {
-            let low = vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(x)));
-            let high = vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_high_u16(x)));
-            let low = round_to_bf16(vmulq_f32(low, scale));
-            let high = round_to_bf16(vmulq_f32(high, scale));
+        fn splat_stored(self, x: bf16) -> uint16x8_t { vdupq_n_u16(x.to_bits()) }
+        fn splat_wide(self, x: f32) -> [float32x4_t; 2] { [vdupq_n_f32(x); 2] }
+        fn widen(self, x: uint16x8_t) -> [float32x4_t; 2] {
+            [
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(x))),
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_high_u16(x))),
+            ]
+        }
+        fn narrow(self, x: [float32x4_t; 2], _ties: bool) -> uint16x8_t {
+            let [low, high] = [round_to_bf16(x[0]), round_to_bf16(x[1])];
             vcombine_u16(vshrn_n_u32::<16>(low), vshrn_n_u32::<16>(high))
+        }
+        fn times(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
+            [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])]
+        }
+        fn plus(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
+            [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])]
         }
         fn keep(self, x: uint16x8_t, bits: u64, at: usize) -> uint16x8_t {
             vandq_u16(x, spread_16(bits, at))
+        }
+        fn select(
+            self,
+            bits: u64,
+            at: usize,
+            kept: uint16x8_t,
+            dropped: uint16x8_t
+        ) -> uint16x8_t {
+            vbslq_u16(spread_16(bits, at), kept, dropped)
         }
     }
 
@@ -190,21 +262,21 @@ impl Lanes<bf16> for Neon {
     }
 }
 
-/// Rounds to bf16, ties to even, in the upper half of each lane; the lower half is left dirty.
-///
-/// See the AVX-512 one for why this is right for NaN and infinity.
-#[inline]
-#[target_feature(enable = "neon")]
-fn round_to_bf16(x: float32x4_t) -> uint32x4_t {
-    let x = vreinterpretq_u32_f32(x);
-    let odd = vandq_u32(vshrq_n_u32::<16>(x), vdupq_n_u32(1));
-    vaddq_u32(vaddq_u32(x, vdupq_n_u32(0x7FFF)), odd)
+functions! {
+    /// Rounds to bf16, ties to even, in the upper half of each lane; the lower half is left dirty.
+    ///
+    /// See the AVX-512 one for why this is right for NaN and infinity.
+    fn round_to_bf16(x: float32x4_t) -> uint32x4_t {
+        let x = vreinterpretq_u32_f32(x);
+        let odd = vandq_u32(vshrq_n_u32::<16>(x), vdupq_n_u32(1));
+        vaddq_u32(vaddq_u32(x, vdupq_n_u32(0x7FFF)), odd)
+    }
 }
 
 // Rust's intrinsics for the conversion of f16 are not stable at our MSRV.
 half_lanes!(
     Neon,
     f16,
-    load: |from, wide| from.convert_to_f32_slice(&mut wide),
-    store: |x, to| to.convert_from_f32_slice(&x)
+    widen: |from, wide| from.convert_to_f32_slice(&mut wide),
+    narrow: |x, to| to.convert_from_f32_slice(&x)
 );

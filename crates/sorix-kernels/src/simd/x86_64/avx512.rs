@@ -4,10 +4,11 @@ use core::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::bf16_scale::Bf16Scale;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token, value_ops};
+use crate::simd::bf16_scale;
+use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
 
 token!(
+    ($)
     /// AVX-512 with the foundation, byte and word, doubleword and quadword, and vector length
     /// extensions: every server CPU since Skylake-SP and Zen 4.
     Avx512, detected by is_x86_feature_detected, "avx512f", "avx512bw", "avx512dq", "avx512vl"
@@ -21,13 +22,12 @@ impl Streaming for Avx512 {
 
 impl Simd for Avx512 {
     const NAME: &'static str = "avx512";
-    const TILES: usize = 2;
     type Words = __m512i;
+    type Bytes = __mmask64;
 
     #[inline(always)]
     fn vectorize(self, kernel: impl Kernel<Self>) {
-        // SAFETY: `self` exists only because `detect` saw the features that `run` enables.
-        unsafe { self.run(kernel) }
+        self.run(kernel);
     }
 
     #[inline(always)]
@@ -69,10 +69,17 @@ impl Simd for Avx512 {
             _mm512_rolv_epi64(a, _mm512_set1_epi64(i64::from(n)))
         }
         fn mul_low_halves(self, a: __m512i, b: __m512i) -> __m512i { _mm512_mul_epu32(a, b) }
-        fn where_less(self, a: __m512i, b: __m512i, bits: __m512i) -> __m512i {
-            _mm512_maskz_mov_epi64(_mm512_cmplt_epu64_mask(a, b), bits)
+        fn look_up(self, table: __m512i, index: __m512i) -> __m512i {
+            _mm512_shuffle_epi8(table, index)
         }
-        fn all_zero(self, a: __m512i) -> bool { _mm512_test_epi64_mask(a, a) == 0 }
+        fn bytes_less(self, a: __m512i, b: __m512i) -> __mmask64 { _mm512_cmplt_epu8_mask(a, b) }
+        fn bytes_equal(self, a: __m512i, b: __m512i) -> __mmask64 { _mm512_cmpeq_epu8_mask(a, b) }
+        fn both(self, a: __mmask64, b: __mmask64) -> __mmask64 { a & b }
+        fn either(self, a: __mmask64, b: __mmask64) -> __mmask64 { a | b }
+        fn any(self, a: __mmask64) -> bool { a != 0 }
+        fn select_bytes(self, which: __mmask64, yes: __m512i, no: __m512i) -> __m512i {
+            _mm512_mask_mov_epi8(no, which, yes)
+        }
     }
 }
 
@@ -118,14 +125,21 @@ unsafe fn stream_ps(to: *mut f32, x: __m512) {
 
 impl Lanes<f32> for Avx512 {
     const LANES: usize = 16;
-    type Vector = __m512;
-    type Scale = __m512;
+    type Stored = __m512;
+    type Wide = __m512;
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> __m512 { _mm512_set1_ps(scale) }
-        fn times(self, x: __m512, scale: __m512) -> __m512 { _mm512_mul_ps(x, scale) }
+        fn splat_stored(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn splat_wide(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn widen(self, x: __m512) -> __m512 { x }
+        fn narrow(self, x: __m512, _ties: bool) -> __m512 { x }
+        fn times(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn plus(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn keep(self, x: __m512, bits: u64, at: usize) -> __m512 {
             _mm512_maskz_mov_ps((bits >> at) as __mmask16, x)
+        }
+        fn select(self, bits: u64, at: usize, kept: __m512, dropped: __m512) -> __m512 {
+            _mm512_mask_mov_ps(dropped, (bits >> at) as __mmask16, kept)
         }
     }
 
@@ -139,14 +153,21 @@ impl Lanes<f32> for Avx512 {
 
 impl Lanes<f64> for Avx512 {
     const LANES: usize = 8;
-    type Vector = __m512d;
-    type Scale = __m512d;
+    type Stored = __m512d;
+    type Wide = __m512d;
 
     value_ops! {
-        fn splat_scale(self, scale: f64) -> __m512d { _mm512_set1_pd(scale) }
-        fn times(self, x: __m512d, scale: __m512d) -> __m512d { _mm512_mul_pd(x, scale) }
+        fn splat_stored(self, x: f64) -> __m512d { _mm512_set1_pd(x) }
+        fn splat_wide(self, x: f64) -> __m512d { _mm512_set1_pd(x) }
+        fn widen(self, x: __m512d) -> __m512d { x }
+        fn narrow(self, x: __m512d, _ties: bool) -> __m512d { x }
+        fn times(self, a: __m512d, b: __m512d) -> __m512d { _mm512_mul_pd(a, b) }
+        fn plus(self, a: __m512d, b: __m512d) -> __m512d { _mm512_add_pd(a, b) }
         fn keep(self, x: __m512d, bits: u64, at: usize) -> __m512d {
             _mm512_maskz_mov_pd((bits >> at) as __mmask8, x)
+        }
+        fn select(self, bits: u64, at: usize, kept: __m512d, dropped: __m512d) -> __m512d {
+            _mm512_mask_mov_pd(dropped, (bits >> at) as __mmask8, kept)
         }
     }
 
@@ -159,27 +180,46 @@ impl Lanes<f64> for Avx512 {
 }
 
 /// bf16 is the upper half of an f32, so a register of 32 is two of 16 f32 without any shuffle: the
-/// odd elements as they are, with the lower half cleared, and the even ones shifted up.
+/// even ones shifted up, and the odd elements as they are, with the lower half cleared.
 impl Lanes<bf16> for Avx512 {
     const LANES: usize = 32;
-    type Vector = __m512i;
-    type Scale = Bf16Scale<__m512>;
+    type Stored = __m512i;
+    /// The even elements and the odd ones.
+    type Wide = [__m512; 2];
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> Bf16Scale<__m512> {
-            Bf16Scale::new(scale, _mm512_set1_ps(scale))
+        fn splat_stored(self, x: bf16) -> __m512i {
+            _mm512_set1_epi16(x.to_bits().cast_signed())
         }
-        fn times(self, x: __m512i, scale: Bf16Scale<__m512>) -> __m512i {
+        fn splat_wide(self, x: f32) -> [__m512; 2] { [_mm512_set1_ps(x); 2] }
+        fn widen(self, x: __m512i) -> [__m512; 2] {
             let upper = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
-            let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-            let odd = _mm512_castsi512_ps(_mm512_and_si512(x, upper));
-            let even = round_to_bf16(_mm512_mul_ps(even, scale.lanes), scale.ties);
-            let odd = round_to_bf16(_mm512_mul_ps(odd, scale.lanes), scale.ties);
+            [
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)),
+                _mm512_castsi512_ps(_mm512_and_si512(x, upper)),
+            ]
+        }
+        fn narrow(self, x: [__m512; 2], ties: bool) -> __m512i {
+            let [even, odd] = [round_to_bf16(x[0], ties), round_to_bf16(x[1], ties)];
             _mm512_mask_mov_epi16(_mm512_srli_epi32::<16>(even), 0xAAAA_AAAA, odd)
+        }
+        fn times(self, a: [__m512; 2], b: [__m512; 2]) -> [__m512; 2] {
+            [_mm512_mul_ps(a[0], b[0]), _mm512_mul_ps(a[1], b[1])]
+        }
+        fn plus(self, a: [__m512; 2], b: [__m512; 2]) -> [__m512; 2] {
+            [_mm512_add_ps(a[0], b[0]), _mm512_add_ps(a[1], b[1])]
         }
         fn keep(self, x: __m512i, bits: u64, at: usize) -> __m512i {
             _mm512_maskz_mov_epi16((bits >> at) as __mmask32, x)
         }
+        fn select(self, bits: u64, at: usize, kept: __m512i, dropped: __m512i) -> __m512i {
+            _mm512_mask_mov_epi16(dropped, (bits >> at) as __mmask32, kept)
+        }
+    }
+
+    #[inline(always)]
+    fn can_tie(self, scale: f32) -> bool {
+        bf16_scale::can_tie(scale)
     }
 
     memory_ops! {
@@ -190,47 +230,50 @@ impl Lanes<bf16> for Avx512 {
     }
 }
 
-/// Rounds to bf16, ties to even where there can be any, in the upper half of each lane; the lower
-/// half is left dirty.
-///
-/// Adding 0x8000 carries into the upper half when the lower half is the middle or more. Where ties
-/// have to go to even, it is 0x7FFF, or 0x8000 where the upper half is odd. A NaN or an infinity
-/// that came from a bf16 by a multiplication has a zero lower half, so nothing carries and it stays
-/// what it is.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn round_to_bf16(x: __m512, ties: bool) -> __m512i {
-    let x = _mm512_castps_si512(x);
-    if !ties {
-        return _mm512_add_epi32(x, _mm512_set1_epi32(0x8000));
+functions! {
+    /// Rounds to bf16, ties to even if there can be any, in the upper half of each lane; the lower
+    /// half is left dirty.
+    ///
+    /// Adding 0x8000 carries into the upper half when the lower half is the middle or more. If ties
+    /// have to go to even, it is 0x7FFF, or 0x8000 where the upper half is odd. A NaN or an infinity
+    /// that was computed from bf16 has a zero lower half, so nothing carries and it stays what it
+    /// is.
+    fn round_to_bf16(x: __m512, ties: bool) -> __m512i {
+        let x = _mm512_castps_si512(x);
+        if !ties {
+            return _mm512_add_epi32(x, _mm512_set1_epi32(0x8000));
+        }
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
+        _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd)
     }
-    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
-    _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn round_to_f16(x: __m512) -> __m256i {
-    _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
 }
 
 impl Lanes<f16> for Avx512 {
     const LANES: usize = 16;
-    type Vector = __m512;
-    type Scale = __m512;
+    type Stored = __m256i;
+    type Wide = __m512;
 
     value_ops! {
-        fn splat_scale(self, scale: f32) -> __m512 { _mm512_set1_ps(scale) }
-        fn times(self, x: __m512, scale: __m512) -> __m512 { _mm512_mul_ps(x, scale) }
-        fn keep(self, x: __m512, bits: u64, at: usize) -> __m512 {
-            _mm512_maskz_mov_ps((bits >> at) as __mmask16, x)
+        fn splat_stored(self, x: f16) -> __m256i { _mm256_set1_epi16(x.to_bits().cast_signed()) }
+        fn splat_wide(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn widen(self, x: __m256i) -> __m512 { _mm512_cvtph_ps(x) }
+        fn narrow(self, x: __m512, _ties: bool) -> __m256i {
+            _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+        }
+        fn times(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn plus(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn keep(self, x: __m256i, bits: u64, at: usize) -> __m256i {
+            _mm256_maskz_mov_epi16((bits >> at) as __mmask16, x)
+        }
+        fn select(self, bits: u64, at: usize, kept: __m256i, dropped: __m256i) -> __m256i {
+            _mm256_mask_mov_epi16(dropped, (bits >> at) as __mmask16, kept)
         }
     }
 
     memory_ops! {
-        16 of f16 as __m512;
-        load: |from| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
-        store: |to, x| _mm256_storeu_si256(to.cast(), round_to_f16(x));
-        stream: |to, x| _mm256_stream_si256(to.cast(), round_to_f16(x));
+        16 of f16 as __m256i;
+        load: |from| _mm256_loadu_si256(from.cast());
+        store: |to, x| _mm256_storeu_si256(to.cast(), x);
+        stream: |to, x| _mm256_stream_si256(to.cast(), x);
     }
 }

@@ -1,0 +1,247 @@
+//! [`Pass`]: what a kernel makes of the elements that a mask keeps and drops.
+//!
+//! A kernel is its arithmetic, and this is where it is: what a pass is called and holds, what it reads
+//! beside the input, and what it makes of one vector and of one element. The loop over elements
+//! (alignment, tails, streaming, in place or not, the making of bits) is in `kernel/` and is the same
+//! for all. `reference.rs` says what each pass means without any of this.
+
+use crate::affine::Affine;
+use crate::buffers::{Beside, Buffers};
+use crate::element::Element;
+use crate::error::LengthError;
+use crate::kernel::{Arithmetic, Compute};
+use crate::rate::DropRate;
+use crate::simd::Lanes;
+
+/// Defines [`Pass`] and [`PassKind`] from one list, so that none is without the other.
+macro_rules! passes {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident = $text:literal, reads $reads:ident { $($(#[doc = $field_doc:literal])* $field:ident: $type:ty),* }
+    )*) => {
+        /// What a kernel makes of the elements that a mask keeps and drops: its arithmetic, one
+        /// element at a time.
+        ///
+        /// A backend that does not know a pass hands the job to
+        /// [`reference::apply`](crate::reference::apply).
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum Pass<T: Element> {
+            $($(#[doc = $doc])* $name { $($(#[doc = $field_doc])* $field: $type),* },)*
+        }
+
+        /// A [`Pass`] without its numbers.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum PassKind {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl PassKind {
+            /// Every kind there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The name in messages.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// What it reads beside the input.
+            #[must_use]
+            pub fn reads(self) -> Reads {
+                match self {
+                    $(Self::$name => Reads::$reads,)*
+                }
+            }
+        }
+
+        impl<T: Element> Pass<T> {
+            /// Which pass it is.
+            #[must_use]
+            pub fn kind(&self) -> PassKind {
+                match self {
+                    $(Self::$name { .. } => PassKind::$name,)*
+                }
+            }
+        }
+    };
+}
+
+/// What a pass reads beside the input: which [`Beside`] its buffers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reads {
+    /// Nothing.
+    Nothing,
+    /// [`Beside::Elements`].
+    Elements,
+    /// [`Beside::Row`].
+    Row,
+}
+
+passes! {
+    /// `x * scale` where kept, `+0.0` where dropped: inverted dropout.
+    Scale = "scale", reads Nothing {
+        /// What a kept element is multiplied by.
+        scale: T::Scale
+    }
+    /// `x * scale + shift` where kept, `dropped` elsewhere; see [`Affine`] for what is rounded when.
+    Affine = "affine", reads Nothing {
+        /// What a kept element is multiplied by.
+        scale: T::Scale,
+        /// What is added to the product.
+        shift: T::Scale,
+        /// What a dropped element becomes.
+        dropped: T
+    }
+}
+
+impl<T: Element> Pass<T> {
+    /// Inverted dropout at `rate`.
+    #[must_use]
+    pub fn scale(rate: DropRate) -> Self {
+        Self::Scale {
+            scale: T::scale(rate),
+        }
+    }
+
+    /// The pass for `affine`: [`Pass::Scale`] if it is a multiplication and nothing else.
+    #[must_use]
+    pub fn affine(affine: Affine) -> Self {
+        let scale = T::factor(affine.scale);
+        if affine.is_scale() {
+            return Self::Scale { scale };
+        }
+        Self::Affine {
+            scale,
+            shift: T::factor(affine.shift),
+            dropped: T::narrow(T::factor(affine.dropped)),
+        }
+    }
+
+    /// What all elements become when all are dropped, if that does not depend on them.
+    pub(crate) fn all_dropped(&self) -> Option<T> {
+        match *self {
+            Self::Scale { .. } => Some(T::ZERO),
+            Self::Affine { dropped, .. } => Some(dropped),
+        }
+    }
+
+    /// Checks that `buffers` have what the pass reads beside the input, and nothing else.
+    pub(crate) fn check(&self, buffers: &Buffers<'_, T>) -> Result<(), LengthError> {
+        let (expected, got) = match (self.kind().reads(), buffers.beside()) {
+            (Reads::Nothing, None)
+            | (Reads::Elements, Some(Beside::Elements(_)))
+            | (Reads::Row, Some(Beside::Row { .. })) => return Ok(()),
+            (Reads::Nothing, Some(beside)) => (0, beside.len()),
+            (Reads::Elements | Reads::Row, None) => (buffers.len(), 0),
+            (Reads::Elements, Some(row)) => (buffers.len(), row.len()),
+            (Reads::Row, Some(elements)) => (1, elements.len()),
+        };
+        Err(LengthError {
+            what: "second input",
+            expected,
+            got,
+        })
+    }
+
+    /// Runs `compute` with the arithmetic of the pass.
+    #[inline(always)]
+    pub(crate) fn compute<S: Lanes<T>>(
+        self,
+        simd: S,
+        _beside: Option<Beside<'_, T>>,
+        compute: impl Compute<T, S>,
+    ) {
+        match self {
+            Self::Scale { scale } => compute.with(Scaling::new(simd, scale), ()),
+            Self::Affine {
+                scale,
+                shift,
+                dropped,
+            } => compute.with(AffineMap::new(simd, scale, shift, dropped), ()),
+        }
+    }
+}
+
+/// [`Pass::Scale`].
+#[derive(Clone, Copy)]
+struct Scaling<T: Element, S: Lanes<T>> {
+    scale: T::Scale,
+    wide: S::Wide,
+    ties: bool,
+}
+
+impl<T: Element, S: Lanes<T>> Scaling<T, S> {
+    #[inline(always)]
+    fn new(simd: S, scale: T::Scale) -> Self {
+        Self {
+            scale,
+            wide: simd.splat_wide(scale),
+            ties: simd.can_tie(scale),
+        }
+    }
+}
+
+impl<T: Element, S: Lanes<T>> Arithmetic<T, S> for Scaling<T, S> {
+    type Beside = ();
+
+    #[inline(always)]
+    fn vector(self, simd: S, x: S::Stored, (): (), bits: u64, at: usize) -> S::Stored {
+        let y = simd.times(simd.widen(x), self.wide);
+        simd.keep(simd.narrow(y, self.ties), bits, at)
+    }
+
+    #[inline(always)]
+    fn element(self, x: T, (): (), keep: bool) -> T {
+        if keep { x.times(self.scale) } else { T::ZERO }
+    }
+}
+
+/// [`Pass::Affine`].
+#[derive(Clone, Copy)]
+struct AffineMap<T: Element, S: Lanes<T>> {
+    scale: T::Scale,
+    shift: T::Scale,
+    dropped: T,
+    wide_scale: S::Wide,
+    wide_shift: S::Wide,
+    stored_dropped: S::Stored,
+}
+
+impl<T: Element, S: Lanes<T>> AffineMap<T, S> {
+    #[inline(always)]
+    fn new(simd: S, scale: T::Scale, shift: T::Scale, dropped: T) -> Self {
+        Self {
+            scale,
+            shift,
+            dropped,
+            wide_scale: simd.splat_wide(scale),
+            wide_shift: simd.splat_wide(shift),
+            stored_dropped: simd.splat_stored(dropped),
+        }
+    }
+}
+
+impl<T: Element, S: Lanes<T>> Arithmetic<T, S> for AffineMap<T, S> {
+    type Beside = ();
+
+    #[inline(always)]
+    fn vector(self, simd: S, x: S::Stored, (): (), bits: u64, at: usize) -> S::Stored {
+        let product = simd.times(simd.widen(x), self.wide_scale);
+        let y = simd.narrow(simd.plus(product, self.wide_shift), true);
+        simd.select(bits, at, y, self.stored_dropped)
+    }
+
+    #[inline(always)]
+    fn element(self, x: T, (): (), keep: bool) -> T {
+        if keep {
+            x.times_plus(self.scale, self.shift)
+        } else {
+            self.dropped
+        }
+    }
+}
