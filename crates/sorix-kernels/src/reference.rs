@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::element::Element;
 use crate::job::{Dropout, FillMask, MaskAffine, MaskScale};
 use crate::key::MaskWindow;
-use crate::stream::{BLOCK, TILE, TileStream};
+use crate::stream::{BLOCK, Law, TILE, TileStream};
 
 /// The backend named `"reference"`: correct, always there, and slow.
 ///
@@ -102,10 +102,12 @@ fn apply<T: Element>(keep: bool, x: T, scale: T::Scale) -> T {
 /// The keep bits of the elements from `window.first` on, without end.
 fn keep_bits(window: MaskWindow, threshold: NonZeroU64) -> impl Iterator<Item = bool> {
     let first_tile = window.first / TILE as u64;
+    let law = Law::new(threshold);
     let bits = (first_tile..).flat_map(move |tile| {
         let mut stream = TileStream::new(window.key, tile);
+        let law = law.clone();
         (0..TILE / BLOCK).flat_map(move |_| {
-            let words = stream.block(threshold);
+            let words = stream.block(&law);
             (0..BLOCK).map(move |i| words[i / 64] >> (i % 64) & 1 == 1)
         })
     });
