@@ -457,7 +457,7 @@ MISREADINGS = {
             "return lambda: [xoshiro256pp(lane) for lane in lanes]",
             "draw = lambda: [xoshiro256pp(lane) for lane in lanes]\n    draw.lanes = lanes\n    return draw",
         ),
-        (SETTLING, SETTLING.replace("draw()", "[left and xoshiro256pp(*s) for left, *s in zip(undecided, draw.lanes)]")),
+        (SETTLING, SETTLING.replace("draw()", "[u and xoshiro256pp(*s) for u, *s in zip(undecided, draw.lanes)]")),
     ],
     "settle-a-lane-with-one-number": [("if undecided[lane]:", "while undecided[lane]:")],
     "settle-one-lane-a-draw": [
