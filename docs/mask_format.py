@@ -202,7 +202,7 @@ def mask_cases():
     offsets = [0, 7, 2**32 + 5, M64]
     firsts = [
         *(0, 512 * 5 + 3, TILE - 65, 3 * TILE + 100, 2**32 * TILE - 70, (2**40 + 1) * TILE + 1),
-        *((2**49 - 1) * TILE + 8 * 512 + 6, 2**63 - 100, (2**49 + 2**20 + 1) * TILE + 130, 2**64 - TILE + 77),
+        *(2**63 - TILE + 8 * 512 + 6, 2**63 - 100, 2**63 + (2**20 + 1) * TILE + 130, 2**64 - TILE + 77),
     ]
     for i, p in enumerate(RATES):
         for j in range(0, 10, 3):
@@ -227,13 +227,13 @@ def mask_cases():
 # p, seed, and the block of tile 0 in which some nibble is open.
 SETTLED = [
     # Both nibbles of a byte tie: two rounds.
-    *((0.1, 53, 4), (0.3, 12, 15), (HALF_BELOW, 61, 24), (ALMOST_1, 99, 5)),
+    *((0.1, 53, 4), (0.3, 12, 15), (HALF_BELOW, 123, 4), (ALMOST_1, 99, 5)),
     # The same, and one of the two is in a column that is full.
     *((0.1, 143, 17), (0.9, 74, 7), (2.0**-40, 40, 13)),
     # The same in one lane, while in another lane a nibble ties twice.
     (0.03125, 40, 13),
     # A nibble ties twice, in a full column.
-    *((0.1, 245, 22), (0.9, 105, 22), (0.3, 43, 24), (HALF_BELOW, 245, 22), (ALMOST_1, 98, 21)),
+    *((0.1, 245, 22), (0.9, 105, 22), (0.3, 43, 24), (HALF_BELOW, 245, 22), (ALMOST_1, 248, 5)),
     # A limit of 2^64 - 1 or full, by the last unit of a weight.
     *((HALF_ABOVE, 61, 25), (HALF_BELOW, 122, 1)),
     # Three rounds: in one lane, both nibbles of a byte tie and a nibble of another byte ties twice.
@@ -384,7 +384,7 @@ MISREADINGS = {
     "digits-equal-kept": [("M64\n    return below", "M64\n    return [x | y for x, y in zip(below, equal)]")],
     # Tiles, lanes, seeding.
     "tile-8192": [("TILE, BLOCK, LANES = 16384", "TILE, BLOCK, LANES = 8192")],
-    "tile-49-bits": [("16 * tile", "16 * (tile % 2**49)")],
+    "tile-without-top-bit": [("16 * tile", "16 * (tile % (2**63 // TILE))")],
     "tile-32-bits": [("16 * tile", "16 * (tile % 2**32)")],
     "index-signed": [("index // TILE,", "(index - (index >> 63 << 64)) // TILE % 2**60,")],
     "key-through-double": [("16 * tile + 2 * lane + 1", "int(16.0 * tile + 2 * lane + 1)")],
