@@ -66,7 +66,7 @@ fn sparse(i: usize) -> u64 {
     1 << ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58)
 }
 
-const BROKEN: [Broken; 13] = [
+const BROKEN: [Broken; 17] = [
     Broken {
         name: "p in 8 bits, as FlashAttention has it",
         caught_by: "0.1, 2^20, ",
@@ -74,7 +74,7 @@ const BROKEN: [Broken; 13] = [
         ..SOUND
     },
     Broken {
-        name: "ties after nine digits never looked at",
+        name: "p in nine digits",
         caught_by: "2^-30, 2^20, ",
         ask: |rate, at| (quantised(rate, 9), at),
         ..SOUND
@@ -159,6 +159,58 @@ const BROKEN: [Broken; 13] = [
                 let (first, second) = block.split_at_mut(4);
                 for (a, b) in first.iter().zip(second) {
                     *b = !a;
+                }
+            }
+        },
+        ..SOUND
+    },
+    Broken {
+        name: "of three elements kept, the first of the nibble is never one",
+        caught_by: "0.1, 4 of a nibble jointly, along elements",
+        change: |words| {
+            for (i, word) in words.iter_mut().enumerate() {
+                // In one nibble of sixteen.
+                let at = 4 * (i % 16);
+                if (*word >> at & 15).count_ones() == 3 {
+                    *word = *word & !(15 << at) | 0b1110 << at;
+                }
+            }
+        },
+        ..SOUND
+    },
+    Broken {
+        name: "the fifth nibble of a lane has a law of its own",
+        caught_by: "0.5, 4 of a nibble jointly, by position in the block, along elements",
+        change: |words| {
+            for word in words {
+                // Every element is kept as often as before.
+                let changed = match *word >> 16 & 15 {
+                    0b0011 => 0b0101,
+                    0b1100 => 0b1010,
+                    other => other,
+                };
+                *word = *word & !(15 << 16) | changed << 16;
+            }
+        },
+        ..SOUND
+    },
+    Broken {
+        name: "the upper nibble of the first byte repeats in the second byte",
+        caught_by: "0.1, 8 across bytes jointly, along elements",
+        change: |words| {
+            for word in words {
+                *word = *word & !0xF00 | *word << 4 & 0xF00;
+            }
+        },
+        ..SOUND
+    },
+    Broken {
+        name: "a lane begins as the one before it ends",
+        caught_by: "0.1, neighbours across lanes, along elements",
+        change: |words| {
+            for block in words.chunks_exact_mut(8) {
+                for lane in 1..8 {
+                    block[lane] = block[lane] & !1 | block[lane - 1] >> 63;
                 }
             }
         },

@@ -2,6 +2,7 @@
 
 mod counts;
 mod lags;
+mod nibbles;
 mod patterns;
 mod positions;
 mod runs;
@@ -25,6 +26,7 @@ pub fn all(keep: f64) -> Vec<Box<dyn Check>> {
         Box::new(lags::Lags::new(keep)),
         Box::new(lags::LagsTogether::new(keep)),
         Box::new(patterns::Patterns::new(keep)),
+        Box::new(nibbles::Nibbles::new(keep)),
         Box::new(counts::Counts::new(keep)),
         Box::new(runs::Runs::new(keep)),
     ]

@@ -14,10 +14,16 @@ pub(crate) struct Joint {
 impl Joint {
     /// Takes in the 64 pairs of two words.
     pub(crate) fn look(&mut self, first: u64, second: u64) {
-        self.pairs += 64;
-        self.first_kept += u64::from(first.count_ones());
-        self.second_kept += u64::from(second.count_ones());
-        self.both_kept += u64::from((first & second).count_ones());
+        self.look_at(u64::MAX, first, second);
+    }
+
+    /// Takes in the pairs of two words at the bits that are set in `places`.
+    pub(crate) fn look_at(&mut self, places: u64, first: u64, second: u64) {
+        let count = |bits: u64| u64::from((places & bits).count_ones());
+        self.pairs += count(u64::MAX);
+        self.first_kept += count(first);
+        self.second_kept += count(second);
+        self.both_kept += count(first & second);
     }
 
     /// The covariance about the known mean, in standard deviations: for independent decisions its
@@ -77,6 +83,17 @@ mod tests {
                 joint.both_kept
             ),
             (64, 3, 2, 1)
+        );
+        let mut some = Joint::default();
+        some.look_at(0b1101, 0b0111, 0b1100);
+        assert_eq!(
+            (
+                some.pairs,
+                some.first_kept,
+                some.second_kept,
+                some.both_kept
+            ),
+            (3, 2, 2, 1)
         );
     }
 }

@@ -90,6 +90,31 @@ pub fn chi_square(value: f64, degrees: f64) -> f64 {
 /// Unless there are as many counts as probabilities.
 #[must_use]
 pub fn goodness_of_fit(observed: &[u64], probabilities: &[f64]) -> Option<f64> {
+    goodness_of_fit_of_each([observed], probabilities)
+}
+
+/// Of several such counts, independent of each other, all with the same probabilities: the sum of
+/// Pearson's statistics.
+///
+/// `None` where there are fewer than two outcomes left in each.
+///
+/// # Panics
+///
+/// Unless there are as many counts as probabilities in each.
+#[must_use]
+pub fn goodness_of_fit_of_each<'a>(
+    each: impl IntoIterator<Item = &'a [u64]>,
+    probabilities: &[f64],
+) -> Option<f64> {
+    let (value, degrees) = each
+        .into_iter()
+        .filter_map(|observed| pearson(observed, probabilities))
+        .fold((0.0, 0.0), |sums, one| (sums.0 + one.0, sums.1 + one.1));
+    (degrees > 0.0).then(|| chi_square(value, degrees))
+}
+
+/// Pearson's statistic and its degrees of freedom.
+fn pearson(observed: &[u64], probabilities: &[f64]) -> Option<(f64, f64)> {
     assert_eq!(observed.len(), probabilities.len());
     let total = observed.iter().sum::<u64>() as f64;
     let mut bins: Vec<(f64, f64)> = Vec::new();
@@ -103,7 +128,7 @@ pub fn goodness_of_fit(observed: &[u64], probabilities: &[f64]) -> Option<f64> {
     let last = bins.last_mut()?;
     *last = (last.0 + open.0, last.1 + open.1);
     let value = bins.iter().map(|(o, e)| (o - e).powi(2) / e).sum();
-    (bins.len() > 1).then(|| chi_square(value, (bins.len() - 1) as f64))
+    (bins.len() > 1).then_some((value, (bins.len() - 1) as f64))
 }
 
 fn two_sided(below: f64, above: f64) -> f64 {
@@ -182,6 +207,19 @@ mod tests {
         assert!(p([90, 110, 103, 95, 108, 94]) > 0.1);
         assert!(p([60, 100, 100, 100, 100, 140]) < 1e-4);
         assert!(p([100, 100, 100, 100, 100, 100]) < 1e-9);
+    }
+
+    #[test]
+    fn statistics_of_several_counts_are_summed() {
+        // Chi-square 4 with a degree each.
+        let each = [[60, 40], [40, 60], [50, 50]];
+        let halves = [0.5, 0.5];
+        let p = goodness_of_fit_of_each(each.iter().map(|seen| &seen[..]), &halves).unwrap();
+        close(p, chi_square(8.0, 3.0), 1e-12);
+        // One outcome is left of the second: it counts for nothing.
+        let p = goodness_of_fit_of_each([&[60, 40][..], &[6, 4]], &halves).unwrap();
+        close(p, chi_square(4.0, 1.0), 1e-12);
+        assert_eq!(goodness_of_fit_of_each([&[6, 4][..]], &halves), None);
     }
 
     #[test]

@@ -1,8 +1,30 @@
 //! Mask format v1 against its published vectors, and the generators against those of their authors.
 
+use core::num::NonZeroU64;
+
 use rand_core::{Rng, SeedableRng};
-use sorix_kernels::stream::{TileStream, philox4x32};
-use sorix_kernels::{BitMask, DropRate, Engine, MaskKey, dispatch};
+use sorix_kernels::stream::{AliasTable, LANES, Law, TILE, TileStream, philox4x32};
+use sorix_kernels::{Backend, BitMask, DropRate, Engine, KeepThreshold, MaskKey, dispatch};
+
+/// The fields of each line of a file of vectors, whose first line names them.
+fn lines<const FIELDS: usize>(
+    file: &'static str,
+    header: &str,
+    count: usize,
+) -> Vec<[&'static str; FIELDS]> {
+    let mut lines = file.lines();
+    assert_eq!(lines.next(), Some(header));
+    let fields = |line: &'static str| line.split(',').collect::<Vec<_>>().try_into();
+    let lines: Vec<_> = lines.map(|line| fields(line).expect(line)).collect();
+    assert_eq!(lines.len(), count);
+    lines
+}
+
+/// 64-bit words of 16 hexadecimal digits each.
+fn words(hex: &str) -> Vec<u64> {
+    let word = |digits| u64::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(16).map(word).collect()
+}
 
 /// One line of `mask-format-v1.csv`.
 struct Vector {
@@ -13,11 +35,8 @@ struct Vector {
 }
 
 fn vectors() -> Vec<Vector> {
-    let parse = |line: &str| {
-        let fields: Vec<_> = line.split(',').collect();
-        let [seed, offset, p, first, length, hex] = fields[..] else {
-            panic!("{line}")
-        };
+    let file = include_str!("data/mask-format-v1.csv");
+    let parse = |[seed, offset, p, first, length, hex]: [&str; 6]| {
         let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
         let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
         Vector {
@@ -27,40 +46,76 @@ fn vectors() -> Vec<Vector> {
             mask: BitMask::from_bytes(&bytes, length.parse().unwrap()).unwrap(),
         }
     };
-    let vectors: Vec<_> = include_str!("data/mask-format-v1.csv")
-        .lines()
-        .skip(1)
+    lines(file, "seed,offset,p,first,length,bytes", 226)
+        .into_iter()
         .map(parse)
-        .collect();
-    assert_eq!(vectors.len(), 57);
-    vectors
+        .collect()
+}
+
+fn reproduces_the_vectors(backend: &'static dyn Backend) {
+    for (i, vector) in vectors().iter().enumerate() {
+        let mut made = BitMask::new(vector.mask.len());
+        Engine::new(backend)
+            .fill_mask(vector.rate, vector.key.window(vector.first), &mut made)
+            .unwrap();
+        let (name, line) = (backend.name(), i + 2);
+        assert_eq!(made.words(), vector.mask.words(), "line {line}, {name}");
+    }
+}
+
+#[test]
+fn the_reference_reproduces_the_vectors() {
+    reproduces_the_vectors(dispatch::by_name("reference").unwrap());
 }
 
 #[test]
 fn every_backend_reproduces_the_vectors() {
     for &backend in dispatch::available() {
         println!("backend {}", backend.name());
-        for (
-            i,
-            Vector {
-                key,
-                rate,
-                first,
-                mask,
-            },
-        ) in vectors().iter().enumerate()
-        {
-            let mut made = BitMask::new(mask.len());
-            Engine::new(backend)
-                .fill_mask(*rate, key.window(*first), &mut made)
-                .unwrap();
-            assert_eq!(
-                made.words(),
-                mask.words(),
-                "vector {i}, backend {}",
-                backend.name()
-            );
-        }
+        reproduces_the_vectors(backend);
+    }
+}
+
+#[test]
+fn thresholds_and_tables_are_those_of_the_vectors() {
+    let file = include_str!("data/mask-format-v1-laws.csv");
+    for [p, expected, draws, limits, aliases] in lines(file, "p,T,draws,limits,aliases", 40) {
+        let rate = DropRate::new(p.parse().unwrap()).unwrap();
+        let (threshold, law) = match rate.keep_threshold() {
+            KeepThreshold::Nothing => (0, None),
+            KeepThreshold::Below(threshold) => (threshold.get().into(), Some(Law::new(threshold))),
+            KeepThreshold::Everything => (1_u128 << 64, None),
+        };
+        assert_eq!(threshold.to_string(), expected, "p = {p}");
+        let made = law.as_ref().map_or(0, Law::draws);
+        assert_eq!(made.to_string(), draws, "p = {p}");
+        let table = law.as_ref().and_then(Law::table);
+        let (limit, alias) = table.map_or((&[][..], &[][..]), |AliasTable { limit, alias }| {
+            (&limit[..], &alias[..])
+        });
+        assert_eq!(limit, words(limits), "p = {p}");
+        let digit = |&alias: &u8| char::from_digit(alias.into(), 16).unwrap();
+        assert_eq!(
+            alias.iter().map(digit).collect::<String>(),
+            aliases,
+            "p = {p}"
+        );
+    }
+}
+
+#[test]
+fn blocks_of_given_draws_are_those_of_the_vectors() {
+    let file = include_str!("data/mask-format-v1-blocks.csv");
+    for (i, [threshold, draws, block]) in lines(file, "T,draws,words", 40).into_iter().enumerate() {
+        let draws = words(draws);
+        let (draws, []) = draws.as_chunks::<LANES>() else {
+            panic!("line {}", i + 2)
+        };
+        let law = Law::new(threshold.parse::<NonZeroU64>().unwrap());
+        let mut left = draws.iter();
+        let made = law.block(|| *left.next().expect("a draw is left"));
+        assert_eq!(made.as_slice(), words(block), "line {}", i + 2);
+        assert_eq!(left.len(), 0, "line {}", i + 2);
     }
 }
 
@@ -118,7 +173,7 @@ fn keys_that_differ_give_other_masks() {
         [(0, 0), (1, 0), (0, 1), (1 << 32, 0), (0, 1 << 32)]
             .into_iter()
             .flat_map(|(seed, offset)| {
-                [0, 8192, 8192 << 32].map(|first| bits(MaskKey::new(seed, offset), first))
+                [0, TILE, TILE << 32].map(|first| bits(MaskKey::new(seed, offset), first as u64))
             })
             .collect();
     assert_eq!(masks.len(), 15);

@@ -12,7 +12,7 @@ const LAGS: [(usize, &str); 5] = [
     (8, "lag 8"),
     (64, "lag 64"),
     (512, "lag 512"),
-    (TILE as usize, "lag 8192"),
+    (TILE as usize, "lag 16384"),
 ];
 
 /// Takes in the pairs of a chunk at a distance, those whose first elements lie in words that have a

@@ -10,7 +10,7 @@ const STRIDES: [(usize, &str); 4] = [
     (1, "8 neighbours jointly"),
     (64, "8 at distance 64 jointly"),
     (BLOCK as usize, "8 at distance 512 jointly"),
-    (TILE as usize, "8 at distance 8192 jointly"),
+    (TILE as usize, "8 at distance 16384 jointly"),
 ];
 
 /// How often each joint value was seen; groups do not overlap.
