@@ -163,6 +163,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Law;
 
     fn rules() -> impl Iterator<Item = KeepRule> {
         let edges = [1, 2, 3, (1 << 63) + 1, u64::MAX, u64::MAX - 1, 1 << 40];
@@ -204,6 +205,17 @@ mod tests {
                 let error = (weight as f64 / 2f64.powi(68) - independent).abs();
                 // What doubles see of 2^-65.
                 assert!(error < 1e-15, "{rule:?}, {column}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn tables_are_those_of_the_scalar_definition() {
+        for rule in rules() {
+            let law = Law::new(rule.threshold);
+            assert_eq!(law.table().is_none(), rule.is_by_digits(), "{rule:?}");
+            if let Some(table) = law.table() {
+                assert_eq!((table.limit, table.alias), (rule.columns, rule.alias));
             }
         }
     }

@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 
 use rand_core::{Rng, SeedableRng};
 use sorix_kernels::stream::{AliasTable, LANES, Law, TILE, TileStream, philox4x32};
-use sorix_kernels::{Backend, BitMask, DropRate, Engine, KeepThreshold, MaskKey, dispatch};
+use sorix_kernels::{Backend, BitMask, DropRate, Engine, Keep, MaskKey, dispatch};
 
 /// The fields of each line of a file of vectors, whose first line names them.
 fn lines<const FIELDS: usize>(
@@ -81,10 +81,13 @@ fn thresholds_and_tables_are_those_of_the_vectors() {
     let file = include_str!("data/mask-format-v1-laws.csv");
     for [p, expected, draws, limits, aliases] in lines(file, "p,T,draws,limits,aliases", 40) {
         let rate = DropRate::new(p.parse().unwrap()).unwrap();
-        let (threshold, law) = match rate.keep_threshold() {
-            KeepThreshold::Nothing => (0, None),
-            KeepThreshold::Below(threshold) => (threshold.get().into(), Some(Law::new(threshold))),
-            KeepThreshold::Everything => (1_u128 << 64, None),
+        let (threshold, law) = match rate.keep() {
+            Keep::Nothing => (0, None),
+            Keep::By(rule) => {
+                let threshold = rule.threshold();
+                (threshold.get().into(), Some(Law::new(threshold)))
+            }
+            Keep::Everything => (1_u128 << 64, None),
         };
         assert_eq!(threshold.to_string(), expected, "p = {p}");
         let made = law.as_ref().map_or(0, Law::draws);

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use sorix_kernels::reference::Reference;
 use sorix_kernels::{
     Backend, BitMask, Buffers, DropRate, Element, Engine, Error, Kernels, LengthError, MakeMasks,
-    MaskKey, WindowError, dispatch,
+    MaskKey, WindowError, dispatch, dropout,
 };
 
 const KEY: MaskKey = MaskKey { seed: 5, offset: 6 };
@@ -246,9 +246,7 @@ fn wrong_lengths_are_named_and_nothing_is_written() {
                 got,
             })
         };
-        let error = engine
-            .forward(rate(0.5), KEY, Buffers::new(&x, &mut y).unwrap(), &mut mask)
-            .unwrap_err();
+        let error = Error::from(Buffers::new(&x, &mut y).unwrap_err());
         assert_eq!(error, length("output", 4, 3));
         assert_eq!(error.to_string(), "length of output: expected 4, got 3");
         let error = engine
@@ -269,8 +267,13 @@ fn wrong_lengths_are_named_and_nothing_is_written() {
                 engine.apply(rate(p), &mask, Buffers::in_place(&mut y)),
                 Err(length("mask", 3, 4))
             );
+            let beside = Buffers::in_place(&mut y).with_elements(&x[..3]).unwrap();
             assert_eq!(
-                engine.replay(rate(p), KEY, Buffers::new(&x, &mut y).unwrap()),
+                engine.replay(rate(p), KEY, beside),
+                Err(length("second input", 0, 3))
+            );
+            assert_eq!(
+                dropout::replay(rate(p), KEY, &x, &mut y),
                 Err(length("output", 4, 3))
             );
             let end = KEY.window(u64::MAX);
