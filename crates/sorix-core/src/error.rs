@@ -1,9 +1,10 @@
 //! [`Error`]: what can be wrong with an operation on tensors.
+//!
+//! An operand is its shape and dtype here; what takes them from a tensor is in [`tensor`](crate::tensor).
 
 use core::fmt;
 
 use crate::dtype::DType;
-use crate::tensor::Tensor;
 
 /// What an operation on tensors could not do, and why.
 ///
@@ -29,22 +30,6 @@ pub struct Error {
 }
 
 impl Error {
-    /// The error of an operation of one's own on these tensors.
-    ///
-    /// ```
-    /// use sorix_core::{Error, ErrorKind, tensor};
-    /// let error = Error::new("last", &[&tensor(1.0_f32)], ErrorKind::Axis { axis: -1 });
-    /// assert_eq!(error.to_string(), "last(float32[]): axis -1 is out of range");
-    /// ```
-    #[must_use]
-    pub fn new(op: &'static str, operands: &[&Tensor], kind: ErrorKind) -> Self {
-        Call {
-            op,
-            operands: Operands::Several(operands),
-        }
-        .error(kind)
-    }
-
     /// The operation; for one that failed in backward, the name of its
     /// [`Function`](crate::autograd::Function).
     #[must_use]
@@ -105,12 +90,6 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Those of `tensor`.
-    #[must_use]
-    pub fn of(tensor: &Tensor) -> Self {
-        Self::new(tensor.shape(), tensor.dtype())
-    }
-
     pub(crate) fn new(shape: &[usize], dtype: DType) -> Self {
         Self {
             dtype,
@@ -376,56 +355,56 @@ pub(crate) struct Call<'a> {
     operands: Operands<'a>,
 }
 
+/// The shape and dtype of a tensor.
+pub(crate) type Operand<'a> = (&'a [usize], DType);
+
 #[derive(Clone, Copy)]
-enum Operands<'a> {
-    One(&'a Tensor),
-    Two(&'a Tensor, &'a Tensor),
-    Several(&'a [&'a Tensor]),
-    /// There are none: a tensor of this shape and dtype is made.
-    Made(&'a [usize], DType),
+pub(crate) enum Operands<'a> {
+    One(Operand<'a>),
+    Two(Operand<'a>, Operand<'a>),
+    Several(&'a [Operand<'a>]),
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn on(op: &'static str, x: &'a Tensor) -> Self {
-        let operands = Operands::One(x);
+    pub(crate) fn new(op: &'static str, operands: Operands<'a>) -> Self {
         Self { op, operands }
     }
 
-    pub(crate) fn on_two(op: &'static str, left: &'a Tensor, right: &'a Tensor) -> Self {
-        let operands = Operands::Two(left, right);
-        Self { op, operands }
-    }
-
-    pub(crate) fn on_all(op: &'static str, tensors: &'a [&'a Tensor]) -> Self {
-        let operands = Operands::Several(tensors);
-        Self { op, operands }
-    }
-
+    /// Of an operation that makes a tensor of this shape and dtype.
     pub(crate) fn making(op: &'static str, shape: &'a [usize], dtype: DType) -> Self {
-        let operands = Operands::Made(shape, dtype);
-        Self { op, operands }
+        Self::new(op, Operands::One((shape, dtype)))
     }
 
     /// The error of this call.
     pub(crate) fn error(self, kind: ErrorKind) -> Error {
-        let operands = match self.operands {
-            Operands::One(x) => [x].map(TensorSpec::of).into(),
-            Operands::Two(left, right) => [left, right].map(TensorSpec::of).into(),
-            Operands::Several(tensors) => tensors.iter().map(|x| TensorSpec::of(x)).collect(),
-            Operands::Made(shape, dtype) => [TensorSpec::new(shape, dtype)].into(),
+        let operands = match &self.operands {
+            Operands::One(operand) => core::slice::from_ref(operand),
+            Operands::Two(left, right) => &[*left, *right],
+            Operands::Several(operands) => operands,
         };
-        let op = self.op;
-        Error { op, operands, kind }
+        let specs = operands
+            .iter()
+            .map(|&(shape, dtype)| TensorSpec::new(shape, dtype));
+        Error {
+            op: self.op,
+            operands: specs.collect(),
+            kind,
+        }
     }
 
-    /// An error unless `x` has this shape and dtype.
-    pub(crate) fn expect(self, x: &Tensor, shape: &[usize], dtype: DType) -> Result<()> {
-        if x.shape() != shape {
-            let (expected, got) = (shape.to_vec(), x.shape().to_vec());
+    /// An error unless an operand has this shape and dtype.
+    pub(crate) fn expect_operand(
+        self,
+        (shape, dtype): Operand<'_>,
+        expected_shape: &[usize],
+        expected_dtype: DType,
+    ) -> Result<()> {
+        if shape != expected_shape {
+            let (expected, got) = (expected_shape.to_vec(), shape.to_vec());
             return Err(self.error(ErrorKind::Shape { expected, got }));
         }
-        if x.dtype() != dtype {
-            let (expected, got) = (dtype, x.dtype());
+        if dtype != expected_dtype {
+            let (expected, got) = (expected_dtype, dtype);
             return Err(self.error(ErrorKind::DType { expected, got }));
         }
         Ok(())

@@ -8,7 +8,7 @@ use ndarray::ArrayViewD;
 use crate::autograd::{Leaf, Node};
 use crate::data::TensorData;
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Call, Result};
+use crate::error::{Call, Error, ErrorKind, Operand, Operands, Result, TensorSpec};
 use crate::shape::{Layout, checked_numel};
 use crate::storage::{Buffer, Storage};
 
@@ -245,31 +245,6 @@ impl Tensor {
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
-
-    /// Overwrites the elements with those of `source`, also for the views of this tensor: what an
-    /// optimiser does to a parameter.
-    ///
-    /// A function that saved the tensor for its backward and finds it written returns an error
-    /// then. Tensors that were computed from it keep their elements.
-    ///
-    /// # Errors
-    ///
-    /// Where shapes or dtypes differ; where one of the two requires a gradient and
-    /// [operations are recorded](crate::autograd::is_grad_enabled), as this one would not be; where
-    /// this tensor is expanded, so that one element in memory stands for several.
-    ///
-    /// ```
-    /// use sorix_core::autograd::no_grad;
-    /// use sorix_core::tensor;
-    ///
-    /// let w = tensor([1.0, 2.0]).requires_grad(true);
-    /// no_grad(|| w.assign(&tensor([3.0, 4.0])))?;
-    /// assert_eq!(w.to_vec::<f64>()?, [3.0, 4.0]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn assign(&self, source: &Self) -> Result<()> {
-        crate::ops::elementwise::assign(self, source)
-    }
 }
 
 /// What the operations of this crate are made of.
@@ -380,14 +355,6 @@ impl Tensor {
         [left_now, right_now]
     }
 
-    /// Becomes a row-major copy of itself where something else refers to its memory.
-    pub(crate) fn make_unshared<T: Scalar>(&mut self, call: Call<'_>) -> Result<()> {
-        if self.unshared_mut::<T>().is_none() {
-            *self = crate::ops::elementwise::copy(call, self)?;
-        }
-        Ok(())
-    }
-
     /// The elements in row-major order, to write; `None` where something else refers to their
     /// memory or they do not lie so.
     pub(crate) fn unshared_mut<T: Scalar>(&mut self) -> Option<&mut [T]> {
@@ -429,6 +396,55 @@ impl Tensor {
             dtype,
             origin,
         })))
+    }
+}
+
+/// The shapes and dtypes that an error names, of tensors.
+impl Tensor {
+    fn operand(&self) -> Operand<'_> {
+        (self.shape(), self.dtype())
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn on(op: &'static str, x: &'a Tensor) -> Self {
+        Self::new(op, Operands::One(x.operand()))
+    }
+
+    pub(crate) fn on_two(op: &'static str, left: &'a Tensor, right: &'a Tensor) -> Self {
+        Self::new(op, Operands::Two(left.operand(), right.operand()))
+    }
+
+    /// An error unless `x` has this shape and dtype.
+    pub(crate) fn expect(self, x: &Tensor, shape: &[usize], dtype: DType) -> Result<()> {
+        self.expect_operand(x.operand(), shape, dtype)
+    }
+}
+
+/// Of each tensor, for a [`Call`] on [several](Operands::Several).
+pub(crate) fn operands<'t>(tensors: &[&'t Tensor]) -> Vec<Operand<'t>> {
+    tensors.iter().map(|tensor| tensor.operand()).collect()
+}
+
+impl Error {
+    /// The error of an operation of your own on these tensors.
+    ///
+    /// ```
+    /// use sorix_core::{Error, ErrorKind, tensor};
+    /// let error = Error::new("last", &[&tensor(1.0_f32)], ErrorKind::Axis { axis: -1 });
+    /// assert_eq!(error.to_string(), "last(float32[]): axis -1 is out of range");
+    /// ```
+    #[must_use]
+    pub fn new(op: &'static str, operands: &[&Tensor], kind: ErrorKind) -> Self {
+        Call::new(op, Operands::Several(&self::operands(operands))).error(kind)
+    }
+}
+
+impl TensorSpec {
+    /// The shape and dtype of `tensor`.
+    #[must_use]
+    pub fn of(tensor: &Tensor) -> Self {
+        Self::new(tensor.shape(), tensor.dtype())
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::autograd::Function;
 use crate::autograd::checkpoint::Segment;
 use crate::error::{Call, Error, ErrorKind, Result, TensorSpec};
-use crate::ops::elementwise;
 use crate::tensor::{Origin, Tensor};
 
 /// Numbers nodes and leaves in the order they are made, so that one computed from another always
@@ -218,7 +217,7 @@ impl Leaf {
     pub(crate) fn accumulate(&self, grad: Tensor) -> Result<()> {
         let mut slot = lock(&self.grad);
         if let Some(sum) = &*slot {
-            elementwise::add_in_place(&grad, sum)?;
+            grad.add_in_place(sum)?;
         }
         *slot = Some(grad);
         Ok(())

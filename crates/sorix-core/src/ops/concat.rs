@@ -4,10 +4,10 @@ use core::ops::Range;
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
-use crate::error::{Call, ErrorKind, Result};
+use crate::error::{Call, ErrorKind, Operands, Result};
 use crate::ops::elementwise::copy_into;
 use crate::shape::{Layout, resolve_axis, resolve_new_axis};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, operands};
 
 impl Tensor {
     /// The tensors one after another along an axis; a negative axis counts from the last.
@@ -26,7 +26,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn concat(tensors: &[&Self], axis: isize) -> Result<Self> {
-        let call = Call::on_all("concat", tensors);
+        let operands = operands(tensors);
+        let call = Call::new("concat", Operands::Several(&operands));
         let first = first(call, tensors)?;
         concat_resolved(call, tensors, resolve_axis(call, axis, first.shape())?)
     }
@@ -45,7 +46,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn stack(tensors: &[&Self], axis: isize) -> Result<Self> {
-        let call = Call::on_all("stack", tensors);
+        let operands = operands(tensors);
+        let call = Call::new("stack", Operands::Several(&operands));
         let first = first(call, tensors)?;
         let axis = resolve_new_axis(call, axis, first.shape())?;
         let layers: Vec<Self> = tensors

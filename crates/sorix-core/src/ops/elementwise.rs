@@ -12,7 +12,6 @@ use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Zip};
 #[cfg(feature = "parallel")]
 use sorix_kernels::parallel;
 
-use crate::autograd::is_grad_enabled;
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{Layout, broadcast, checked_numel, row_major};
@@ -250,35 +249,8 @@ pub(crate) fn scatter(
     Ok(Tensor::from_buffer(zeros, shape, x.dtype()))
 }
 
-/// The tensor row-major in memory that nothing else uses: its own where that is so, else a copy.
-pub(crate) fn unshared(op: &'static str, x: Tensor) -> Result<Tensor> {
-    let (shape, dtype) = (x.shape().to_vec(), x.dtype());
-    match x.try_into_buffer() {
-        Ok(buffer) => Ok(Tensor::from_buffer(buffer, &shape, dtype)),
-        Err(shared) => copy(Call::on(op, &shared), &shared),
-    }
-}
-
-/// `target += addend`; same shape and dtype.
-pub(crate) fn add_in_place(target: &Tensor, addend: &Tensor) -> Result<()> {
-    let call = Call::on_two("add_in_place", target, addend);
-    dispatch!(target.dtype(), T => update(call, target, addend, |target: T, addend: T| {
-        T::from_acc(target.to_acc() + addend.to_acc())
-    }))
-}
-
-/// See [`Tensor::assign`].
-pub(crate) fn assign(target: &Tensor, source: &Tensor) -> Result<()> {
-    let call = Call::on_two("assign", target, source);
-    if is_grad_enabled() && (target.needs_grad() || source.needs_grad()) {
-        return Err(call.error(ErrorKind::WriteNeedsNoGrad));
-    }
-    call.expect(source, target.shape(), target.dtype())?;
-    dispatch!(target.dtype(), T => update(call, target, source, |_, source: T| source))
-}
-
 /// `target = f(target, source)` in place; same shape and dtype.
-fn update<T: Scalar>(
+pub(super) fn update<T: Scalar>(
     call: Call<'_>,
     target: &Tensor,
     source: &Tensor,

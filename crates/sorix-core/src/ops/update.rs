@@ -86,7 +86,7 @@ impl Tensor {
             // The state changes where the elements have, which the last step may refuse.
             let (copy, mut next) = (elementwise::copy(call, self)?, state.clone());
             copy.update(gradient, &mut next, rule)?;
-            elementwise::assign(self, &copy)?;
+            self.assign(&copy)?;
             *state = next;
             return Ok(());
         }
@@ -102,7 +102,9 @@ impl Tensor {
         rule: &impl UpdateRule<N>,
     ) -> Result<()> {
         for state in &mut *state {
-            state.make_unshared::<T::Acc>(call)?;
+            if state.unshared_mut::<T::Acc>().is_none() {
+                *state = elementwise::copy(call, state)?;
+            }
         }
         let state = state.each_mut().map(|state| {
             state
