@@ -47,7 +47,7 @@ impl Tensor {
     /// let elements = vec![1.0, 2.0, 3.0, 4.0];
     /// let address = elements.as_ptr();
     /// let x = Tensor::from_vec(elements, [2, 2])?;
-    /// assert_eq!(x.sum_axes(&[0])?.to_vec::<f64>()?, [4.0, 6.0]);
+    /// assert_eq!(x.sum_over(0)?.to_vec::<f64>()?, [4.0, 6.0]);
     /// assert_eq!(x.into_vec::<f64>()?.as_ptr(), address);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```

@@ -19,6 +19,7 @@
 //!   Made by [`tensor()`] from Rust values, by [`Tensor::from_slice`], [`Tensor::from_vec`],
 //!   [`Tensor::from_ndarray`],
 //!   [`Tensor::zeros`], [`Tensor::randn`] and their like. Every operation is a method and returns a [`Result`].
+//! * [`Axes`]: what [`sum_over`](Tensor::sum_over) and the other reductions go over.
 //! * [`autograd`]: the graph that operations record and [`Tensor::backward`] runs; `no_grad`; the
 //!   trait for functions of one's own.
 //! * [`pool`]: where tensors take their memory from, and what it holds.
@@ -50,6 +51,7 @@
 
 mod arange;
 pub mod autograd;
+mod axes;
 mod bytes;
 mod conversion;
 mod data;
@@ -65,6 +67,7 @@ mod shape;
 mod storage;
 mod tensor;
 
+pub use axes::Axes;
 pub use data::{Rectangular, TensorData};
 pub use dtype::{DType, Scalar};
 pub use error::{Error, ErrorKind, Result, TensorSpec};

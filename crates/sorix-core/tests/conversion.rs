@@ -147,7 +147,7 @@ fn operations_do_not_ask_where_the_memory_is_from() {
     for op in [
         |x: &Tensor| x.exp(),
         |x: &Tensor| x.softmax(1),
-        |x: &Tensor| x.sum_axes(&[0]),
+        |x: &Tensor| x.sum_over(0),
         |x: &Tensor| x.matmul(&x.transpose(0, 1)?),
         |x: &Tensor| x.to_dtype(DType::BF16),
     ] {

@@ -134,7 +134,7 @@ fn operands_may_repeat_rows_or_columns() {
     // The gradient of a sum is one number, repeated.
     let (a, b) = (random(&[5, 70], 1).requires_grad(true), random(&[70, 3], 2));
     a.matmul(&b).unwrap().sum().unwrap().backward().unwrap();
-    let rows = b.sum_axes(&[1]).unwrap().expand([5, 70]).unwrap();
+    let rows = b.sum_over(1).unwrap().expand([5, 70]).unwrap();
     assert_close(&values(&a.grad().unwrap()), &values(&rows), "gradient");
 }
 

@@ -17,7 +17,7 @@ impl Tensor {
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    /// assert_eq!(x.reshape([2, 3])?.sum_axes(&[1])?.to_vec::<f64>()?, [6.0, 15.0]);
+    /// assert_eq!(x.reshape([2, 3])?.sum_over(1)?.to_vec::<f64>()?, [6.0, 15.0]);
     /// assert!(x.reshape([4, 2]).is_err());
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
