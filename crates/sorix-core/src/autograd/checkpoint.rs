@@ -95,7 +95,7 @@ where
         return f(&given);
     }
     let saved = inputs.iter().map(|input| SavedTensor::new(input)).collect();
-    let run = RunGuard::begin(Run::First(First::new()));
+    let run = Scopes::open(&RUNS, Run::First(First::new()));
     let output = f(&given)?;
     let Some(Run::First(run)) = run.end() else {
         unreachable!("this run began as the first one");
@@ -230,29 +230,6 @@ fn second(runs: &mut Scopes<Run>) -> Option<&mut Second> {
         Run::Second(run) => Some(run),
         Run::First(_) => None,
     })
-}
-
-/// Ends a run when dropped, also by a panic.
-struct RunGuard {
-    scope: u64,
-}
-
-impl RunGuard {
-    fn begin(run: Run) -> Self {
-        Self {
-            scope: RUNS.with_borrow_mut(|runs| runs.open(run)),
-        }
-    }
-
-    fn end(self) -> Option<Run> {
-        RUNS.with_borrow_mut(|runs| runs.close(self.scope))
-    }
-}
-
-impl Drop for RunGuard {
-    fn drop(&mut self) {
-        drop(RUNS.with_borrow_mut(|runs| runs.close(self.scope)));
-    }
 }
 
 /// What a segment takes from outside, in the order it does.
@@ -412,7 +389,7 @@ impl Segment {
         });
         let inputs: Vec<Tensor> = inputs.collect::<Result<_>>()?;
         self.check_captured()?;
-        let run = RunGuard::begin(Run::Second(Second::new(Arc::clone(&self.taken))));
+        let run = Scopes::open(&RUNS, Run::Second(Second::new(Arc::clone(&self.taken))));
         let output = enable_grad(|| (self.f)(&inputs));
         let Some(Run::Second(run)) = run.end() else {
             unreachable!("this run began as a second one");

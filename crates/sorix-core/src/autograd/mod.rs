@@ -57,6 +57,7 @@ pub use checkpoint::{checkpoint, taped_key, taped_mode};
 pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
 pub(crate) use node::{Leaf, Node};
 pub use saved::SavedTensor;
+pub use scopes::{ScopeGuard, Scopes};
 
 use crate::error::Result;
 use crate::tensor::{Origin, Tensor};
