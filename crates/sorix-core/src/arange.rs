@@ -12,8 +12,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where one of the three is not finite, `step` is 0, or it leads away from `end`; where there
-    /// are too many for the memory.
+    /// If one of the three is not finite, `step` is 0, or it leads away from `end`; if there are
+    /// too many for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};

@@ -9,7 +9,7 @@ use crate::dtype::DType;
 /// What an operation on tensors could not do, and why.
 ///
 /// The message names the operation, the dtype and shape of each tensor it was given, what it
-/// expected and what came; of an operation that makes a tensor of a given shape and dtype, those. An
+/// expected and what it got. An operation that makes a tensor names the shape and dtype asked for. An
 /// operation that returns an error has changed nothing.
 ///
 /// ```
@@ -30,15 +30,14 @@ pub struct Error {
 }
 
 impl Error {
-    /// The operation; for one that failed in backward, the name of its
-    /// [`Function`](crate::autograd::Function).
+    /// The operation; in backward, the name of its [`Function`](crate::autograd::Function).
     #[must_use]
     pub fn op(&self) -> &'static str {
         self.op
     }
 
-    /// The shape and dtype of each tensor that the operation was given; of one that makes a tensor of
-    /// a given shape and dtype, those.
+    /// The shape and dtype of each tensor that the operation was given, or of the tensor that it was to
+    /// make.
     #[must_use]
     pub fn operands(&self) -> &[TensorSpec] {
         &self.operands
@@ -131,7 +130,7 @@ pub enum ErrorKind {
         /// The dtype that came.
         got: DType,
     },
-    /// Two shapes that NumPy's rules of broadcasting do not reconcile.
+    /// Two shapes that do not broadcast by NumPy's rules.
     #[error("shapes {left:?} and {right:?} do not broadcast")]
     Broadcast {
         /// The first shape.
@@ -139,7 +138,7 @@ pub enum ErrorKind {
         /// The second shape.
         right: Vec<usize>,
     },
-    /// Two operands of which one has no matrix or vector, or whose columns and rows do not fit.
+    /// An operand that is neither a matrix nor a vector, or columns and rows that do not match.
     #[error(
         "expected matrices or vectors, the left one with as many columns as the right one has rows"
     )]
@@ -178,7 +177,7 @@ pub enum ErrorKind {
         /// The axis; a negative one counts from the last.
         axis: isize,
     },
-    /// Axes that repeat, or that are not all of them where all are needed.
+    /// A list of axes with repetitions, or that lacks one although all are needed.
     #[error("expected {expected}, got {axes:?}")]
     Axes {
         /// What the list has to be.
@@ -213,21 +212,21 @@ pub enum ErrorKind {
         axis: usize,
         /// The first index of the range.
         start: usize,
-        /// The index after its last.
+        /// One more than its last index.
         end: usize,
         /// The length of the axis.
         length: usize,
     },
-    /// A distance of which no number leads from one number to another.
+    /// A step that never reaches `end` from `start`.
     #[error("steps of {step:?} do not lead from {start:?} to {end:?} (dtype {dtype})")]
     Step {
         /// The first number.
         start: f64,
         /// The number to stop before.
         end: f64,
-        /// The distance.
+        /// The step.
         step: f64,
-        /// The dtype of the tensor, which has no shape without a number of steps.
+        /// The dtype asked for.
         dtype: DType,
     },
     /// A step of 0 through the elements of an axis.
@@ -243,7 +242,7 @@ pub enum ErrorKind {
         /// The length of the axis.
         length: usize,
     },
-    /// An empty list of tensors where at least one is needed.
+    /// An empty list of tensors.
     #[error("expected at least one tensor, got none")]
     NoTensors,
     /// A shape whose elements or bytes are too many to count in an `isize`.
@@ -254,28 +253,28 @@ pub enum ErrorKind {
         /// The dtype.
         dtype: DType,
     },
-    /// Memory that could not be had.
+    /// An allocation that failed.
     #[error("cannot allocate {bytes} bytes")]
     Allocation {
         /// The number of bytes asked for.
         bytes: usize,
     },
-    /// A choice among no elements.
-    #[error("nothing to choose from over axes {axes:?}")]
+    /// The largest or smallest of no elements.
+    #[error("no elements to choose from over axes {axes:?}")]
     EmptyReduction {
         /// The axes, counted from the first.
         axes: Vec<usize>,
     },
-    /// A tensor that has not exactly one element.
+    /// A tensor of more or fewer than one element.
     #[error("expected a tensor of one element")]
     NotOneElement,
-    /// `backward` on a tensor that no leaf requiring a gradient leads to.
+    /// `backward` on a tensor that was not computed from a leaf that requires a gradient.
     #[error("the tensor does not require a gradient")]
     NoGradient,
     /// `backward` through a part of the graph that an earlier `backward` freed.
     #[error(
         "the graph at {function} was freed by an earlier backward; \
-         use backward_retain_graph for that one to go through it again"
+         to go through it twice, use backward_retain_graph the first time"
     )]
     GraphFreed {
         /// The function whose saved state is gone.
@@ -300,11 +299,11 @@ pub enum ErrorKind {
         /// The count of writes now.
         current: u64,
     },
-    /// A [checkpoint](crate::autograd::checkpoint) whose closure had another thread compute what leads
-    /// to its output.
+    /// A [checkpoint](crate::autograd::checkpoint) whose output depends on an operation that another
+    /// thread recorded for it.
     #[error(
-        "{function} was recorded on another thread while the closure ran, which has to compute \
-         everything on the thread that calls it"
+        "{function} was recorded on another thread while the closure ran; \
+         the closure must compute everything on the calling thread"
     )]
     RecordedElsewhere {
         /// The function that computed it.
@@ -331,11 +330,14 @@ pub enum ErrorKind {
         /// The message of the closure's error.
         reason: String,
     },
-    /// A write in place that autograd would not see.
+    /// A write in place that is not recorded, though operations are, with a tensor that requires a
+    /// gradient.
     #[error("with a tensor that requires a gradient it can be used only within no_grad")]
     WriteNeedsNoGrad,
-    /// A write in place to a view whose elements share memory.
-    #[error("elements of an expanded tensor (strides {strides:?}) share memory")]
+    /// A write in place to an expanded view, whose elements share memory.
+    #[error(
+        "an expanded tensor (strides {strides:?}) cannot be written: its elements share memory"
+    )]
     WriteToExpanded {
         /// The strides of the tensor.
         strides: Vec<usize>,

@@ -16,7 +16,7 @@ use crate::storage::{Buffer, Storage};
 ///
 /// A `Tensor` is a handle: cloning it copies a pointer, and it may be sent to and used by several
 /// threads at once. Its [`dtype`](Tensor::dtype) is known at run time. Operations return new tensors;
-/// where an input [requires a gradient](Tensor::requires_grad) they also record themselves, for
+/// if an input [needs a gradient](Tensor::needs_grad) they also record themselves, for
 /// [`backward`](Tensor::backward).
 ///
 /// `{}` prints the elements as NumPy does, `{:?}` the shape, the dtype and the place in the graph.
@@ -65,38 +65,22 @@ pub(crate) enum Origin {
 ///
 /// # Panics
 ///
-/// When the memory for the copy cannot be had, or the shape is too large to address though it has no
-/// elements, as of `vec![[0.0; 0]; usize::MAX]`; [`Tensor::from_slice`] returns an error instead.
+/// If allocation fails, or the shape is too large to address though it has no elements, as of
+/// `vec![[0.0; 0]; usize::MAX]`; [`Tensor::from_slice`] returns an error instead.
 #[must_use]
 pub fn tensor(data: impl TensorData) -> Tensor {
-    Tensor::new(data)
+    match Tensor::from_slice(data.elements(), data.shape()) {
+        Ok(tensor) => tensor,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 impl Tensor {
-    /// The same as [`tensor()`].
-    ///
-    /// ```
-    /// use sorix_core::Tensor;
-    /// assert_eq!(Tensor::new([1.0, 2.0]).to_string(), "tensor([1., 2.], dtype=sorix.float64)");
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// When the memory for the copy cannot be had, or the shape is too large to address though it has no
-    /// elements; [`Tensor::from_slice`] returns an error instead.
-    #[must_use]
-    pub fn new(data: impl TensorData) -> Self {
-        match Self::from_slice(data.elements(), data.shape()) {
-            Ok(tensor) => tensor,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
     /// A tensor of zeros.
     ///
     /// # Errors
     ///
-    /// Where the shape is too large for the memory.
+    /// If the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -120,7 +104,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the shape is too large for the memory.
+    /// If the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -135,7 +119,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the shape is too large for the memory.
+    /// If the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -341,7 +325,7 @@ impl Tensor {
         }
     }
 
-    /// The elements of two tensors; of one moment, where they share memory.
+    /// The elements of two tensors; of one moment, if they share memory.
     pub(crate) fn read_both<'t>(left: &'t Self, right: &'t Self) -> [Snapshot<'t>; 2] {
         let left_now = left.read();
         let right_now = if left.same_storage(right) {
@@ -355,7 +339,7 @@ impl Tensor {
         [left_now, right_now]
     }
 
-    /// The elements in row-major order, to write; `None` where something else refers to their
+    /// The elements in row-major order, to write; `None` if something else refers to their
     /// memory or they do not lie so.
     pub(crate) fn unshared_mut<T: Scalar>(&mut self) -> Option<&mut [T]> {
         let inner = Arc::get_mut(&mut self.0)?;
@@ -465,7 +449,7 @@ impl Snapshot<'_> {
         self.buffer.as_slice()
     }
 
-    /// The elements in row-major order, where they lie so.
+    /// The elements, if they lie in row-major order.
     pub(crate) fn slice<T: Scalar>(&self) -> Option<&[T]> {
         let from = self.layout.offset();
         self.layout
@@ -489,7 +473,7 @@ impl fmt::Debug for Tensor {
         fields
             .field("shape", &self.shape())
             .field("dtype", &format_args!("{}", self.dtype()))
-            .field("requires_grad", &self.needs_grad());
+            .field("needs_grad", &self.needs_grad());
         if let Origin::Computed(node) = self.origin() {
             fields.field("function", &node.function_name());
         }

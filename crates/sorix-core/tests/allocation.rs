@@ -1,4 +1,4 @@
-//! Memory that cannot be had is an error, not the end of the process.
+//! A failed allocation is an error, not the end of the process.
 
 use sorix_core::{DType, DropRate, ErrorKind, MaskKey, Result, SaveMask, Tensor};
 

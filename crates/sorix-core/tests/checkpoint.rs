@@ -377,7 +377,7 @@ fn what_another_thread_computes_for_the_closure_is_an_error() {
             error.to_string(),
             format!(
                 "checkpoint(float64[2]): {function} was recorded on another thread while the closure \
-                 ran, which has to compute everything on the thread that calls it"
+                 ran; the closure must compute everything on the calling thread"
             ),
             "{name}"
         );

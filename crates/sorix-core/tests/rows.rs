@@ -214,15 +214,15 @@ fn errors_say_what_is_wrong() {
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     assert_eq!(
         message(empty.max_over(-1)),
-        "max_over(float64[2, 0]): nothing to choose from over axes [1]"
+        "max_over(float64[2, 0]): no elements to choose from over axes [1]"
     );
     assert_eq!(
         message(empty.min()),
-        "min(float64[2, 0]): nothing to choose from over axes [0, 1]"
+        "min(float64[2, 0]): no elements to choose from over axes [0, 1]"
     );
     assert_eq!(
         empty.argmax(1).unwrap_err().to_string(),
-        "argmax(float64[2, 0]): nothing to choose from over axes [1]"
+        "argmax(float64[2, 0]): no elements to choose from over axes [1]"
     );
     let x = random(&[2, 3], 1);
     assert_eq!(

@@ -454,12 +454,12 @@ fn debug_names_shape_dtype_and_gradient() {
     let x = tensor([[1.0_f32, 2.0]]);
     assert_eq!(
         format!("{x:?}"),
-        "Tensor { shape: [1, 2], dtype: sorix.float32, requires_grad: false }"
+        "Tensor { shape: [1, 2], dtype: sorix.float32, needs_grad: false }"
     );
     let y = x.requires_grad(true).neg().unwrap();
     assert_eq!(
         format!("{y:?}"),
-        "Tensor { shape: [1, 2], dtype: sorix.float32, requires_grad: true, function: \"NegBackward\" }"
+        "Tensor { shape: [1, 2], dtype: sorix.float32, needs_grad: true, function: \"NegBackward\" }"
     );
 }
 

@@ -15,9 +15,9 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where shapes or dtypes differ; where one of the two requires a gradient and
-    /// [operations are recorded](crate::autograd::is_grad_enabled), as this one would not be; where
-    /// this tensor is expanded, so that one element in memory stands for several.
+    /// If shapes or dtypes differ; if one of the two requires a gradient and [operations are
+    /// recorded](crate::autograd::is_grad_enabled), as this one would not be; if this tensor is
+    /// expanded, so that one element in memory stands for several.
     ///
     /// ```
     /// use sorix_core::autograd::no_grad;

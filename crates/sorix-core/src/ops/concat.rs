@@ -14,8 +14,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where there is none; where they differ in dtype, or in shape other than along the axis; where
-    /// the axis is out of range.
+    /// If there is none; if they differ in dtype, or in shape other than along the axis; if the
+    /// axis is out of range.
     ///
     /// ```
     /// use sorix_core::{Tensor, tensor};
@@ -37,7 +37,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where there is none; where they differ in dtype or shape; where the result has no such axis.
+    /// If there is none; if they differ in dtype or shape; if the result has no such axis.
     ///
     /// ```
     /// use sorix_core::{Tensor, tensor};
@@ -99,7 +99,7 @@ fn concat_resolved(call: Call<'_>, tensors: &[&Tensor], axis: usize) -> Result<T
 #[derive(Debug)]
 struct ConcatBackward {
     axis: usize,
-    /// Where each input lies along the axis; `None` where it needs no gradient.
+    /// Where each input lies along the axis; `None` if it needs no gradient.
     parts: Box<[Option<Range<usize>>]>,
 }
 

@@ -7,12 +7,12 @@ use crate::shape::{Layout, checked_numel};
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The same elements in row-major order under another shape: a view where the strides allow it,
-    /// as they do where the tensor is [contiguous](Tensor::is_contiguous), else a copy.
+    /// The same elements in row-major order under another shape: a view if the strides allow it,
+    /// as those of a [contiguous](Tensor::is_contiguous) tensor do, else a copy.
     ///
     /// # Errors
     ///
-    /// Where the shape has more or fewer elements.
+    /// If the shape has more or fewer elements.
     ///
     /// ```
     /// use sorix_core::tensor;
