@@ -1,8 +1,6 @@
 //! Updates in place: values, dtypes, views, handles that keep theirs, and refusals.
 
-mod common;
-
-use common::{DTYPES, random, values};
+use crate::common::{DTYPES, random, values};
 use ndarray::ArrayViewD;
 use num_traits::Float;
 use sorix_core::autograd::no_grad;

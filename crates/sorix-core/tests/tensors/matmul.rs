@@ -1,8 +1,6 @@
 //! Products of matrices against a naive loop, and what is an error.
 
-mod common;
-
-use common::{DTYPES, pool, random, values};
+use crate::common::{DTYPES, pool, random, values};
 use sorix_core::{DType, Tensor};
 
 /// The product of two tensors of at least two axes, by its definition.

@@ -1,11 +1,8 @@
 //! The number of threads does not show in a result; nor does a write by another thread half way.
-#![cfg(feature = "parallel")]
-
-mod common;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use common::{pool, random, values};
+use crate::common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
 

@@ -1,10 +1,8 @@
 //! Every operation's gradient against finite differences, in f64.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{check_gradients, random};
+use crate::common::{check_gradients, random};
 use sorix_core::{Affine, Axes, BitMask, DType, DropRate, MaskKey, SaveMask, Tensor};
 
 /// Pairs of shapes that broadcast in every way there is.
@@ -71,7 +69,7 @@ fn operands_that_are_one_tensor() {
 fn operands_that_are_views() {
     // At least 1/2 from 0, on both sides of it.
     let away = |shape: &[usize], salt| {
-        let numbers = common::numbers(shape.iter().product(), salt);
+        let numbers = crate::common::numbers(shape.iter().product(), salt);
         let moved: Vec<f64> = numbers.iter().map(|x| x + 0.5_f64.copysign(*x)).collect();
         Tensor::from_slice(&moved, shape).unwrap()
     };

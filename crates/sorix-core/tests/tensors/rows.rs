@@ -1,8 +1,6 @@
 //! Reductions and normalisations of rows: values, special numbers, layouts, errors.
 
-mod common;
-
-use common::{DTYPES, random, values};
+use crate::common::{DTYPES, random, values};
 use sorix_core::{Axes, DType, Result, Tensor, tensor};
 
 fn close(got: &Tensor, expected: &[f64]) {

@@ -1,8 +1,6 @@
 //! Memory that is handed over: tensors of a `Vec` or an owned array, and back.
 
-mod common;
-
-use common::{random, values};
+use crate::common::{random, values};
 use half::f16;
 use ndarray::{Array, ArrayD, ArrayViewD, Axis, Dimension, arr0, array};
 use sorix_core::autograd::no_grad;

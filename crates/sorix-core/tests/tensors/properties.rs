@@ -2,9 +2,7 @@
 //!
 //! A new operation is one line of a table.
 
-mod common;
-
-use common::check_gradients;
+use crate::common::check_gradients;
 use proptest::prelude::*;
 use sorix_core::{Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor};
 
@@ -181,7 +179,7 @@ const BINARY: &[Binary] = &[
 /// A tensor with elements of the domain. They are odd multiples of 1/128, so that none is at a
 /// corner of an operation.
 fn elements(shape: &[usize], domain: Domain, salt: u64) -> Tensor {
-    let numbers: Vec<f64> = common::numbers(shape.iter().product(), salt)
+    let numbers: Vec<f64> = crate::common::numbers(shape.iter().product(), salt)
         .into_iter()
         .map(|number| ((number * 64.0).floor() + 0.5) / 64.0)
         .map(|number| match domain {

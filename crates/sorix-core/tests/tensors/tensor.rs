@@ -1,8 +1,6 @@
 //! Making tensors, reading them, viewing them, computing with them.
 
-mod common;
-
-use common::{DTYPES, numbers, random, values};
+use crate::common::{DTYPES, numbers, random, values};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayD, Axis, IxDyn, array};
 use sorix_core::{Axes, DType, Error, ErrorKind, Tensor, tensor};

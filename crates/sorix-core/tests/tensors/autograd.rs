@@ -1,13 +1,11 @@
 //! The graph: accumulation, freeing, modes, errors, depth, threads.
 
-mod common;
-
 use core::cell::RefCell;
 use core::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Weak};
 
-use common::{random, values};
+use crate::common::{random, values};
 use sorix_core::autograd::{
     Function, Gradients, SavedTensor, checkpoint, enable_grad, is_grad_enabled, no_grad,
     no_grad_guard, record,

@@ -1,8 +1,6 @@
 //! Sums, moments and extremes of many elements: as exact as those of a few.
 
-mod common;
-
-use common::{numbers, values};
+use crate::common::{numbers, values};
 use sorix_core::{Axes, DType, Result, Tensor, tensor};
 
 fn relative_error(got: f64, expected: f64) -> f64 {

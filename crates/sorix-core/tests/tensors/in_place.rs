@@ -1,9 +1,7 @@
 //! A write between forward and backward, for every operation: backward is refused, or what it needs was
 //! not written and the gradients are those without.
 
-mod common;
-
-use common::{random, values};
+use crate::common::{random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{
     Affine, BitMask, DType, DropRate, ErrorKind, MaskKey, Result, SaveMask, Tensor, tensor,
