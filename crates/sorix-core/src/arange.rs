@@ -1,7 +1,7 @@
 //! Numbers at equal distances.
 
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Call, ErrorKind, Result};
+use crate::error::{Call, ErrorKind, Operands, Result};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -12,8 +12,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where one of the three is not finite, `step` is 0, or it leads away from `end`; where there
-    /// are too many for the memory.
+    /// If one of the three is not finite, `step` is 0, or it leads away from `end`; if there are
+    /// too many for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -35,7 +35,7 @@ impl Tensor {
         // NaN, as 0 steps of length 0 are, is not at least 0. Rounded up, half a step away would be.
         if !(steps >= 0.0 && step != 0.0 && [start, end, step].iter().all(|x| x.is_finite())) {
             // Of no shape.
-            let call = Call::on_all("arange", &[]);
+            let call = Call::new("arange", Operands::Several(&[]));
             return Err(call.error(ErrorKind::Step {
                 start,
                 end,

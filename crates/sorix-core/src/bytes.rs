@@ -10,7 +10,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// let x = sorix_core::tensor([1.0_f32, -2.0]);
@@ -36,8 +36,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where there are more or fewer bytes than the shape needs, and where the memory cannot be
-    /// had.
+    /// If there are more or fewer bytes than the shape needs, and if allocation fails.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};

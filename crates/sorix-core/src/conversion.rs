@@ -1,5 +1,5 @@
 //! Tensors from slices, `Vec`s and arrays of the `ndarray` crate, and back; with a copy, and without
-//! one where the memory can be handed over.
+//! one if the memory can be handed over.
 
 use ndarray::{Array, ArrayBase, ArrayD, ArrayViewD, Data, Dimension};
 
@@ -15,8 +15,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where there are more or fewer elements than the shape has, and where the memory cannot be
-    /// had.
+    /// If there are more or fewer elements than the shape has, and if allocation fails.
     ///
     /// ```
     /// use sorix_core::Tensor;
@@ -40,14 +39,14 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where there are more or fewer elements than the shape has.
+    /// If there are more or fewer elements than the shape has.
     ///
     /// ```
     /// use sorix_core::Tensor;
     /// let elements = vec![1.0, 2.0, 3.0, 4.0];
     /// let address = elements.as_ptr();
     /// let x = Tensor::from_vec(elements, [2, 2])?;
-    /// assert_eq!(x.sum_axes(&[0])?.to_vec::<f64>()?, [4.0, 6.0]);
+    /// assert_eq!(x.sum_over(0)?.to_vec::<f64>()?, [4.0, 6.0]);
     /// assert_eq!(x.into_vec::<f64>()?.as_ptr(), address);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
@@ -63,10 +62,10 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory for the elements of an array that was turned around cannot be had.
+    /// If allocation fails for the elements of an array that was turned around.
     ///
     /// ```
-    /// use ndarray::array;
+    /// use sorix_core::ndarray::array;
     /// use sorix_core::Tensor;
     /// let a = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]].reversed_axes();
     /// let address = a.as_ptr();
@@ -94,10 +93,10 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
-    /// use ndarray::array;
+    /// use sorix_core::ndarray::array;
     /// use sorix_core::Tensor;
     /// let a = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
     /// assert_eq!(Tensor::from_ndarray(&a)?.shape(), [2, 3]);
@@ -120,8 +119,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `T` is not the tensor's dtype; convert with [`Tensor::to_dtype`]. Where the memory cannot
-    /// be had.
+    /// If `T` is not the tensor's dtype (convert with [`Tensor::to_dtype`]), and if allocation fails.
     ///
     /// ```
     /// let x = sorix_core::tensor([1.0, 2.0]);
@@ -138,7 +136,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where it has more or fewer, or where `T` is not its dtype.
+    /// If it has more or fewer, or if `T` is not its dtype.
     ///
     /// ```
     /// assert_eq!(sorix_core::tensor([[2.5]]).item::<f64>()?, 2.5);
@@ -159,7 +157,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `T` is not the tensor's dtype.
+    /// If `T` is not the tensor's dtype.
     ///
     /// ```
     /// let x = sorix_core::tensor([[1.0, 5.0], [3.0, 4.0]]);
@@ -174,7 +172,7 @@ impl Tensor {
     }
 
     /// The elements in row-major order: the `Vec` itself that the tensor was made
-    /// [of](Self::from_vec), where nothing else refers to it and the tensor begins with its first element; else as
+    /// [of](Self::from_vec), if nothing else refers to it and the tensor begins with its first element; else as
     /// [`to_vec`](Self::to_vec).
     ///
     /// # Errors
@@ -205,7 +203,7 @@ impl Tensor {
     }
 
     /// The elements as an array of the `ndarray` crate: the memory itself that the tensor was made
-    /// [of](Self::from_ndarray_owned), under the tensor's strides, where nothing else refers to it and
+    /// [of](Self::from_ndarray_owned), under the tensor's strides, if nothing else refers to it and
     /// the tensor begins with its first element and is not [expanded](Self::is_expanded); else as
     /// [`to_ndarray`](Self::to_ndarray).
     ///
@@ -214,7 +212,7 @@ impl Tensor {
     /// As [`to_ndarray`](Self::to_ndarray).
     ///
     /// ```
-    /// use ndarray::array;
+    /// use sorix_core::ndarray::array;
     /// use sorix_core::Tensor;
     /// let a = array![[1.0, 2.0], [3.0, 4.0]];
     /// let address = a.as_ptr();
@@ -237,7 +235,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `T` is not the tensor's dtype, and where the memory cannot be had.
+    /// If `T` is not the tensor's dtype, and if allocation fails.
     ///
     /// ```
     /// let x = sorix_core::tensor([[1.0, 2.0], [3.0, 4.0]]);
@@ -273,7 +271,7 @@ impl Tensor {
     }
 
     /// The `Vec` that the tensor was made of, and where its elements lie there, from the first on, each
-    /// in a place of its own; the tensor as it was where that is not so or something else refers to it.
+    /// in a place of its own; the tensor as it was if that is not so or something else refers to it.
     fn try_into_given<T: Scalar>(self) -> Result<(Vec<T>, Layout), Self> {
         if self.layout().offset() != 0 || self.is_expanded() {
             return Err(self);

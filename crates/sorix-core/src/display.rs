@@ -3,7 +3,7 @@
 //! Numbers get at most eight decimals, or as many as `{:.2}` and the like ask for, and as few as tell
 //! them apart, columns are aligned, very large and very small ones switch the whole tensor to
 //! scientific notation, lines wrap at 75 characters, and of more than 1000 elements only three at each
-//! end of each axis are shown. Where these are more than 10,000, which NumPy prints, the shape is
+//! end of each axis are shown. If these are more than 10,000, which NumPy prints, the shape is
 //! shown alone; of a tensor with more than 64 axes, which NumPy does not have, their number.
 
 use core::fmt;

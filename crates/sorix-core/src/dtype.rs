@@ -56,7 +56,7 @@ pub trait Scalar: Element {
     /// The same value in the type that sums and products are computed in; exact.
     fn to_acc(self) -> Self::Acc;
 
-    /// The elements as [`Scalar::Acc`]: `elements` itself where that is the same type, else
+    /// The elements as [`Scalar::Acc`]: `elements` itself if that is the same type, else
     /// converted into the front of `scratch`, which must be as long.
     #[doc(hidden)]
     fn widen<'a>(elements: &'a [Self], scratch: &'a mut [Self::Acc]) -> &'a [Self::Acc];
@@ -137,7 +137,7 @@ full_scalar! {
     f64, F64;
 }
 
-/// `value` where an f32 can represent it, else that one of its two neighbours whose last bit is 1.
+/// `value` if an f32 can represent it, else that one of its two neighbours whose last bit is 1.
 ///
 /// Rounding the result to a type of at most 22 significant bits gives what rounding `value` itself
 /// would: the odd last bit keeps the memory of what was cut off, where the nearest f32 could lie

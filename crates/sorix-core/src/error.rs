@@ -1,14 +1,15 @@
 //! [`Error`]: what can be wrong with an operation on tensors.
+//!
+//! An operand is its shape and dtype here; what takes them from a tensor is in [`tensor`](crate::tensor).
 
 use core::fmt;
 
 use crate::dtype::DType;
-use crate::tensor::Tensor;
 
 /// What an operation on tensors could not do, and why.
 ///
 /// The message names the operation, the dtype and shape of each tensor it was given, what it
-/// expected and what came; of an operation that makes a tensor of a given shape and dtype, those. An
+/// expected and what it got. An operation that makes a tensor names the shape and dtype asked for. An
 /// operation that returns an error has changed nothing.
 ///
 /// ```
@@ -29,31 +30,14 @@ pub struct Error {
 }
 
 impl Error {
-    /// The error of an operation of one's own on these tensors.
-    ///
-    /// ```
-    /// use sorix_core::{Error, ErrorKind, tensor};
-    /// let error = Error::new("last", &[&tensor(1.0_f32)], ErrorKind::Axis { axis: -1 });
-    /// assert_eq!(error.to_string(), "last(float32[]): axis -1 is out of range");
-    /// ```
-    #[must_use]
-    pub fn new(op: &'static str, operands: &[&Tensor], kind: ErrorKind) -> Self {
-        Call {
-            op,
-            operands: Operands::Several(operands),
-        }
-        .error(kind)
-    }
-
-    /// The operation; for one that failed in backward, the name of its
-    /// [`Function`](crate::autograd::Function).
+    /// The operation; in backward, the name of its [`Function`](crate::autograd::Function).
     #[must_use]
     pub fn op(&self) -> &'static str {
         self.op
     }
 
-    /// The shape and dtype of each tensor that the operation was given; of one that makes a tensor of
-    /// a given shape and dtype, those.
+    /// The shape and dtype of each tensor that the operation was given, or of the tensor that it was to
+    /// make.
     #[must_use]
     pub fn operands(&self) -> &[TensorSpec] {
         &self.operands
@@ -105,12 +89,6 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Those of `tensor`.
-    #[must_use]
-    pub fn of(tensor: &Tensor) -> Self {
-        Self::new(tensor.shape(), tensor.dtype())
-    }
-
     pub(crate) fn new(shape: &[usize], dtype: DType) -> Self {
         Self {
             dtype,
@@ -152,7 +130,7 @@ pub enum ErrorKind {
         /// The dtype that came.
         got: DType,
     },
-    /// Two shapes that NumPy's rules of broadcasting do not reconcile.
+    /// Two shapes that do not broadcast by NumPy's rules.
     #[error("shapes {left:?} and {right:?} do not broadcast")]
     Broadcast {
         /// The first shape.
@@ -160,7 +138,7 @@ pub enum ErrorKind {
         /// The second shape.
         right: Vec<usize>,
     },
-    /// Two operands of which one has no matrix or vector, or whose columns and rows do not fit.
+    /// An operand that is neither a matrix nor a vector, or columns and rows that do not match.
     #[error(
         "expected matrices or vectors, the left one with as many columns as the right one has rows"
     )]
@@ -199,7 +177,7 @@ pub enum ErrorKind {
         /// The axis; a negative one counts from the last.
         axis: isize,
     },
-    /// Axes that repeat, or that are not all of them where all are needed.
+    /// A list of axes with repetitions, or that lacks one although all are needed.
     #[error("expected {expected}, got {axes:?}")]
     Axes {
         /// What the list has to be.
@@ -234,21 +212,21 @@ pub enum ErrorKind {
         axis: usize,
         /// The first index of the range.
         start: usize,
-        /// The index after its last.
+        /// One more than its last index.
         end: usize,
         /// The length of the axis.
         length: usize,
     },
-    /// A distance of which no number leads from one number to another.
+    /// A step that never reaches `end` from `start`.
     #[error("steps of {step:?} do not lead from {start:?} to {end:?} (dtype {dtype})")]
     Step {
         /// The first number.
         start: f64,
         /// The number to stop before.
         end: f64,
-        /// The distance.
+        /// The step.
         step: f64,
-        /// The dtype of the tensor, which has no shape without a number of steps.
+        /// The dtype asked for.
         dtype: DType,
     },
     /// A step of 0 through the elements of an axis.
@@ -264,7 +242,7 @@ pub enum ErrorKind {
         /// The length of the axis.
         length: usize,
     },
-    /// An empty list of tensors where at least one is needed.
+    /// An empty list of tensors.
     #[error("expected at least one tensor, got none")]
     NoTensors,
     /// A shape whose elements or bytes are too many to count in an `isize`.
@@ -275,28 +253,28 @@ pub enum ErrorKind {
         /// The dtype.
         dtype: DType,
     },
-    /// Memory that could not be had.
+    /// An allocation that failed.
     #[error("cannot allocate {bytes} bytes")]
     Allocation {
         /// The number of bytes asked for.
         bytes: usize,
     },
-    /// A choice among no elements.
-    #[error("nothing to choose from over axes {axes:?}")]
+    /// The largest or smallest of no elements.
+    #[error("no elements to choose from over axes {axes:?}")]
     EmptyReduction {
         /// The axes, counted from the first.
         axes: Vec<usize>,
     },
-    /// A tensor that has not exactly one element.
+    /// A tensor of more or fewer than one element.
     #[error("expected a tensor of one element")]
     NotOneElement,
-    /// `backward` on a tensor that no leaf requiring a gradient leads to.
+    /// `backward` on a tensor that was not computed from a leaf that requires a gradient.
     #[error("the tensor does not require a gradient")]
     NoGradient,
     /// `backward` through a part of the graph that an earlier `backward` freed.
     #[error(
         "the graph at {function} was freed by an earlier backward; \
-         use backward_retain_graph for that one to go through it again"
+         to go through it twice, use backward_retain_graph the first time"
     )]
     GraphFreed {
         /// The function whose saved state is gone.
@@ -321,11 +299,11 @@ pub enum ErrorKind {
         /// The count of writes now.
         current: u64,
     },
-    /// A [checkpoint](crate::autograd::checkpoint) whose closure had another thread compute what leads
-    /// to its output.
+    /// A [checkpoint](crate::autograd::checkpoint) whose output depends on an operation that another
+    /// thread recorded for it.
     #[error(
-        "{function} was recorded on another thread while the closure ran, which has to compute \
-         everything on the thread that calls it"
+        "{function} was recorded on another thread while the closure ran; \
+         the closure must compute everything on the calling thread"
     )]
     RecordedElsewhere {
         /// The function that computed it.
@@ -352,11 +330,14 @@ pub enum ErrorKind {
         /// The message of the closure's error.
         reason: String,
     },
-    /// A write in place that autograd would not see.
+    /// A write in place that is not recorded, though operations are, with a tensor that requires a
+    /// gradient.
     #[error("with a tensor that requires a gradient it can be used only within no_grad")]
     WriteNeedsNoGrad,
-    /// A write in place to a view whose elements share memory.
-    #[error("elements of an expanded tensor (strides {strides:?}) share memory")]
+    /// A write in place to an expanded view, whose elements share memory.
+    #[error(
+        "an expanded tensor (strides {strides:?}) cannot be written: its elements share memory"
+    )]
     WriteToExpanded {
         /// The strides of the tensor.
         strides: Vec<usize>,
@@ -376,56 +357,56 @@ pub(crate) struct Call<'a> {
     operands: Operands<'a>,
 }
 
+/// The shape and dtype of a tensor.
+pub(crate) type Operand<'a> = (&'a [usize], DType);
+
 #[derive(Clone, Copy)]
-enum Operands<'a> {
-    One(&'a Tensor),
-    Two(&'a Tensor, &'a Tensor),
-    Several(&'a [&'a Tensor]),
-    /// There are none: a tensor of this shape and dtype is made.
-    Made(&'a [usize], DType),
+pub(crate) enum Operands<'a> {
+    One(Operand<'a>),
+    Two(Operand<'a>, Operand<'a>),
+    Several(&'a [Operand<'a>]),
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn on(op: &'static str, x: &'a Tensor) -> Self {
-        let operands = Operands::One(x);
+    pub(crate) fn new(op: &'static str, operands: Operands<'a>) -> Self {
         Self { op, operands }
     }
 
-    pub(crate) fn on_two(op: &'static str, left: &'a Tensor, right: &'a Tensor) -> Self {
-        let operands = Operands::Two(left, right);
-        Self { op, operands }
-    }
-
-    pub(crate) fn on_all(op: &'static str, tensors: &'a [&'a Tensor]) -> Self {
-        let operands = Operands::Several(tensors);
-        Self { op, operands }
-    }
-
+    /// Of an operation that makes a tensor of this shape and dtype.
     pub(crate) fn making(op: &'static str, shape: &'a [usize], dtype: DType) -> Self {
-        let operands = Operands::Made(shape, dtype);
-        Self { op, operands }
+        Self::new(op, Operands::One((shape, dtype)))
     }
 
     /// The error of this call.
     pub(crate) fn error(self, kind: ErrorKind) -> Error {
-        let operands = match self.operands {
-            Operands::One(x) => [x].map(TensorSpec::of).into(),
-            Operands::Two(left, right) => [left, right].map(TensorSpec::of).into(),
-            Operands::Several(tensors) => tensors.iter().map(|x| TensorSpec::of(x)).collect(),
-            Operands::Made(shape, dtype) => [TensorSpec::new(shape, dtype)].into(),
+        let operands = match &self.operands {
+            Operands::One(operand) => core::slice::from_ref(operand),
+            Operands::Two(left, right) => &[*left, *right],
+            Operands::Several(operands) => operands,
         };
-        let op = self.op;
-        Error { op, operands, kind }
+        let specs = operands
+            .iter()
+            .map(|&(shape, dtype)| TensorSpec::new(shape, dtype));
+        Error {
+            op: self.op,
+            operands: specs.collect(),
+            kind,
+        }
     }
 
-    /// An error unless `x` has this shape and dtype.
-    pub(crate) fn expect(self, x: &Tensor, shape: &[usize], dtype: DType) -> Result<()> {
-        if x.shape() != shape {
-            let (expected, got) = (shape.to_vec(), x.shape().to_vec());
+    /// An error unless an operand has this shape and dtype.
+    pub(crate) fn expect_operand(
+        self,
+        (shape, dtype): Operand<'_>,
+        expected_shape: &[usize],
+        expected_dtype: DType,
+    ) -> Result<()> {
+        if shape != expected_shape {
+            let (expected, got) = (expected_shape.to_vec(), shape.to_vec());
             return Err(self.error(ErrorKind::Shape { expected, got }));
         }
-        if x.dtype() != dtype {
-            let (expected, got) = (dtype, x.dtype());
+        if dtype != expected_dtype {
+            let (expected, got) = (expected_dtype, dtype);
             return Err(self.error(ErrorKind::DType { expected, got }));
         }
         Ok(())

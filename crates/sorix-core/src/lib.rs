@@ -19,8 +19,9 @@
 //!   Made by [`tensor()`] from Rust values, by [`Tensor::from_slice`], [`Tensor::from_vec`],
 //!   [`Tensor::from_ndarray`],
 //!   [`Tensor::zeros`], [`Tensor::randn`] and their like. Every operation is a method and returns a [`Result`].
+//! * [`Axes`]: what [`sum_over`](Tensor::sum_over) and the other reductions go over.
 //! * [`autograd`]: the graph that operations record and [`Tensor::backward`] runs; `no_grad`; the
-//!   trait for functions of one's own.
+//!   trait for functions of your own.
 //! * [`pool`]: where tensors take their memory from, and what it holds.
 //! * [`Error`]: what can go wrong, with which operation on which tensors.
 //!
@@ -43,13 +44,19 @@
 //! [`permute`](Tensor::permute), [`transpose`](Tensor::transpose), [`slice`](Tensor::slice),
 //! [`squeeze`](Tensor::squeeze), [`unsqueeze`](Tensor::unsqueeze), [`expand`](Tensor::expand) and
 //! [`detach`](Tensor::detach) share the memory of the tensor they come from; so do
-//! [`reshape`](Tensor::reshape) and [`flatten`](Tensor::flatten) where strides can say it. The
+//! [`reshape`](Tensor::reshape) and [`flatten`](Tensor::flatten) if strides can express it. The
 //! elements of a tensor do not change, except by [`Tensor::assign`] and [`Tensor::update`], which are
 //! there for optimisers; views see such a write, as in PyTorch.
+//!
+//! # Other crates in signatures
+//!
+//! [`half`] (the elements of f16 and bf16), [`ndarray`] (arrays in and out), [`num_traits`] and
+//! [`bytemuck`] (bounds of [`Scalar`]) are re-exported here, in the versions that the signatures mean.
 #![forbid(unsafe_code)]
 
 mod arange;
 pub mod autograd;
+mod axes;
 mod bytes;
 mod conversion;
 mod data;
@@ -65,6 +72,7 @@ mod shape;
 mod storage;
 mod tensor;
 
+pub use axes::Axes;
 pub use data::{Rectangular, TensorData};
 pub use dtype::{DType, Scalar};
 pub use error::{Error, ErrorKind, Result, TensorSpec};
@@ -76,3 +84,5 @@ pub use sorix_kernels::{
     Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, ShardError,
 };
 pub use tensor::{Tensor, tensor};
+#[doc(no_inline)]
+pub use {bytemuck, half, ndarray, num_traits};

@@ -84,8 +84,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the file is malformed, ends too soon, or has elements of another type; where the shape
-    /// is too large for the memory; where reading fails.
+    /// If the file is malformed, ends too soon, or has elements of another type; if the shape is
+    /// too large for the memory; if reading fails.
     ///
     /// ```
     /// use sorix_core::{Tensor, tensor};
@@ -110,7 +110,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the dtype is bf16, which the format does not have; where writing fails.
+    /// If the dtype is bf16, which the format does not have; if writing fails.
     ///
     /// ```
     /// use sorix_core::tensor;

@@ -16,7 +16,7 @@
 //!
 //! Sizes are rounded up to eight steps per power of two (at most 12.5 % more), so that batches of
 //! almost the same length share buffers. Buffers below 4 KiB are left to the allocator, which is as
-//! fast for those. A buffer serves only tensors of its size, so where sizes change from one part of a
+//! fast for those. A buffer serves only tensors of its size, so if sizes change from one part of a
 //! program to the next the pool raises the process's peak, by up to its limit: 1 GiB unless
 //! [`set_limit`] says otherwise, enough for the activations of the networks one trains on a CPU.
 //! What would exceed the limit pushes out the buffers that have lain unused the longest.
@@ -122,7 +122,7 @@ pub(crate) fn size_class(lines: usize) -> Option<usize> {
     lines.checked_next_multiple_of(step)
 }
 
-/// A buffer of exactly `lines` lines with whatever its last owner left in it, or `None` where
+/// A buffer of exactly `lines` lines with whatever its last owner left in it, or `None` if
 /// there is none and the caller has to allocate.
 pub(crate) fn take(lines: usize) -> Option<Vec<Line>> {
     if lines < MIN_HELD_LINES {

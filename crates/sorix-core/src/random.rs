@@ -49,16 +49,16 @@ impl Tensor {
     ///
     /// They depend on the key and the element's row-major index alone, and are the same on every
     /// machine and for any number of threads, up to the rounding to `dtype`. `at` is a key, or a
-    /// [window](MaskKey::window) or [shard](MaskKey::shard) where this tensor is a part of a larger
+    /// [window](MaskKey::window) or [shard](MaskKey::shard) if this tensor is a part of a larger
     /// one and is to get its part of that one's numbers. They are computed in f64, by the ziggurat
     /// method (Marsaglia and Tsang 2000) from 53 bits; none is further than 12.7 standard deviations
     /// from the mean.
     ///
     /// # Errors
     ///
-    /// Where the mean is not finite, or the standard deviation negative or not finite; where a shard
-    /// has another number of elements than the shape, or a window reaches beyond element 2^64 - 1;
-    /// where the shape is too large for the memory.
+    /// If the mean is not finite, or the standard deviation negative or not finite; if a shard has
+    /// another number of elements than the shape, or a window reaches beyond element 2^64 - 1; if
+    /// the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, MaskKey, Tensor};
@@ -95,7 +95,7 @@ impl Tensor {
     }
 
     /// A tensor of independent numbers, each anywhere from `low` up to `high` with equal
-    /// probability. `high` itself comes out only where a number just below is rounded to `dtype`.
+    /// probability. `high` itself comes out only if a number just below is rounded to `dtype`.
     ///
     /// They depend on the key and the element's row-major index alone, and are the same on every
     /// machine and for any number of threads, up to that rounding. `at` is a key, or a part of a
@@ -103,9 +103,9 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `low` is greater than `high`, or they or their difference are not finite; where a shard
-    /// has another number of elements than the shape, or a window reaches beyond element 2^64 - 1;
-    /// where the shape is too large for the memory.
+    /// If `low` is greater than `high`, or they or their difference are not finite; if a shard has
+    /// another number of elements than the shape, or a window reaches beyond element 2^64 - 1; if
+    /// the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, MaskKey, Tensor};
@@ -189,7 +189,7 @@ fn draw(
     }))
 }
 
-/// `fill(i, part)` for parts of `out` that begin at its element i, on several threads where that pays.
+/// `fill(i, part)` for parts of `out` that begin at its element i, on several threads if that pays.
 fn in_parts<T: Scalar>(out: &mut [T], fill: impl Fn(usize, &mut [T]) + Sync) {
     #[cfg(feature = "parallel")]
     {

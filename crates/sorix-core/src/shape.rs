@@ -30,7 +30,7 @@ impl Layout {
     }
 
     /// The layout of an array of ndarray's that owns its elements, in the storage in which it has its
-    /// first element at `offset`; `None` where a stride is negative.
+    /// first element at `offset`; `None` if a stride is negative.
     pub(crate) fn of_array(shape: &[usize], strides: &[isize], offset: usize) -> Option<Self> {
         let strides = strides.iter().map(|&stride| stride.try_into().ok());
         Some(Self {
@@ -139,7 +139,7 @@ impl Layout {
         self
     }
 
-    /// The same elements in row-major order under another shape of as many; `None` where strides
+    /// The same elements in row-major order under another shape of as many; `None` if strides
     /// cannot say so.
     pub(crate) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
         if self.is_contiguous() {
@@ -172,7 +172,7 @@ impl Layout {
         })
     }
 
-    /// Repeated along new leading axes and along axes of length 1, as in broadcasting; `None` where
+    /// Repeated along new leading axes and along axes of length 1, as in broadcasting; `None` if
     /// the shape is not one that this one broadcasts to.
     pub(crate) fn expanded(&self, shape: &[usize]) -> Option<Self> {
         let leading = shape.len().checked_sub(self.shape.len())?;
@@ -247,8 +247,8 @@ pub(crate) fn broadcast(call: Call<'_>, left: &[usize], right: &[usize]) -> Resu
         .collect()
 }
 
-/// The shape without some of its axes, which are distinct and in range; with them at length 1 where
-/// `keepdim` says so.
+/// The shape without some of its axes, which are distinct and in range; with them at length 1 if
+/// `keepdim`.
 pub(crate) fn reduced(shape: &[usize], axes: &[usize], keepdim: bool) -> Vec<usize> {
     let length = |(axis, &length): (usize, &usize)| match axes.contains(&axis) {
         true => keepdim.then_some(1),
@@ -257,7 +257,7 @@ pub(crate) fn reduced(shape: &[usize], axes: &[usize], keepdim: bool) -> Vec<usi
     shape.iter().enumerate().filter_map(length).collect()
 }
 
-/// The axes counted from the first, where a negative one counts from the last; each at most once.
+/// The axes counted from the first, and a negative one from the last; each at most once.
 pub(crate) fn resolve_axes(call: Call<'_>, axes: &[isize], shape: &[usize]) -> Result<Vec<usize>> {
     let mut seen = vec![false; shape.len()];
     axes.iter()
@@ -275,7 +275,7 @@ pub(crate) fn resolve_axes(call: Call<'_>, axes: &[isize], shape: &[usize]) -> R
         .collect()
 }
 
-/// The axis counted from the first, where a negative one counts from the last.
+/// The axis counted from the first, and a negative one from the last.
 pub(crate) fn resolve_axis(call: Call<'_>, axis: isize, shape: &[usize]) -> Result<usize> {
     resolve_among(call, axis, shape.len())
 }

@@ -2,8 +2,8 @@
 //! that somebody else made, taken over as it is.
 //!
 //! Reading takes a snapshot, a counted reference to the buffer, and holds no lock while it is used.
-//! Writing in place happens in the buffer itself where no snapshot of it is out, and in a copy that
-//! then replaces it where one is. So no reader ever sees half a write, an operation may have the
+//! Writing in place happens in the buffer itself if no snapshot of it is out, else in a copy that then
+//! replaces it. So no reader ever sees half a write, an operation may have the
 //! same tensor as source and target, and no two locks are ever held together.
 
 use core::any::Any;
@@ -160,7 +160,7 @@ impl Storage {
         Arc::clone(&self.buffer.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes in place, and counts it, also where `write` panics.
+    /// Writes in place, and counts it, also if `write` panics.
     ///
     /// `write` runs under the storage's lock: what it reads has to be a snapshot taken before.
     pub(crate) fn write(&self, call: Call<'_>, write: impl FnOnce(&mut Buffer)) -> Result<()> {
@@ -175,7 +175,7 @@ impl Storage {
         Ok(())
     }
 
-    /// The buffer, where neither a snapshot nor another owner of the storage has it.
+    /// The buffer, if neither a snapshot nor another owner of the storage has it.
     pub(crate) fn unshared_mut(&mut self) -> Option<&mut Buffer> {
         let buffer = self.buffer.get_mut();
         Arc::get_mut(buffer.unwrap_or_else(PoisonError::into_inner))
@@ -186,7 +186,7 @@ impl Storage {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The buffer itself, where nobody else has it.
+    /// The buffer itself, if nobody else has it.
     pub(crate) fn try_into_buffer(self) -> Result<Buffer, Self> {
         let version = self.version;
         let buffer = self

@@ -8,7 +8,7 @@ use ndarray::ArrayViewD;
 use crate::autograd::{Leaf, Node};
 use crate::data::TensorData;
 use crate::dtype::{DType, Scalar, dispatch};
-use crate::error::{Call, Result};
+use crate::error::{Call, Error, ErrorKind, Operand, Operands, Result, TensorSpec};
 use crate::shape::{Layout, checked_numel};
 use crate::storage::{Buffer, Storage};
 
@@ -16,7 +16,7 @@ use crate::storage::{Buffer, Storage};
 ///
 /// A `Tensor` is a handle: cloning it copies a pointer, and it may be sent to and used by several
 /// threads at once. Its [`dtype`](Tensor::dtype) is known at run time. Operations return new tensors;
-/// where an input [requires a gradient](Tensor::requires_grad) they also record themselves, for
+/// if an input [needs a gradient](Tensor::needs_grad) they also record themselves, for
 /// [`backward`](Tensor::backward).
 ///
 /// `{}` prints the elements as NumPy does, `{:?}` the shape, the dtype and the place in the graph.
@@ -65,38 +65,22 @@ pub(crate) enum Origin {
 ///
 /// # Panics
 ///
-/// When the memory for the copy cannot be had, or the shape is too large to address though it has no
-/// elements, as of `vec![[0.0; 0]; usize::MAX]`; [`Tensor::from_slice`] returns an error instead.
+/// If allocation fails, or the shape is too large to address though it has no elements, as of
+/// `vec![[0.0; 0]; usize::MAX]`; [`Tensor::from_slice`] returns an error instead.
 #[must_use]
 pub fn tensor(data: impl TensorData) -> Tensor {
-    Tensor::new(data)
+    match Tensor::from_slice(data.elements(), data.shape()) {
+        Ok(tensor) => tensor,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 impl Tensor {
-    /// The same as [`tensor()`].
-    ///
-    /// ```
-    /// use sorix_core::Tensor;
-    /// assert_eq!(Tensor::new([1.0, 2.0]).to_string(), "tensor([1., 2.], dtype=sorix.float64)");
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// When the memory for the copy cannot be had, or the shape is too large to address though it has no
-    /// elements; [`Tensor::from_slice`] returns an error instead.
-    #[must_use]
-    pub fn new(data: impl TensorData) -> Self {
-        match Self::from_slice(data.elements(), data.shape()) {
-            Ok(tensor) => tensor,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
     /// A tensor of zeros.
     ///
     /// # Errors
     ///
-    /// Where the shape is too large for the memory.
+    /// If the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -120,7 +104,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the shape is too large for the memory.
+    /// If the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -135,7 +119,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the shape is too large for the memory.
+    /// If the shape is too large for the memory.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -245,31 +229,6 @@ impl Tensor {
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
-
-    /// Overwrites the elements with those of `source`, also for the views of this tensor: what an
-    /// optimiser does to a parameter.
-    ///
-    /// A function that saved the tensor for its backward and finds it written returns an error
-    /// then. Tensors that were computed from it keep their elements.
-    ///
-    /// # Errors
-    ///
-    /// Where shapes or dtypes differ; where one of the two requires a gradient and
-    /// [operations are recorded](crate::autograd::is_grad_enabled), as this one would not be; where
-    /// this tensor is expanded, so that one element in memory stands for several.
-    ///
-    /// ```
-    /// use sorix_core::autograd::no_grad;
-    /// use sorix_core::tensor;
-    ///
-    /// let w = tensor([1.0, 2.0]).requires_grad(true);
-    /// no_grad(|| w.assign(&tensor([3.0, 4.0])))?;
-    /// assert_eq!(w.to_vec::<f64>()?, [3.0, 4.0]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn assign(&self, source: &Self) -> Result<()> {
-        crate::ops::elementwise::assign(self, source)
-    }
 }
 
 /// What the operations of this crate are made of.
@@ -366,7 +325,7 @@ impl Tensor {
         }
     }
 
-    /// The elements of two tensors; of one moment, where they share memory.
+    /// The elements of two tensors; of one moment, if they share memory.
     pub(crate) fn read_both<'t>(left: &'t Self, right: &'t Self) -> [Snapshot<'t>; 2] {
         let left_now = left.read();
         let right_now = if left.same_storage(right) {
@@ -380,15 +339,7 @@ impl Tensor {
         [left_now, right_now]
     }
 
-    /// Becomes a row-major copy of itself where something else refers to its memory.
-    pub(crate) fn make_unshared<T: Scalar>(&mut self, call: Call<'_>) -> Result<()> {
-        if self.unshared_mut::<T>().is_none() {
-            *self = crate::ops::elementwise::copy(call, self)?;
-        }
-        Ok(())
-    }
-
-    /// The elements in row-major order, to write; `None` where something else refers to their
+    /// The elements in row-major order, to write; `None` if something else refers to their
     /// memory or they do not lie so.
     pub(crate) fn unshared_mut<T: Scalar>(&mut self) -> Option<&mut [T]> {
         let inner = Arc::get_mut(&mut self.0)?;
@@ -432,6 +383,55 @@ impl Tensor {
     }
 }
 
+/// The shapes and dtypes that an error names, of tensors.
+impl Tensor {
+    fn operand(&self) -> Operand<'_> {
+        (self.shape(), self.dtype())
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn on(op: &'static str, x: &'a Tensor) -> Self {
+        Self::new(op, Operands::One(x.operand()))
+    }
+
+    pub(crate) fn on_two(op: &'static str, left: &'a Tensor, right: &'a Tensor) -> Self {
+        Self::new(op, Operands::Two(left.operand(), right.operand()))
+    }
+
+    /// An error unless `x` has this shape and dtype.
+    pub(crate) fn expect(self, x: &Tensor, shape: &[usize], dtype: DType) -> Result<()> {
+        self.expect_operand(x.operand(), shape, dtype)
+    }
+}
+
+/// Of each tensor, for a [`Call`] on [several](Operands::Several).
+pub(crate) fn operands<'t>(tensors: &[&'t Tensor]) -> Vec<Operand<'t>> {
+    tensors.iter().map(|tensor| tensor.operand()).collect()
+}
+
+impl Error {
+    /// The error of an operation of your own on these tensors.
+    ///
+    /// ```
+    /// use sorix_core::{Error, ErrorKind, tensor};
+    /// let error = Error::new("last", &[&tensor(1.0_f32)], ErrorKind::Axis { axis: -1 });
+    /// assert_eq!(error.to_string(), "last(float32[]): axis -1 is out of range");
+    /// ```
+    #[must_use]
+    pub fn new(op: &'static str, operands: &[&Tensor], kind: ErrorKind) -> Self {
+        Call::new(op, Operands::Several(&self::operands(operands))).error(kind)
+    }
+}
+
+impl TensorSpec {
+    /// The shape and dtype of `tensor`.
+    #[must_use]
+    pub fn of(tensor: &Tensor) -> Self {
+        Self::new(tensor.shape(), tensor.dtype())
+    }
+}
+
 /// The elements of a tensor at one moment.
 pub(crate) struct Snapshot<'t> {
     buffer: Arc<Buffer>,
@@ -449,7 +449,7 @@ impl Snapshot<'_> {
         self.buffer.as_slice()
     }
 
-    /// The elements in row-major order, where they lie so.
+    /// The elements, if they lie in row-major order.
     pub(crate) fn slice<T: Scalar>(&self) -> Option<&[T]> {
         let from = self.layout.offset();
         self.layout
@@ -473,7 +473,7 @@ impl fmt::Debug for Tensor {
         fields
             .field("shape", &self.shape())
             .field("dtype", &format_args!("{}", self.dtype()))
-            .field("requires_grad", &self.needs_grad());
+            .field("needs_grad", &self.needs_grad());
         if let Origin::Computed(node) = self.origin() {
             fields.field("function", &node.function_name());
         }

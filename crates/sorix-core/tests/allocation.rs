@@ -1,4 +1,4 @@
-//! Memory that cannot be had is an error, not the end of the process.
+//! A failed allocation is an error, not the end of the process.
 
 use sorix_core::{DType, DropRate, ErrorKind, MaskKey, Result, SaveMask, Tensor};
 
@@ -49,11 +49,8 @@ fn operations_on_absurd_views_are_refused() {
             ("neg", large.neg()),
             ("add", large.add(&x)),
             ("mul_scalar", large.mul_scalar(2.0)),
-            ("sum_axes", large.expand([2, LARGE]).unwrap().sum_axes(&[0])),
-            (
-                "mean_axes",
-                large.expand([2, LARGE]).unwrap().mean_axes(&[0]),
-            ),
+            ("sum_over", large.expand([2, LARGE]).unwrap().sum_over(0)),
+            ("mean_over", large.expand([2, LARGE]).unwrap().mean_over(0)),
             ("dropout", large.dropout(rate, key, first)),
             ("dropout", large.dropout(rate, key, second)),
             ("to_dtype", large.to_dtype(DType::F16)),
@@ -71,7 +68,7 @@ fn operations_on_absurd_views_are_refused() {
     // What repeats is counted: nothing of 2^50 elements is made, or gone through.
     let inner = large.slice(0, ..1).unwrap();
     let inner = inner.expand([1 << 20, 1 << 20, 1 << 10]).unwrap();
-    let sums = inner.sum_axes(&[0, 1]).unwrap().to_vec::<f32>().unwrap();
+    let sums = inner.sum_over([0, 1]).unwrap().to_vec::<f32>().unwrap();
     assert_eq!(sums, [2_f32.powi(40); 1 << 10]);
     let error = large.to_vec::<f32>().unwrap_err();
     let bytes = 4 * LARGE;

@@ -9,8 +9,8 @@
 //!
 //! A thread of a rayon pool that waits for others does not sleep: it runs whatever task of its pool it
 //! finds. What a thread-local variable says of the work at hand, such as whether it is recorded, must
-//! not reach such a task. So these variables hold a [`TaskValue`], which is out of sight while
-//! its thread is [`waiting`]. A task that is run meanwhile finds what it would find on a fresh thread.
+//! not reach such a task. So the calls of [`waiting`] that a thread is in are counted, and [`waits`] tells
+//! its tasks apart: sorix-core's scopes go by it.
 
 use core::cell::Cell;
 
@@ -92,13 +92,13 @@ thread_local! {
 }
 
 /// Runs `f`, which gives work to a rayon pool and waits for it, so that other tasks may run on this
-/// thread meanwhile: each [`TaskValue`] made before is out of their sight, and of that of `f`.
+/// thread meanwhile. They, and `f`, see one more of [`waits`].
 ///
 /// ```
-/// use sorix_kernels::parallel::{TaskValue, waiting};
-/// let value = TaskValue::new(7);
-/// assert_eq!(waiting(|| value.get().copied()), None);
-/// assert_eq!(value.get(), Some(&7));
+/// use sorix_kernels::parallel::{waiting, waits};
+/// assert_eq!(waits(), 0);
+/// assert_eq!(waiting(|| waiting(waits)), 2);
+/// assert_eq!(waits(), 0);
 /// ```
 pub fn waiting<R>(f: impl FnOnce() -> R) -> R {
     /// Also where `f` panics.
@@ -114,59 +114,11 @@ pub fn waiting<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// A value that belongs to the task that made it, for a thread-local variable: other tasks that run
-/// while this one is [`waiting`] do not see it.
-///
-/// Such a variable is set for a scope, and set back when the scope ends; tasks that run in between
-/// do the same, so that the value is there again afterwards.
-///
-/// ```
-/// use core::cell::Cell;
-/// use sorix_kernels::parallel::{TaskValue, waiting};
-///
-/// thread_local! {
-///     static QUIET: Cell<TaskValue<bool>> = const { Cell::new(TaskValue::of_thread(false)) };
-/// }
-/// let is_quiet = || QUIET.get().get().copied().unwrap_or(false);
-///
-/// let previous = QUIET.replace(TaskValue::new(true));
-/// assert!(is_quiet());
-/// assert!(!waiting(is_quiet));
-/// QUIET.set(previous);
-/// assert!(!is_quiet());
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct TaskValue<T> {
-    value: T,
-    /// Tasks on one thread are told apart by how many of them wait below.
-    waits: usize,
-}
-
-impl<T> TaskValue<T> {
-    /// A value of the task that runs on this thread now.
-    #[must_use]
-    pub fn new(value: T) -> Self {
-        let waits = WAITS.get();
-        Self { value, waits }
-    }
-
-    /// A value of what a thread runs before it ever waits: for the start of a thread-local variable.
-    #[must_use]
-    pub const fn of_thread(value: T) -> Self {
-        Self { value, waits: 0 }
-    }
-
-    /// The value, where this thread runs the task that made it.
-    #[must_use]
-    pub fn get(&self) -> Option<&T> {
-        (self.waits == WAITS.get()).then_some(&self.value)
-    }
-
-    /// The same, to change.
-    #[must_use]
-    pub fn get_mut(&mut self) -> Option<&mut T> {
-        (self.waits == WAITS.get()).then_some(&mut self.value)
-    }
+/// How many calls of [`waiting`] this thread is in. Two tasks of a thread, of which one runs while the
+/// other waits, have different numbers.
+#[must_use]
+pub fn waits() -> usize {
+    WAITS.get()
 }
 
 /// Bytes read and written from which on a job called from a thread of the pool is cut.

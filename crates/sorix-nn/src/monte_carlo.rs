@@ -2,12 +2,10 @@
 
 use core::cell::RefCell;
 use core::convert::Infallible;
-use core::marker::PhantomData;
 use std::rc::Rc;
 
-use sorix_core::autograd::{no_grad, taped_mode};
+use sorix_core::autograd::{Scopes, no_grad, taped_mode};
 use sorix_core::{DType, MaskKey, Tensor};
-use sorix_kernels::parallel::TaskValue;
 
 use crate::error::{Error, Result};
 use crate::generator::Generator;
@@ -15,8 +13,8 @@ use crate::mode::Mode;
 use crate::module::Module;
 
 thread_local! {
-    /// Where the keys come from while a scope is open on this thread.
-    static SCOPE: RefCell<Option<TaskValue<Rc<Generator>>>> = const { RefCell::new(None) };
+    /// Where the keys come from within the scopes that are open on this thread.
+    static SCOPES: RefCell<Scopes<Rc<Generator>>> = const { RefCell::new(Scopes::new()) };
 }
 
 /// Runs `f`, normally the forward pass of a model in eval mode, as Monte Carlo sample number
@@ -55,30 +53,8 @@ thread_local! {
 /// ```
 pub fn monte_carlo<R>(seed: u64, sample: u64, f: impl FnOnce() -> R) -> R {
     let keys = Generator::new(seed).fork(&format!("monte carlo sample {sample}"));
-    let _scope = Scope::enter(keys);
+    let _scope = Scopes::open(&SCOPES, Rc::new(keys));
     f()
-}
-
-/// Closes the scope, and opens again the one it replaced, when dropped.
-struct Scope {
-    previous: Option<TaskValue<Rc<Generator>>>,
-    // The scope is the thread's, so the guard has to stay there.
-    not_send: PhantomData<*const ()>,
-}
-
-impl Scope {
-    fn enter(keys: Generator) -> Self {
-        Self {
-            previous: SCOPE.replace(Some(TaskValue::new(Rc::new(keys)))),
-            not_send: PhantomData,
-        }
-    }
-}
-
-impl Drop for Scope {
-    fn drop(&mut self) {
-        SCOPE.replace(self.previous.take());
-    }
 }
 
 /// The key for one call of a dropout, or `None` where the call drops nothing: what a layer of one's
@@ -130,7 +106,7 @@ pub fn is_monte_carlo() -> bool {
 
 /// The scope of the task that runs on this thread, not that of one which waits meanwhile.
 fn scope() -> Option<Rc<Generator>> {
-    SCOPE.with_borrow(|scope| scope.as_ref()?.get().cloned())
+    SCOPES.with_borrow_mut(|scopes| scopes.of_task().next().cloned())
 }
 
 /// `n` stochastic passes of `x` through a model: [`monte_carlo`] samples 0 to n - 1 of `seed`.

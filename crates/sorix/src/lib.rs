@@ -24,7 +24,8 @@
 //! # Map
 //!
 //! * Here: [`Tensor`], [`tensor()`], [`DType`], [`autograd`], [`pool`], from `sorix-core`; and the
-//!   [generators](Generator) of masks.
+//!   [generators](Generator) of masks. The crates whose types are in its signatures, too: [`half`],
+//!   [`ndarray`], [`num_traits`], [`bytemuck`].
 //! * [`nn`]: modules, from `sorix-nn`.
 //! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
 //!   `sorix-kernels`.

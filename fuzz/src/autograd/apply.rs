@@ -89,34 +89,29 @@ fn unary(op: Unary, x: &Tensor) -> Result<Tensor> {
 }
 
 fn reduce(op: Reduction, over: &Over, x: &Tensor) -> Result<Tensor> {
-    match over {
-        Over::All => match op {
-            Reduction::Sum => x.sum(),
-            Reduction::Mean => x.mean(),
-            Reduction::Max => x.max(),
-            Reduction::Min => x.min(),
-            Reduction::LogSumExp => x.logsumexp(),
-            Reduction::Var(correction) => x.var(correction.into()),
-            Reduction::Std(correction) => x.std(correction.into()),
-        },
-        Over::Axes(Axes(axes)) => match op {
-            Reduction::Sum => x.sum_axes(axes),
-            Reduction::Mean => x.mean_axes(axes),
-            Reduction::Max => x.max_axes(axes),
-            Reduction::Min => x.min_axes(axes),
-            Reduction::LogSumExp => x.logsumexp_axes(axes),
-            Reduction::Var(correction) => x.var_axes(axes, correction.into()),
-            Reduction::Std(correction) => x.std_axes(axes, correction.into()),
-        },
-        Over::Keepdim(Axes(axes)) => match op {
-            Reduction::Sum => x.sum_axes_keepdim(axes),
-            Reduction::Mean => x.mean_axes_keepdim(axes),
-            Reduction::Max => x.max_axes_keepdim(axes),
-            Reduction::Min => x.min_axes_keepdim(axes),
-            Reduction::LogSumExp => x.logsumexp_axes_keepdim(axes),
-            Reduction::Var(correction) => x.var_axes_keepdim(axes, correction.into()),
-            Reduction::Std(correction) => x.std_axes_keepdim(axes, correction.into()),
-        },
+    let axes = match over {
+        Over::All => {
+            return match op {
+                Reduction::Sum => x.sum(),
+                Reduction::Mean => x.mean(),
+                Reduction::Max => x.max(),
+                Reduction::Min => x.min(),
+                Reduction::LogSumExp => x.logsumexp(),
+                Reduction::Var(correction) => x.var(correction.into()),
+                Reduction::Std(correction) => x.std(correction.into()),
+            };
+        }
+        Over::Axes(Axes(axes)) => sorix::Axes::from(axes.as_slice()),
+        Over::Keepdim(Axes(axes)) => sorix::Axes::keepdim(axes.as_slice()),
+    };
+    match op {
+        Reduction::Sum => x.sum_over(axes),
+        Reduction::Mean => x.mean_over(axes),
+        Reduction::Max => x.max_over(axes),
+        Reduction::Min => x.min_over(axes),
+        Reduction::LogSumExp => x.logsumexp_over(axes),
+        Reduction::Var(correction) => x.var_over(axes, correction.into()),
+        Reduction::Std(correction) => x.std_over(axes, correction.into()),
     }
 }
 

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use crate::autograd::no_grad_guard;
 use crate::autograd::node::{Edge, Leaf, Node, Work, edge};
 use crate::error::{Call, ErrorKind, Result};
-use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
 /// Whether the graph outlives the run.
@@ -72,7 +71,7 @@ pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<
     let gradients: Vec<(Arc<Leaf>, Tensor)> = pending
         .leaves
         .into_values()
-        .map(|(leaf, grad)| Ok((leaf, elementwise::unshared("backward", grad)?)))
+        .map(|(leaf, grad)| Ok((leaf, grad.into_unshared("backward")?)))
         .collect::<Result<_>>()?;
     gradients
         .into_iter()

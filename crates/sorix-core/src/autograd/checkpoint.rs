@@ -11,8 +11,8 @@
 //! them out in the second. [`taped_mode`] does so with what surrounds the first run and may be over
 //! by the second. Dropout writes down which mask it made, and compares.
 //!
-//! What the closure holds shows where an operation of the first run would have recorded an edge to it.
-//! So does what another thread made for the closure, by its number: it was recorded since.
+//! What the closure captured shows when an operation of the first run would have recorded an edge to
+//! it. So does what another thread made for the closure: its number is later than the run's start.
 //!
 //! Source: Chen et al., *Training deep nets with sublinear memory cost*, arXiv:1604.06174 (2016).
 
@@ -29,22 +29,22 @@ use crate::autograd::{SavedTensor, enable_grad, is_grad_enabled};
 use crate::error::{Call, Error, ErrorKind, Result, TensorSpec};
 use crate::tensor::{Origin, Tensor};
 
-/// `f` of the inputs, of which nothing is kept for backward but the inputs: backward calls `f`
-/// again.
+/// `f` of the inputs. Only the inputs are kept for backward, which calls `f` again.
 ///
 /// The gradients are those without a checkpoint, bit for bit: of the inputs and of whatever else `f`
-/// holds that requires one, such as the parameters of a layer. Dropout gets the very same masks, as
-/// far as their keys come from a generator of sorix-nn or by [`taped_key`]; no generator advances the
-/// second time. Checkpoints may be nested.
+/// captured that requires one, such as the parameters of a layer. Dropout gets the very same masks, if
+/// their keys come from a generator of sorix-nn or by [`taped_key`]; no generator advances the second
+/// time. Checkpoints may be nested.
 ///
-/// `f` has to do the same both times. Writing to an input before backward is noticed, and so is writing
-/// to what `f` holds and requires a gradient, such as a parameter. What `f` holds besides must not be
-/// written, and nothing of it by another thread while `f` runs in forward.
+/// `f` has to do the same both times. If an input is written before backward, that is an error, and so
+/// it is if a tensor that `f` captured and that requires a gradient is written, such as a parameter.
+/// Writes to other tensors that `f` captured go unnoticed: do not write them before backward. Nor may
+/// another thread write any captured tensor while `f` runs in forward.
 ///
 /// `f` has to compute everything on the calling thread: the keys that it draws are written down there.
-/// What another thread recorded for it, by `rayon::join` or within a `ThreadPool::install`, is noticed;
-/// what one computed of constants, or for a result that leads nowhere, is not. Nor should `f` wait for a
-/// rayon pool by itself on a thread of that pool, which may run anything meanwhile.
+/// If another thread recorded an operation that the output depends on, by `rayon::join` or within a
+/// `ThreadPool::install`, that is an error; if it only computed with constants, that goes unnoticed. Nor
+/// should `f` wait for a rayon pool by itself on a thread of that pool, which may run any task meanwhile.
 ///
 /// # What `f` sees
 ///
@@ -59,11 +59,12 @@ use crate::tensor::{Origin, Tensor};
 ///
 /// # Errors
 ///
-/// Those of `f`, and where another thread recorded what leads to its output. Backward returns an error
-/// where an input or a captured tensor that requires a gradient was written; where `f` returns an error
-/// the second time, or another shape or dtype; where it takes other keys, modes or masks than the first
-/// time, as when a module was switched between train and eval, or its p changed. What a key gives to
-/// [`randn`](Tensor::randn) and its like, or to a mask that is made outside of tensors, is not compared.
+/// Those of `f`, and if another thread recorded what leads to its output. Backward returns an error
+/// if an input or a captured tensor that requires a gradient was written; if `f` returns an error
+/// the second time, or another shape or dtype; if it takes other keys, modes or masks than the
+/// first time, as when a module was switched between train and eval, or its p changed. What a key
+/// gives to [`randn`](Tensor::randn) and its like, or to a mask that is made outside of tensors, is
+/// not compared.
 ///
 /// ```
 /// use sorix_core::autograd::{checkpoint, taped_key};
@@ -95,7 +96,7 @@ where
         return f(&given);
     }
     let saved = inputs.iter().map(|input| SavedTensor::new(input)).collect();
-    let run = RunGuard::begin(Run::First(First::new()));
+    let run = Scopes::open(&RUNS, Run::First(First::new()));
     let output = f(&given)?;
     let Some(Run::First(run)) = run.end() else {
         unreachable!("this run began as the first one");
@@ -126,8 +127,8 @@ where
 }
 
 /// The key that `draw` returns; or, when backward computes a [`checkpoint`] again, the key that was
-/// returned in its place the first time, without a call of `draw`. A key that `draw` makes of one that
-/// it takes the same way is one key.
+/// returned in its place the first time, without a call of `draw`. If `draw` itself calls this, only the
+/// outer key is noted.
 ///
 /// For generators of keys: sorix-nn's `Generator::next_key` is one.
 ///
@@ -168,7 +169,7 @@ fn taped<T: Copy + Default>(
     draw: impl FnOnce() -> T,
 ) -> T {
     let (read, written) = RUNS.with_borrow_mut(|runs| {
-        // Anything will do where something else was taken: the run is going to be refused.
+        // If something else was taken, any value will do: the run is going to be an error.
         let read = second(runs).map(|run| run.take(wrap(T::default()), unwrap).unwrap_or_default());
         (read, first(runs).map_or(0, |run| run.taken.len()))
     });
@@ -216,7 +217,7 @@ enum Run {
     Second(Second),
 }
 
-/// The run that this task is in, where it is a first one: that is written down.
+/// The run that this task is in, if it is a first one, whose draws are noted.
 fn first(runs: &mut Scopes<Run>) -> Option<&mut First> {
     match runs.of_task().next()? {
         Run::First(run) => Some(run),
@@ -224,35 +225,12 @@ fn first(runs: &mut Scopes<Run>) -> Option<&mut First> {
     }
 }
 
-/// The second run that this task is in, whose tape is read; also where it is in a first one within.
+/// The second run that this task is in, whose tape is read; also from within a nested first run.
 fn second(runs: &mut Scopes<Run>) -> Option<&mut Second> {
     runs.of_task().find_map(|run| match run {
         Run::Second(run) => Some(run),
         Run::First(_) => None,
     })
-}
-
-/// Ends a run when dropped, also by a panic.
-struct RunGuard {
-    scope: u64,
-}
-
-impl RunGuard {
-    fn begin(run: Run) -> Self {
-        Self {
-            scope: RUNS.with_borrow_mut(|runs| runs.open(run)),
-        }
-    }
-
-    fn end(self) -> Option<Run> {
-        RUNS.with_borrow_mut(|runs| runs.close(self.scope))
-    }
-}
-
-impl Drop for RunGuard {
-    fn drop(&mut self) {
-        drop(RUNS.with_borrow_mut(|runs| runs.close(self.scope)));
-    }
 }
 
 /// What a segment takes from outside, in the order it does.
@@ -328,7 +306,7 @@ impl First {
         }
     }
 
-    /// The function that computed a tensor, where that was recorded since this run began: by another
+    /// The function that computed a tensor, if it was recorded since this run began: by another
     /// thread, as this one postpones everything.
     fn made_elsewhere(&self, tensor: &Tensor) -> Option<&'static str> {
         match tensor.origin() {
@@ -356,7 +334,7 @@ impl Second {
         }
     }
 
-    /// The next entry, where it is what this run takes now.
+    /// The next entry, if it is what this run takes now.
     fn take<T>(&mut self, now: Taken, unwrap: impl FnOnce(Taken) -> Option<T>) -> Option<T> {
         let number = self.asked;
         self.asked += 1;
@@ -412,7 +390,7 @@ impl Segment {
         });
         let inputs: Vec<Tensor> = inputs.collect::<Result<_>>()?;
         self.check_captured()?;
-        let run = RunGuard::begin(Run::Second(Second::new(Arc::clone(&self.taken))));
+        let run = Scopes::open(&RUNS, Run::Second(Second::new(Arc::clone(&self.taken))));
         let output = enable_grad(|| (self.f)(&inputs));
         let Some(Run::Second(run)) = run.end() else {
             unreachable!("this run began as a second one");

@@ -4,9 +4,8 @@
 //! not see the mode of the task that waits: the modes are [`Scopes`].
 
 use core::cell::RefCell;
-use core::marker::PhantomData;
 
-use crate::autograd::scopes::Scopes;
+use crate::autograd::scopes::{ScopeGuard, Scopes};
 
 thread_local! {
     static ENABLED: RefCell<Scopes<bool>> = const { RefCell::new(Scopes::new()) };
@@ -79,22 +78,13 @@ pub fn no_grad_guard() -> GradModeGuard {
 /// Ends, when dropped, what it says of whether operations record themselves; from [`no_grad_guard`].
 #[derive(Debug)]
 pub struct GradModeGuard {
-    scope: u64,
-    // The mode is the thread's, so the guard has to stay there.
-    not_send: PhantomData<*const ()>,
+    _scope: ScopeGuard<bool>,
 }
 
 impl GradModeGuard {
     fn set(enabled: bool) -> Self {
         Self {
-            scope: ENABLED.with_borrow_mut(|modes| modes.open(enabled)),
-            not_send: PhantomData,
+            _scope: Scopes::open(&ENABLED, enabled),
         }
-    }
-}
-
-impl Drop for GradModeGuard {
-    fn drop(&mut self) {
-        ENABLED.with_borrow_mut(|modes| modes.close(self.scope));
     }
 }

@@ -13,7 +13,7 @@
 //! * Within [`no_grad`] nothing is recorded.
 //! * What [`checkpoint`] runs is not recorded either, and run again by `backward`.
 //!
-//! # A function of one's own
+//! # A function of your own
 //!
 //! ```
 //! use sorix_core::autograd::{Function, Gradients, record};
@@ -57,6 +57,7 @@ pub use checkpoint::{checkpoint, taped_key, taped_mode};
 pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
 pub(crate) use node::{Leaf, Node};
 pub use saved::SavedTensor;
+pub use scopes::{ScopeGuard, Scopes};
 
 use crate::error::Result;
 use crate::tensor::{Origin, Tensor};
@@ -76,7 +77,7 @@ pub trait Function: Debug + Send + Sync + 'static {
     /// The gradients of the inputs, each of the shape and dtype of its input, from `grad`, that of
     /// the output. Gradients are not recorded while this runs.
     ///
-    /// `grad` comes by value so that its memory may serve again where nothing else holds it. Other
+    /// `grad` comes by value so that its memory may be used again if nothing else holds it. Other
     /// functions may get the same tensor, so it must not be written.
     ///
     /// # Errors
@@ -88,7 +89,7 @@ pub trait Function: Debug + Send + Sync + 'static {
 
 /// `output`, as computed from `inputs` by an operation whose derivative is `function`.
 ///
-/// Where no input requires a gradient, or within [`no_grad`], `output` comes back as it is and
+/// If no input needs a gradient, or within [`no_grad`], `output` comes back as it is and
 /// `function` is not called. For an example see the [module](self).
 #[must_use]
 pub fn record<F: Function>(
@@ -113,11 +114,12 @@ pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
 }
 
 impl Tensor {
-    /// A leaf of the graph with these elements whose gradient [`backward`](Tensor::backward) will
-    /// keep, for `true`; the same as [`detach`](Tensor::detach), for `false`.
+    /// With `true`, a leaf of the graph with these elements, for which
+    /// [`backward`](Tensor::backward) keeps a gradient; with `false`, the same as
+    /// [`detach`](Tensor::detach).
     ///
-    /// A tensor that already requires a gradient, because it is a leaf or because it was computed
-    /// from one, comes back as it is.
+    /// This makes a tensor; [`needs_grad`](Tensor::needs_grad) asks one. A tensor that needs a gradient
+    /// already comes back as it is.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -136,8 +138,20 @@ impl Tensor {
         }
     }
 
-    /// Whether a gradient flows through this tensor: it is a leaf that
-    /// [requires one](Tensor::requires_grad), or was computed from one.
+    /// Whether this tensor needs a gradient: it is a leaf that [requires one](Tensor::requires_grad), or
+    /// was computed from such a leaf. PyTorch's attribute `requires_grad`; `{:?}` shows it.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0]).requires_grad(true);
+    /// assert!(x.needs_grad() && x.neg()?.needs_grad());
+    /// assert!(!x.detach().needs_grad());
+    /// assert_eq!(
+    ///     format!("{:?}", x.neg()?),
+    ///     "Tensor { shape: [1], dtype: sorix.float64, needs_grad: true, function: \"NegBackward\" }"
+    /// );
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
     #[must_use]
     pub fn needs_grad(&self) -> bool {
         !matches!(self.origin(), Origin::Constant)
@@ -177,7 +191,7 @@ impl Tensor {
     }
 
     /// The sum of the gradients that arrived at this leaf since it was made or
-    /// [`zero_grad`](Tensor::zero_grad) was called; `None` where none did, and for tensors that are
+    /// [`zero_grad`](Tensor::zero_grad) was called; `None` if none did, and for tensors that are
     /// not leaves. It is contiguous and does not change when more arrives.
     ///
     /// ```
@@ -218,11 +232,11 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where it has more or fewer elements; where it does not require a gradient; where the graph
-    /// was freed by an earlier call; where a tensor saved for this was overwritten; where a
-    /// [`checkpoint`] cannot be computed again. No gradient has changed then, but the part of the graph
-    /// that was passed is freed: for another try, use
-    /// [`backward_retain_graph`](Tensor::backward_retain_graph), which keeps all of it.
+    /// If it has more or fewer elements; if it does not require a gradient; if the graph was freed
+    /// by an earlier call; if a tensor saved for this was overwritten; if a [`checkpoint`] cannot
+    /// be computed again. No gradient has changed then, but the part of the graph that was passed
+    /// is freed: for another try, use [`backward_retain_graph`](Tensor::backward_retain_graph),
+    /// which keeps all of it.
     ///
     /// ```
     /// use sorix_core::{ErrorKind, tensor};
@@ -243,7 +257,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `grad` has not the shape and the dtype of this tensor, and as
+    /// If `grad` has another shape or dtype than this tensor, and as
     /// [`backward`](Tensor::backward).
     ///
     /// ```

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::autograd::Function;
 use crate::autograd::checkpoint::Segment;
 use crate::error::{Call, Error, ErrorKind, Result, TensorSpec};
-use crate::ops::elementwise;
 use crate::tensor::{Origin, Tensor};
 
 /// Numbers nodes and leaves in the order they are made, so that one computed from another always
@@ -35,7 +34,7 @@ pub(crate) struct Node {
 /// What backward needs of a node and frees.
 pub(super) struct State {
     pub(super) work: Work,
-    /// Where each input came from; `None` where it needs no gradient.
+    /// Where each input came from; `None` if it needs no gradient.
     pub(crate) inputs: Box<[Option<Edge>]>,
 }
 
@@ -146,7 +145,7 @@ impl Drop for Node {
 ///
 /// Nodes that drop one inside the other would need a stack as deep as the graph, whichever way one
 /// holds the next: by an edge, by a tensor in a function, by what a checkpoint's closure captured. So
-/// where this thread is freeing a node already, the state waits until that is done.
+/// if this thread is freeing a node already, the state waits until that is done.
 fn free(state: Arc<State>) {
     thread_local! {
         /// What waits, while this thread is freeing. Without a destructor, so that it is there in
@@ -155,7 +154,7 @@ fn free(state: Arc<State>) {
             const { RefCell::new(ManuallyDrop::new(None)) };
     }
 
-    /// Also where a destructor of the user's panics.
+    /// Also if a destructor of the user's panics.
     struct Freeing;
     impl Drop for Freeing {
         fn drop(&mut self) {
@@ -218,7 +217,7 @@ impl Leaf {
     pub(crate) fn accumulate(&self, grad: Tensor) -> Result<()> {
         let mut slot = lock(&self.grad);
         if let Some(sum) = &*slot {
-            elementwise::add_in_place(&grad, sum)?;
+            grad.add_in_place(sum)?;
         }
         *slot = Some(grad);
         Ok(())

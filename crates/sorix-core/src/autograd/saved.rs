@@ -45,7 +45,7 @@ impl SavedTensor {
     ///
     /// # Errors
     ///
-    /// Where it was written since it was kept.
+    /// If it was written since it was kept.
     pub fn get(&self, function: &impl Function) -> Result<Tensor> {
         self.get_for(function.name())
     }

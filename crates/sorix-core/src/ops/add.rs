@@ -11,7 +11,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where dtypes differ, or shapes do not broadcast.
+    /// If dtypes differ, or shapes do not broadcast.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -33,7 +33,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -49,7 +49,7 @@ impl Tensor {
         Ok(record(output, &[self], || AddScalarBackward))
     }
 
-    /// The shape, where this tensor will get a gradient.
+    /// The shape, if this tensor will get a gradient.
     pub(super) fn shape_if_needed(&self) -> Option<Box<[usize]>> {
         self.needs_grad().then(|| self.shape().into())
     }

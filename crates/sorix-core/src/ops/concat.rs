@@ -4,18 +4,18 @@ use core::ops::Range;
 
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::dispatch;
-use crate::error::{Call, ErrorKind, Result};
+use crate::error::{Call, ErrorKind, Operands, Result};
 use crate::ops::elementwise::copy_into;
 use crate::shape::{Layout, resolve_axis, resolve_new_axis};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, operands};
 
 impl Tensor {
     /// The tensors one after another along an axis; a negative axis counts from the last.
     ///
     /// # Errors
     ///
-    /// Where there is none; where they differ in dtype, or in shape other than along the axis; where
-    /// the axis is out of range.
+    /// If there is none; if they differ in dtype, or in shape other than along the axis; if the
+    /// axis is out of range.
     ///
     /// ```
     /// use sorix_core::{Tensor, tensor};
@@ -26,7 +26,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn concat(tensors: &[&Self], axis: isize) -> Result<Self> {
-        let call = Call::on_all("concat", tensors);
+        let operands = operands(tensors);
+        let call = Call::new("concat", Operands::Several(&operands));
         let first = first(call, tensors)?;
         concat_resolved(call, tensors, resolve_axis(call, axis, first.shape())?)
     }
@@ -36,7 +37,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where there is none; where they differ in dtype or shape; where the result has no such axis.
+    /// If there is none; if they differ in dtype or shape; if the result has no such axis.
     ///
     /// ```
     /// use sorix_core::{Tensor, tensor};
@@ -45,7 +46,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn stack(tensors: &[&Self], axis: isize) -> Result<Self> {
-        let call = Call::on_all("stack", tensors);
+        let operands = operands(tensors);
+        let call = Call::new("stack", Operands::Several(&operands));
         let first = first(call, tensors)?;
         let axis = resolve_new_axis(call, axis, first.shape())?;
         let layers: Vec<Self> = tensors
@@ -97,7 +99,7 @@ fn concat_resolved(call: Call<'_>, tensors: &[&Tensor], axis: usize) -> Result<T
 #[derive(Debug)]
 struct ConcatBackward {
     axis: usize,
-    /// Where each input lies along the axis; `None` where it needs no gradient.
+    /// Where each input lies along the axis; `None` if it needs no gradient.
     parts: Box<[Option<Range<usize>>]>,
 }
 

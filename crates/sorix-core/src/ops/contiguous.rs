@@ -1,4 +1,4 @@
-//! A row-major copy where one is needed.
+//! A row-major copy if one is needed.
 
 use crate::autograd::{Function, Gradients, record};
 use crate::error::{Call, Result};
@@ -6,12 +6,12 @@ use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The tensor with its elements in row-major order in memory: itself where they are, else a
+    /// The tensor with its elements in row-major order in memory: itself if they are, else a
     /// copy.
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;

@@ -13,7 +13,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where dtypes differ, or shapes do not broadcast.
+    /// If dtypes differ, or shapes do not broadcast.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -37,7 +37,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -56,9 +56,9 @@ impl Tensor {
 
 #[derive(Debug)]
 struct DivBackward {
-    /// The shape of the dividend, where it gets a gradient.
+    /// The shape of the dividend, if it gets a gradient.
     dividend: Option<Box<[usize]>>,
-    /// The dividend, where the divisor gets a gradient.
+    /// The dividend, if the divisor gets a gradient.
     divisor: Option<Factor>,
     /// What was divided by.
     by: SavedTensor,

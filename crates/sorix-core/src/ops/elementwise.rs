@@ -3,7 +3,7 @@
 //! f16 and bf16 are widened to f32, computed with, and rounded once to the nearest: an operation
 //! gives the closest representable result, as it does for f32 and f64.
 //!
-//! Loops that make a new tensor run on the threads of the current rayon pool where they are long
+//! Loops that make a new tensor run on the threads of the current rayon pool if they are long
 //! enough (feature `parallel`). Each element is computed alone, so the number of threads does not show
 //! in a result. Loops that write in place stay on this thread: they hold the lock of what they write,
 //! and a thread of the pool that waits for its helpers may take up another job that wants it.
@@ -12,7 +12,6 @@ use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Zip};
 #[cfg(feature = "parallel")]
 use sorix_kernels::parallel;
 
-use crate::autograd::is_grad_enabled;
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
 use crate::shape::{Layout, broadcast, checked_numel, row_major};
@@ -29,7 +28,7 @@ pub(crate) enum Cost {
     Function = 32,
 }
 
-/// Runs `$zip.for_each($f)`, on several threads where that pays. `$bytes` is what the loop would have
+/// Runs `$zip.for_each($f)`, on several threads if that pays. `$bytes` is what the loop would have
 /// to move for a copy to take as long.
 macro_rules! for_each {
     ($zip:expr, $bytes:expr, $f:expr) => {{
@@ -115,8 +114,7 @@ fn map_into<T: Scalar, U: Scalar>(
     for_each!(zip, bytes, |out, &x| *out = f(x));
 }
 
-/// The axis along which elements lie side by side, where that is not the last one, which is gone
-/// through first.
+/// The axis along which elements lie side by side, if that is not the last one.
 fn crosswise<T>(from: &ArrayViewD<'_, T>) -> Option<Axis> {
     let last = Axis(from.ndim().checked_sub(1)?);
     let mut axes = (0..last.index()).map(Axis);
@@ -190,7 +188,7 @@ pub(crate) fn zip<T: Scalar>(
     })
 }
 
-/// Calls `f` with each chunk of `width` elements and its number, on several threads where that pays for
+/// Calls `f` with each chunk of `width` elements and its number, on several threads if that pays for
 /// work that moves so many bytes in all.
 pub(crate) fn for_each_chunk<U: Send>(
     out: &mut [U],
@@ -250,35 +248,8 @@ pub(crate) fn scatter(
     Ok(Tensor::from_buffer(zeros, shape, x.dtype()))
 }
 
-/// The tensor row-major in memory that nothing else uses: its own where that is so, else a copy.
-pub(crate) fn unshared(op: &'static str, x: Tensor) -> Result<Tensor> {
-    let (shape, dtype) = (x.shape().to_vec(), x.dtype());
-    match x.try_into_buffer() {
-        Ok(buffer) => Ok(Tensor::from_buffer(buffer, &shape, dtype)),
-        Err(shared) => copy(Call::on(op, &shared), &shared),
-    }
-}
-
-/// `target += addend`; same shape and dtype.
-pub(crate) fn add_in_place(target: &Tensor, addend: &Tensor) -> Result<()> {
-    let call = Call::on_two("add_in_place", target, addend);
-    dispatch!(target.dtype(), T => update(call, target, addend, |target: T, addend: T| {
-        T::from_acc(target.to_acc() + addend.to_acc())
-    }))
-}
-
-/// See [`Tensor::assign`].
-pub(crate) fn assign(target: &Tensor, source: &Tensor) -> Result<()> {
-    let call = Call::on_two("assign", target, source);
-    if is_grad_enabled() && (target.needs_grad() || source.needs_grad()) {
-        return Err(call.error(ErrorKind::WriteNeedsNoGrad));
-    }
-    call.expect(source, target.shape(), target.dtype())?;
-    dispatch!(target.dtype(), T => update(call, target, source, |_, source: T| source))
-}
-
 /// `target = f(target, source)` in place; same shape and dtype.
-fn update<T: Scalar>(
+pub(super) fn update<T: Scalar>(
     call: Call<'_>,
     target: &Tensor,
     source: &Tensor,

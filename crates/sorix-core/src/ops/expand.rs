@@ -12,7 +12,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where this tensor does not broadcast to `shape`.
+    /// If this tensor does not broadcast to `shape`.
     ///
     /// ```
     /// use sorix_core::tensor;

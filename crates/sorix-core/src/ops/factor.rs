@@ -11,7 +11,7 @@ pub(super) struct Factor {
 }
 
 impl Factor {
-    /// `None` where the factor gets no gradient. To be asked for before the product is computed, as
+    /// `None` if the factor gets no gradient. To be asked for before the product is computed, as
     /// [`SavedTensor::new`] is.
     pub(super) fn of(factor: &Tensor, other: &Tensor) -> Option<Self> {
         factor.shape_if_needed().map(|shape| Self {

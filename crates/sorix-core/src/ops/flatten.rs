@@ -5,13 +5,13 @@ use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The axes from `start` to `end`, both included, made one, as in PyTorch: a view where the
+    /// The axes from `start` to `end`, both included, made one, as in PyTorch: a view if the
     /// strides allow it, else a copy. A negative axis counts from the last. A tensor without axes
     /// gets one.
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range, or `end` comes before `start`.
+    /// If an axis is out of range, or `end` comes before `start`.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};

@@ -63,12 +63,12 @@ fn sum_of_pieces<T: Scalar>(
     in_parts(elements, of_part, 0.0, |total, part| total + part)
 }
 
-/// The largest element, NaN where there is one; -infinity without any.
+/// The largest element, NaN if there is one; -infinity without any.
 pub(super) fn largest<A: Real>(elements: &[A]) -> A {
     extreme(elements, A::neg_infinity(), |x, max| x > max)
 }
 
-/// The smallest element, NaN where there is one; infinity without any.
+/// The smallest element, NaN if there is one; infinity without any.
 pub(super) fn smallest<A: Real>(elements: &[A]) -> A {
     extreme(elements, A::infinity(), |x, min| x < min)
 }
@@ -99,7 +99,7 @@ fn in_lanes<A: Real>(elements: &[A], start: A, better: impl Fn(A, A) -> A) -> A 
     lanes.into_iter().fold(start, better)
 }
 
-/// Joins what `of_part` makes of the parts of the elements, in their order, on several threads where
+/// Joins what `of_part` makes of the parts of the elements, in their order, on several threads if
 /// that pays.
 fn in_parts<T, R: Send>(
     elements: &[T],

@@ -15,8 +15,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the tensor has no axes, where there is not one index for each row, or where an index is
-    /// out of range for the last axis.
+    /// If the tensor has no axes, if there is not one index for each row, or if an index is out of
+    /// range for the last axis.
     ///
     /// ```
     /// use sorix_core::tensor;

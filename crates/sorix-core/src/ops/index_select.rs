@@ -18,7 +18,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the axis is out of range, or an index is out of range for the axis.
+    /// If the axis is out of range, or an index is out of range for the axis.
     ///
     /// ```
     /// use sorix_core::tensor;

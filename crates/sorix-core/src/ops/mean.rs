@@ -1,12 +1,12 @@
 //! The mean of the elements.
 
 use crate::autograd::{Function, Gradients, record};
+use crate::axes::Axes;
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
 use crate::ops::sum::Reduced;
 use crate::ops::sums::reduce;
-use crate::shape::resolve_axes;
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -16,7 +16,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -24,55 +24,33 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn mean(&self) -> Result<Self> {
-        let axes: Vec<usize> = (0..self.ndim()).collect();
-        self.mean_resolved(Call::on("mean", self), &axes, false)
+        self.mean_of(Call::on("mean", self), &(..).into())
     }
 
-    /// The means over some axes, which the result does not have; a negative axis counts from the
-    /// last.
+    /// The means over some axes, given as [`Axes`] says; otherwise as [`mean`](Tensor::mean).
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range or repeated.
+    /// If an axis is out of range or repeated, or allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
-    /// assert_eq!(x.mean_axes(&[0])?.to_vec::<f64>()?, [2.5, 3.5, 4.5]);
+    /// assert_eq!(x.mean_over(0)?.to_vec::<f64>()?, [2.5, 3.5, 4.5]);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
-    pub fn mean_axes(&self, axes: &[isize]) -> Result<Self> {
-        let call = Call::on("mean_axes", self);
-        self.mean_resolved(call, &resolve_axes(call, axes, self.shape())?, false)
+    pub fn mean_over(&self, axes: impl Into<Axes>) -> Result<Self> {
+        self.mean_of(Call::on("mean_over", self), &axes.into())
     }
 
-    /// The same as [`mean_axes`](Tensor::mean_axes) with those axes kept at length 1, so that the
-    /// result broadcasts with the tensor.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// let x = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
-    /// let centred = x.sub(&x.mean_axes_keepdim(&[1])?)?;
-    /// assert_eq!(centred.to_vec::<f64>()?, [-1.0, 0.0, 1.0, -1.0, 0.0, 1.0]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn mean_axes_keepdim(&self, axes: &[isize]) -> Result<Self> {
-        let call = Call::on("mean_axes_keepdim", self);
-        self.mean_resolved(call, &resolve_axes(call, axes, self.shape())?, true)
-    }
-
-    fn mean_resolved(&self, call: Call<'_>, axes: &[usize], keepdim: bool) -> Result<Self> {
-        let count = axes
-            .iter()
-            .map(|&axis| self.shape()[axis])
-            .product::<usize>() as f64;
-        let output = reduce(call, self, axes, keepdim, count)?;
+    fn mean_of(&self, call: Call<'_>, axes: &Axes) -> Result<Self> {
+        let resolved = axes.resolve(call, self.shape())?;
+        let shape = axes.reduced(self.shape(), &resolved);
+        let lengths = resolved.iter().map(|&axis| self.shape()[axis]);
+        let count = lengths.product::<usize>() as f64;
+        let output = reduce(call, self, &resolved, &shape, count)?;
         Ok(record(output, &[self], || MeanBackward {
-            input: Reduced::new(self, axes),
+            input: Reduced::new(self, &resolved),
             count,
         }))
     }

@@ -6,7 +6,9 @@
 //! row at a time goes through [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
 //! Operators, in [`operators`], call these methods.
 
+mod accumulate;
 mod add;
+mod assign;
 mod concat;
 mod contiguous;
 mod div;

@@ -12,7 +12,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where dtypes differ, or shapes do not broadcast.
+    /// If dtypes differ, or shapes do not broadcast.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -35,7 +35,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;

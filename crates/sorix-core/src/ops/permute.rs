@@ -11,7 +11,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `axes` is not a permutation of the tensor's axes.
+    /// If `axes` is not a permutation of the tensor's axes.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -33,7 +33,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range.
+    /// If an axis is out of range.
     ///
     /// ```
     /// use sorix_core::tensor;

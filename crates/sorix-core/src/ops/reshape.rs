@@ -7,17 +7,17 @@ use crate::shape::{Layout, checked_numel};
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The same elements in row-major order under another shape: a view where the strides allow it,
-    /// as they do where the tensor is [contiguous](Tensor::is_contiguous), else a copy.
+    /// The same elements in row-major order under another shape: a view if the strides allow it,
+    /// as those of a [contiguous](Tensor::is_contiguous) tensor do, else a copy.
     ///
     /// # Errors
     ///
-    /// Where the shape has more or fewer elements.
+    /// If the shape has more or fewer elements.
     ///
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    /// assert_eq!(x.reshape([2, 3])?.sum_axes(&[1])?.to_vec::<f64>()?, [6.0, 15.0]);
+    /// assert_eq!(x.reshape([2, 3])?.sum_over(1)?.to_vec::<f64>()?, [6.0, 15.0]);
     /// assert!(x.reshape([4, 2]).is_err());
     /// # Ok::<(), sorix_core::Error>(())
     /// ```

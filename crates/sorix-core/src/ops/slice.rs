@@ -14,7 +14,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the axis is out of range; where `range` reaches beyond it or ends before it starts.
+    /// If the axis is out of range; if `range` reaches beyond it or ends before it starts.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -35,7 +35,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// As there, and where `step` is 0.
+    /// As there, and if `step` is 0.
     ///
     /// ```
     /// use sorix_core::tensor;

@@ -9,7 +9,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the axis is out of range, or of another length (there PyTorch returns the tensor).
+    /// If the axis is out of range, or of another length (there PyTorch returns the tensor).
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -54,7 +54,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the result has no such axis.
+    /// If the result has no such axis.
     ///
     /// ```
     /// use sorix_core::tensor;

@@ -11,7 +11,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where dtypes differ, or shapes do not broadcast.
+    /// If dtypes differ, or shapes do not broadcast.
     ///
     /// ```
     /// use sorix_core::tensor;

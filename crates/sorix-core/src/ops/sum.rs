@@ -1,9 +1,10 @@
 //! The sum of the elements.
 
 use crate::autograd::{Function, Gradients, record};
+use crate::axes::Axes;
 use crate::error::{Call, Result};
 use crate::ops::sums::reduce;
-use crate::shape::{reduced, resolve_axes};
+use crate::shape::reduced;
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -11,7 +12,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -19,51 +20,31 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn sum(&self) -> Result<Self> {
-        let axes: Vec<usize> = (0..self.ndim()).collect();
-        self.sum_resolved(Call::on("sum", self), &axes, false)
+        self.sum_of(Call::on("sum", self), &(..).into())
     }
 
-    /// The sums over some axes, which the result does not have; a negative axis counts from the
-    /// last. Over no axes it is the tensor's own elements.
+    /// The sums over some axes, given as [`Axes`] says; over none of them, a copy.
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range or repeated.
+    /// If an axis is out of range or repeated, or allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
-    /// assert_eq!(x.sum_axes(&[0])?.to_vec::<f64>()?, [5.0, 7.0, 9.0]);
-    /// assert_eq!(x.sum_axes(&[-1])?.to_vec::<f64>()?, [6.0, 15.0]);
+    /// assert_eq!(x.sum_over(0)?.to_vec::<f64>()?, [5.0, 7.0, 9.0]);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
-    pub fn sum_axes(&self, axes: &[isize]) -> Result<Self> {
-        let call = Call::on("sum_axes", self);
-        self.sum_resolved(call, &resolve_axes(call, axes, self.shape())?, false)
+    pub fn sum_over(&self, axes: impl Into<Axes>) -> Result<Self> {
+        self.sum_of(Call::on("sum_over", self), &axes.into())
     }
 
-    /// The same as [`sum_axes`](Tensor::sum_axes) with the summed axes kept at length 1, so that
-    /// the result broadcasts with the tensor.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// let x = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
-    /// assert_eq!(x.sum_axes_keepdim(&[1])?.shape(), [2, 1]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn sum_axes_keepdim(&self, axes: &[isize]) -> Result<Self> {
-        let call = Call::on("sum_axes_keepdim", self);
-        self.sum_resolved(call, &resolve_axes(call, axes, self.shape())?, true)
-    }
-
-    fn sum_resolved(&self, call: Call<'_>, axes: &[usize], keepdim: bool) -> Result<Self> {
-        let output = reduce(call, self, axes, keepdim, 1.0)?;
+    fn sum_of(&self, call: Call<'_>, axes: &Axes) -> Result<Self> {
+        let resolved = axes.resolve(call, self.shape())?;
+        let shape = axes.reduced(self.shape(), &resolved);
+        let output = reduce(call, self, &resolved, &shape, 1.0)?;
         Ok(record(output, &[self], || SumBackward {
-            input: Reduced::new(self, axes),
+            input: Reduced::new(self, &resolved),
         }))
     }
 
@@ -76,7 +57,8 @@ impl Tensor {
         let leading = self.ndim() - shape.len();
         let repeated = |&axis: &usize| axis < leading || shape[axis - leading] == 1;
         let axes: Vec<usize> = (0..self.ndim()).filter(repeated).collect();
-        reduce(Call::on(op, &self), &self, &axes, true, 1.0)?.reshape(shape)
+        let kept = reduced(self.shape(), &axes, true);
+        reduce(Call::on(op, &self), &self, &axes, &kept, 1.0)?.reshape(shape)
     }
 }
 

@@ -19,26 +19,24 @@ use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, for_each_chunk};
 use crate::ops::folds;
-use crate::shape::reduced;
 use crate::tensor::Tensor;
 
-/// The sum over `axes`, which are distinct and in range, divided by `divisor`; the axes stay with
-/// length 1 where `keepdim` says so.
+/// The sum over `axes`, which are distinct and in range, divided by `divisor`; of `shape`, which is that
+/// of `x` without these axes or with them at length 1.
 pub(crate) fn reduce(
     call: Call<'_>,
     x: &Tensor,
     axes: &[usize],
-    keepdim: bool,
+    shape: &[usize],
     divisor: f64,
 ) -> Result<Tensor> {
-    let shape = reduced(x.shape(), axes, keepdim);
     if axes.is_empty() {
         return elementwise::copy(call, x)?.reshape(shape);
     }
     dispatch!(x.dtype(), T => {
         if axes.len() == x.ndim() {
             let sum = sum_all::<T>(call, x)?;
-            Tensor::filled(call, &shape, |out: &mut [T]| out.fill(T::nearest(sum / divisor)))
+            Tensor::filled(call, shape, |out: &mut [T]| out.fill(T::nearest(sum / divisor)))
         } else {
             sum_over::<T>(call, x, axes, divisor)?.reshape(shape)
         }

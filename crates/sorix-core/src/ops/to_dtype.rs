@@ -8,11 +8,11 @@ use crate::tensor::Tensor;
 
 impl Tensor {
     /// The elements rounded to the nearest of another dtype, ties to even; what is too large
-    /// becomes infinite. The tensor itself where it has that dtype.
+    /// becomes infinite. The tensor itself if it has that dtype.
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::{DType, tensor};

@@ -14,8 +14,8 @@ use crate::tensor::Tensor;
 ///
 /// ```
 /// use sorix_core::autograd::no_grad;
+/// use sorix_core::num_traits::Float;
 /// use sorix_core::{Scalar, UpdateRule, tensor};
-/// use num_traits::Float;
 ///
 /// /// A step against the sign of the gradient.
 /// struct SignDescent {
@@ -39,12 +39,12 @@ pub trait UpdateRule<const N: usize>: Sync {
     ///
     /// `A` is f64 for a parameter of f64, and f32 for the others.
     ///
-    /// Everything comes as numbers; it must not use a tensor. It runs in the middle of a write to the
-    /// parameter, so reading that one here waits for itself. (To run it outside would take a copy of the
-    /// parameter, and the pass is there to move each byte once.) A number that depends on tensors, such
-    /// as a norm, is computed before and kept in the rule.
+    /// It must not use a tensor. It runs while the parameter is locked for writing, so **reading the
+    /// parameter here deadlocks**. (To run it unlocked would take a copy of the parameter, and the pass
+    /// is there to move each byte once.) Compute a number that depends on tensors, such as a norm,
+    /// before, and keep it in the rule.
     ///
-    /// Where it panics, elements that it was called for may have changed, each with its state. That counts
+    /// If it panics, elements that it was called for may have changed, each with its state. That counts
     /// as a write: a backward that needs the parameter as it was returns an error.
     fn apply<A: Scalar + Float>(&self, parameter: A, gradient: A, state: [A; N]) -> (A, [A; N]);
 }
@@ -59,9 +59,9 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where shapes or dtypes are not as said; where this tensor requires a gradient and
-    /// [operations are recorded](crate::autograd::is_grad_enabled), as this one would not be; where
-    /// this tensor is expanded; where the memory for a copy cannot be had.
+    /// If shapes or dtypes are others; if this tensor requires a gradient and [operations are
+    /// recorded](crate::autograd::is_grad_enabled), as this one would not be; if this tensor is
+    /// expanded; if allocation fails.
     ///
     /// For an example see [`UpdateRule`].
     pub fn update<const N: usize>(
@@ -86,7 +86,7 @@ impl Tensor {
             // The state changes where the elements have, which the last step may refuse.
             let (copy, mut next) = (elementwise::copy(call, self)?, state.clone());
             copy.update(gradient, &mut next, rule)?;
-            elementwise::assign(self, &copy)?;
+            self.assign(&copy)?;
             *state = next;
             return Ok(());
         }
@@ -102,7 +102,9 @@ impl Tensor {
         rule: &impl UpdateRule<N>,
     ) -> Result<()> {
         for state in &mut *state {
-            state.make_unshared::<T::Acc>(call)?;
+            if state.unshared_mut::<T::Acc>().is_none() {
+                *state = elementwise::copy(call, state)?;
+            }
         }
         let state = state.each_mut().map(|state| {
             state

@@ -48,7 +48,7 @@ impl Ziggurat {
         Self(widths)
     }
 
-    /// Numbers, of one word of `words` each. Where that is not enough, the others are those of `more`.
+    /// Numbers, of one word of `words` each. If that is not enough, the others are those of `more`.
     /// What is written is `f` of each.
     pub(super) fn fill(
         &self,

@@ -85,8 +85,8 @@ impl Table {
         let (validation, test) = rest.split_at(rest.len() / 2);
         let measured = self.measurements.index_select(0, train)?;
         let scale = Scale {
-            mean: measured.mean_axes(&[0])?,
-            deviation: measured.std_axes(&[0], 0)?,
+            mean: measured.mean_over(0)?,
+            deviation: measured.std_over(0, 0)?,
         };
         Ok(Split {
             train: self.part(train, &scale)?,

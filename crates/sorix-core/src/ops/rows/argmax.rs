@@ -8,13 +8,13 @@ use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The index of the largest element along an axis, of the first where several are equal, for
+    /// The index of the largest element along an axis, of the first if several are equal, for
     /// each place of the other axes in row-major order; a negative axis counts from the last. An
     /// element that is NaN counts as the largest.
     ///
     /// # Errors
     ///
-    /// Where the axis is out of range or has length 0.
+    /// If the axis is out of range or has length 0.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -52,7 +52,7 @@ impl Tensor {
 
 fn first_largest<A: Real>(row: &[A]) -> usize {
     let max = largest(row);
-    // NaN is the largest where there is one, and nothing is equal to it.
+    // If there is a NaN, it is the largest, and nothing is equal to it.
     row.iter()
         .position(|&x| x == max || x.is_nan())
         .unwrap_or(0)

@@ -1,20 +1,20 @@
 //! The logarithm of the sum of the exponentials.
 
+use crate::axes::Axes;
 use crate::dtype::Real;
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::folds::{largest, sum_of};
-use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
+use crate::ops::rows::reduction::{Reduction, reduce};
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// `log(sum(exp(x)))` of all elements, a tensor without axes.
+    /// `log(sum(exp(x)))` of all elements, a tensor without axes; -infinity for an empty one.
     ///
-    /// The largest element is subtracted first, so that nothing overflows. -infinity for an empty
-    /// tensor.
+    /// The largest element is subtracted first, so that nothing overflows.
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -22,41 +22,24 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn logsumexp(&self) -> Result<Self> {
-        of_all("logsumexp", self, LogSumExp)
+        reduce(Call::on("logsumexp", self), self, .., LogSumExp)
     }
 
-    /// `log(sum(exp(x)))` over some axes, which the result does not have; a negative axis counts from the last.
-    /// Otherwise as [`logsumexp`](Tensor::logsumexp).
+    /// `log(sum(exp(x)))` over some axes, given as [`Axes`] says; otherwise as
+    /// [`logsumexp`](Tensor::logsumexp).
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range or repeated.
+    /// If an axis is out of range or repeated, or allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]);
-    /// assert_eq!(x.sub(&x)?.logsumexp_axes(&[0])?.to_vec::<f64>()?, [2.0_f64.ln(); 3]);
+    /// assert_eq!(x.sub(&x)?.logsumexp_over(0)?.to_vec::<f64>()?, [2.0_f64.ln(); 3]);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
-    pub fn logsumexp_axes(&self, axes: &[isize]) -> Result<Self> {
-        over("logsumexp_axes", self, axes, LogSumExp)
-    }
-
-    /// The same as [`logsumexp_axes`](Tensor::logsumexp_axes) with those axes kept at length 1, so that the
-    /// result broadcasts with the tensor.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// let x = tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]);
-    /// assert_eq!(x.logsumexp_axes_keepdim(&[1])?.shape(), [2, 1]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn logsumexp_axes_keepdim(&self, axes: &[isize]) -> Result<Self> {
-        keepdim("logsumexp_axes_keepdim", self, axes, LogSumExp)
+    pub fn logsumexp_over(&self, axes: impl Into<Axes>) -> Result<Self> {
+        reduce(Call::on("logsumexp_over", self), self, axes, LogSumExp)
     }
 }
 

@@ -1,21 +1,21 @@
 //! The smallest element.
 
+use crate::axes::Axes;
 use crate::dtype::Real;
-use crate::error::Result;
+use crate::error::{Call, Result};
 use crate::ops::folds::smallest;
-use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
+use crate::ops::rows::reduction::{Reduction, reduce};
 use crate::ops::rows::share;
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// The smallest element of all elements, a tensor without axes.
+    /// The smallest element, as a tensor without axes.
     ///
-    /// An element that is NaN makes it NaN. Elements that are equally small share the gradient in equal
-    /// parts.
+    /// It is NaN if an element is. Elements that are equally small share the gradient in equal parts.
     ///
     /// # Errors
     ///
-    /// Where there is no element, and where the memory cannot be had.
+    /// If there is no element, or allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -23,41 +23,24 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn min(&self) -> Result<Self> {
-        of_all("min", self, Min)
+        reduce(Call::on("min", self), self, .., Min)
     }
 
-    /// The smallest element over some axes, which the result does not have; a negative axis counts from the last.
-    /// Otherwise as [`min`](Tensor::min).
+    /// The smallest elements over some axes, given as [`Axes`] says; otherwise as
+    /// [`min`](Tensor::min).
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range or repeated; where there is no element to choose.
+    /// If an axis is out of range or repeated, there is no element to choose, or allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]);
-    /// assert_eq!(x.min_axes(&[0])?.to_vec::<f64>()?, [1.0, 2.0, 3.0]);
+    /// assert_eq!(x.min_over(0)?.to_vec::<f64>()?, [1.0, 2.0, 3.0]);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
-    pub fn min_axes(&self, axes: &[isize]) -> Result<Self> {
-        over("min_axes", self, axes, Min)
-    }
-
-    /// The same as [`min_axes`](Tensor::min_axes) with those axes kept at length 1, so that the
-    /// result broadcasts with the tensor.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// let x = tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]);
-    /// assert_eq!(x.min_axes_keepdim(&[1])?.shape(), [2, 1]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn min_axes_keepdim(&self, axes: &[isize]) -> Result<Self> {
-        keepdim("min_axes_keepdim", self, axes, Min)
+    pub fn min_over(&self, axes: impl Into<Axes>) -> Result<Self> {
+        reduce(Call::on("min_over", self), self, axes, Min)
     }
 }
 

@@ -3,10 +3,10 @@
 use core::fmt::Debug;
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
+use crate::axes::Axes;
 use crate::dtype::{Real, dispatch};
 use crate::error::{Call, ErrorKind, Result};
 use crate::ops::rows::{Rows, widened};
-use crate::shape::{reduced, resolve_axes};
 use crate::tensor::Tensor;
 
 /// A number from a row.
@@ -26,54 +26,27 @@ pub(super) trait Reduction: Debug + Send + Sync + 'static {
     fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A);
 }
 
-/// The reduction of all elements, without axes.
-pub(super) fn of_all<R: Reduction>(op: &'static str, x: &Tensor, reduction: R) -> Result<Tensor> {
-    let axes = (0..x.ndim()).collect();
-    reduce(Call::on(op, x), x, axes, false, reduction)
-}
-
-/// The reduction over some axes, which the result does not have.
-pub(super) fn over<R: Reduction>(
-    op: &'static str,
-    x: &Tensor,
-    axes: &[isize],
-    reduction: R,
-) -> Result<Tensor> {
-    let call = Call::on(op, x);
-    let axes = resolve_axes(call, axes, x.shape())?;
-    reduce(call, x, axes, false, reduction)
-}
-
-/// The reduction over some axes, which the result has at length 1.
-pub(super) fn keepdim<R: Reduction>(
-    op: &'static str,
-    x: &Tensor,
-    axes: &[isize],
-    reduction: R,
-) -> Result<Tensor> {
-    let call = Call::on(op, x);
-    let axes = resolve_axes(call, axes, x.shape())?;
-    reduce(call, x, axes, true, reduction)
-}
-
-fn reduce<R: Reduction>(
+/// The reduction over `axes` of `x`, an operand of `call`.
+pub(super) fn reduce<R: Reduction>(
     call: Call<'_>,
     x: &Tensor,
-    axes: Vec<usize>,
-    keepdim: bool,
+    axes: impl Into<Axes>,
     reduction: R,
 ) -> Result<Tensor> {
+    let axes = axes.into();
+    let resolved = axes.resolve(call, x.shape())?;
     let input = SavedTensor::new(x);
-    let rows = Rows::new(call, x, &axes)?;
+    let rows = Rows::new(call, x, &resolved)?;
     if rows.length == 0 && !R::OF_EMPTY {
+        let axes = resolved;
         return Err(call.error(ErrorKind::EmptyReduction { axes }));
     }
-    let shape = reduced(x.shape(), &axes, keepdim);
+    let shape = axes.reduced(x.shape(), &resolved);
     let output =
         dispatch!(x.dtype(), T => rows.reduce::<T>(call, &shape, |row| reduction.value(row)))?;
     Ok(record(output, &[x], || ReductionBackward {
         reduction,
-        axes,
+        axes: resolved,
         input,
     }))
 }

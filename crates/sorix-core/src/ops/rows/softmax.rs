@@ -16,7 +16,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where the axis is out of range.
+    /// If the axis is out of range.
     ///
     /// ```
     /// use sorix_core::tensor;

@@ -19,7 +19,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range or repeated.
+    /// If an axis is out of range or repeated.
     ///
     /// ```
     /// use sorix_core::tensor;

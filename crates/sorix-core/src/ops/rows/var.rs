@@ -1,21 +1,22 @@
 //! The variance.
 
+use crate::axes::Axes;
 use crate::dtype::Real;
-use crate::error::Result;
-use crate::ops::rows::reduction::{Reduction, keepdim, of_all, over};
+use crate::error::{Call, Result};
+use crate::ops::rows::reduction::{Reduction, reduce};
 use crate::ops::rows::{centre, degrees, variance};
 use crate::tensor::Tensor;
 
 impl Tensor {
     /// The variance of all elements, a tensor without axes.
     ///
-    /// It is the sum of the squared distances from the mean, by the number of elements less
-    /// `correction`: 0 for the spread of these elements, 1 for an unbiased estimate of the variance
-    /// that they were drawn from. NaN or infinite where that number is not positive.
+    /// It is the sum of the squared distances from the mean, divided by the number of elements less
+    /// `correction`: 0 for the variance of these elements, 1 for an unbiased estimate of that of the
+    /// distribution that they were drawn from. NaN or infinite if that number is not positive.
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -23,41 +24,23 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn var(&self, correction: usize) -> Result<Self> {
-        of_all("var", self, Var { correction })
+        reduce(Call::on("var", self), self, .., Var { correction })
     }
 
-    /// The variance over some axes, which the result does not have; a negative axis counts from the last.
-    /// Otherwise as [`var`](Tensor::var).
+    /// The variances over some axes, given as [`Axes`] says; otherwise as [`var`](Tensor::var).
     ///
     /// # Errors
     ///
-    /// Where an axis is out of range or repeated.
+    /// If an axis is out of range or repeated, or allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]);
-    /// assert_eq!(x.var_axes(&[0], 0)?.to_vec::<f64>()?, [2.25, 2.25, 2.25]);
+    /// assert_eq!(x.var_over(0, 0)?.to_vec::<f64>()?, [2.25, 2.25, 2.25]);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
-    pub fn var_axes(&self, axes: &[isize], correction: usize) -> Result<Self> {
-        over("var_axes", self, axes, Var { correction })
-    }
-
-    /// The same as [`var_axes`](Tensor::var_axes) with those axes kept at length 1, so that the
-    /// result broadcasts with the tensor.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// let x = tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]);
-    /// assert_eq!(x.var_axes_keepdim(&[1], 1)?.shape(), [2, 1]);
-    /// # Ok::<(), sorix_core::Error>(())
-    /// ```
-    pub fn var_axes_keepdim(&self, axes: &[isize], correction: usize) -> Result<Self> {
-        keepdim("var_axes_keepdim", self, axes, Var { correction })
+    pub fn var_over(&self, axes: impl Into<Axes>, correction: usize) -> Result<Self> {
+        reduce(Call::on("var_over", self), self, axes, Var { correction })
     }
 }
 

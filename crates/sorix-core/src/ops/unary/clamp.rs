@@ -6,14 +6,14 @@ use crate::error::{Call, ErrorKind, Result};
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// Each element where it lies in `min..=max`, else the bound next to it; NaN stays NaN. The
+    /// Each element if it lies in `min..=max`, else the bound next to it; NaN stays NaN. The
     /// bounds are rounded to the type the dtype computes in; an infinite one does not bound.
     ///
     /// The derivative is 1 within the bounds and at them, 0 outside and at NaN, as in PyTorch.
     ///
     /// # Errors
     ///
-    /// Where `min` is greater than `max`, or one of them is NaN (PyTorch gives `max` everywhere, or
+    /// If `min` is greater than `max`, or one of them is NaN (PyTorch gives `max` everywhere, or
     /// NaN everywhere).
     ///
     /// ```

@@ -6,12 +6,12 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// Each element where it is greater than 0, else `+0.0`; NaN stays NaN. The derivative is 1
-    /// where it is greater than 0 or NaN, else 0, as in PyTorch.
+    /// Each element if it is greater than 0, else `+0.0`; NaN stays NaN. The derivative is 1 if the
+    /// element is greater than 0 or NaN, else 0, as in PyTorch.
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::tensor;

@@ -1,8 +1,6 @@
 //! Tensors of random numbers: which ones, that parts are those of the whole, and their distribution.
 
-mod common;
-
-use common::{DTYPES, values};
+use crate::common::{DTYPES, values};
 use sorix_core::{BitMask, DType, DropRate, ErrorKind, MaskKey, MaskRegion, Result, Tensor};
 use sorix_kernels::dropout::fill_mask;
 

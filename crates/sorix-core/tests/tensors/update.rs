@@ -1,8 +1,6 @@
 //! Updates in place: values, dtypes, views, handles that keep theirs, and refusals.
 
-mod common;
-
-use common::{DTYPES, random, values};
+use crate::common::{DTYPES, random, values};
 use ndarray::ArrayViewD;
 use num_traits::Float;
 use sorix_core::autograd::no_grad;
@@ -168,7 +166,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
         ),
         (
             refused(&tensor(1.0).expand([2]).unwrap(), &gradient, [&zeros; 2]),
-            "update(float64[2], float64[2]): elements of an expanded tensor (strides [0]) share memory",
+            "update(float64[2], float64[2]): an expanded tensor (strides [0]) cannot be written: its elements share memory",
         ),
     ];
     for (message, expected) in cases {

@@ -1,11 +1,8 @@
 //! `.npy` files: those that NumPy wrote, those that are written here, and those nobody should write.
-#![cfg(feature = "npy")]
-
-mod common;
 
 use std::io::{self, Write};
 
-use common::values;
+use crate::common::values;
 use half::f16;
 use sorix_core::{DType, NpyError, Tensor, tensor};
 
@@ -101,7 +98,7 @@ fn what_is_written_is_row_major_and_is_read_back() {
 
     for shape in [&[][..], &[0], &[5], &[2, 3, 2]] {
         for dtype in [DType::F16, DType::F32, DType::F64] {
-            let x = common::random(shape, 1).to_dtype(dtype).unwrap();
+            let x = crate::common::random(shape, 1).to_dtype(dtype).unwrap();
             let mut written = Vec::new();
             x.write_npy(&mut written).unwrap();
             let y = Tensor::read_npy(written.as_slice()).unwrap();
@@ -121,7 +118,7 @@ fn what_is_written_is_row_major_and_is_read_back() {
 /// More than is read and written at once, and not a multiple of it.
 #[test]
 fn long_files_are_whole() {
-    let x = common::random(&[3, 70_001], 1);
+    let x = crate::common::random(&[3, 70_001], 1);
     for x in [x.clone(), x.transpose(0, 1).unwrap()] {
         let mut written = Vec::new();
         x.write_npy(&mut written).unwrap();
@@ -155,8 +152,8 @@ impl Write for Disk {
 #[test]
 fn a_full_disk_is_an_error_wherever_it_is_full() {
     for x in [
-        common::random(&[2, 3], 1),
-        common::random(&[3, 2], 1).transpose(0, 1).unwrap(),
+        crate::common::random(&[2, 3], 1),
+        crate::common::random(&[3, 2], 1).transpose(0, 1).unwrap(),
     ] {
         let mut file = Vec::new();
         x.write_npy(&mut file).unwrap();

@@ -1,8 +1,6 @@
 //! Products of matrices against a naive loop, and what is an error.
 
-mod common;
-
-use common::{DTYPES, pool, random, values};
+use crate::common::{DTYPES, pool, random, values};
 use sorix_core::{DType, Tensor};
 
 /// The product of two tensors of at least two axes, by its definition.
@@ -134,7 +132,7 @@ fn operands_may_repeat_rows_or_columns() {
     // The gradient of a sum is one number, repeated.
     let (a, b) = (random(&[5, 70], 1).requires_grad(true), random(&[70, 3], 2));
     a.matmul(&b).unwrap().sum().unwrap().backward().unwrap();
-    let rows = b.sum_axes(&[1]).unwrap().expand([5, 70]).unwrap();
+    let rows = b.sum_over(1).unwrap().expand([5, 70]).unwrap();
     assert_close(&values(&a.grad().unwrap()), &values(&rows), "gradient");
 }
 

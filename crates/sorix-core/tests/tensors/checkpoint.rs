@@ -1,12 +1,10 @@
 //! Checkpoints: the gradients of the same function without one, bit for bit.
 
-mod common;
-
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use common::{random, values};
+use crate::common::{random, values};
 use sorix_core::autograd::{
     checkpoint, enable_grad, is_grad_enabled, no_grad, taped_key, taped_mode,
 };
@@ -357,8 +355,8 @@ fn what_another_thread_computes_for_the_closure_is_an_error() {
             std::thread::scope(|scope| scope.spawn(|| dropped(x, keys)).join().unwrap())
         }),
         ("a part", |x, keys| {
-            let (left, right) =
-                common::pool(2).install(|| rayon::join(|| dropped(x, keys), || dropped(x, keys)));
+            let (left, right) = crate::common::pool(2)
+                .install(|| rayon::join(|| dropped(x, keys), || dropped(x, keys)));
             left?.add(&right?)?.neg()
         }),
         ("a checkpoint", |x, _| {
@@ -377,7 +375,7 @@ fn what_another_thread_computes_for_the_closure_is_an_error() {
             error.to_string(),
             format!(
                 "checkpoint(float64[2]): {function} was recorded on another thread while the closure \
-                 ran, which has to compute everything on the thread that calls it"
+                 ran; the closure must compute everything on the calling thread"
             ),
             "{name}"
         );

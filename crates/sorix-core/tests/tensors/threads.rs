@@ -1,11 +1,8 @@
 //! The number of threads does not show in a result; nor does a write by another thread half way.
-#![cfg(feature = "parallel")]
-
-mod common;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use common::{pool, random, values};
+use crate::common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
 
@@ -53,12 +50,12 @@ fn rows_agree_for_any_number_of_threads() {
         ("softmax", |x| x.softmax(1)),
         ("log_softmax", |x| x.log_softmax(0)),
         ("standardize", |x| x.standardize(&[-1], 1e-5)),
-        ("logsumexp_axes", |x| x.logsumexp_axes(&[1])),
-        ("max_axes", |x| x.max_axes(&[0])),
+        ("logsumexp_over", |x| x.logsumexp_over(1)),
+        ("max_over", |x| x.max_over(0)),
         ("argmax", |x| {
             let indices: Vec<f64> = x.argmax(1)?.into_iter().map(|i| i as f64).collect();
             let count = indices.len();
-            Tensor::from_vec(indices, [count])?.mul(&x.sum_axes(&[1])?.to_dtype(DType::F64)?)
+            Tensor::from_vec(indices, [count])?.mul(&x.sum_over(1)?.to_dtype(DType::F64)?)
         }),
     ];
     // 300 Ki elements, enough to share out in every dtype; 997 rows are not cut in equal parts.
@@ -116,11 +113,11 @@ fn sums_are_right_and_agree_for_any_number_of_threads() {
                 // Not whole, so that another order would show.
                 let x = x.mul_scalar(0.37).unwrap().to_dtype(dtype).unwrap();
                 assert_same_on_any_number_of_threads(format_args!("{name} {axes:?}"), || {
-                    bytes(&x.sum_axes(&axes).unwrap())
+                    bytes(&x.sum_over(&axes).unwrap())
                 });
             }
             assert_eq!(
-                values(&x.sum_axes(&axes).unwrap()),
+                values(&x.sum_over(&axes).unwrap()),
                 expected,
                 "{name} {axes:?}"
             );

@@ -1,11 +1,9 @@
 //! Every operation's gradient against finite differences, in f64.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{check_gradients, random};
-use sorix_core::{Affine, BitMask, DType, DropRate, MaskKey, SaveMask, Tensor};
+use crate::common::{check_gradients, random};
+use sorix_core::{Affine, Axes, BitMask, DType, DropRate, MaskKey, SaveMask, Tensor};
 
 /// Pairs of shapes that broadcast in every way there is.
 const PAIRS: [(&[usize], &[usize]); 8] = [
@@ -71,7 +69,7 @@ fn operands_that_are_one_tensor() {
 fn operands_that_are_views() {
     // At least 1/2 from 0, on both sides of it.
     let away = |shape: &[usize], salt| {
-        let numbers = common::numbers(shape.iter().product(), salt);
+        let numbers = crate::common::numbers(shape.iter().product(), salt);
         let moved: Vec<f64> = numbers.iter().map(|x| x + 0.5_f64.copysign(*x)).collect();
         Tensor::from_slice(&moved, shape).unwrap()
     };
@@ -99,10 +97,10 @@ fn sum_and_mean() {
     check_shapes(Tensor::mean);
     for axes in AXES {
         let x = [random(&[2, 3, 2], 1)];
-        check_gradients(&x, |x| x[0].sum_axes(axes));
-        check_gradients(&x, |x| x[0].mean_axes(axes));
-        check_gradients(&x, |x| x[0].sum_axes_keepdim(axes)?.mul(&x[0]));
-        check_gradients(&x, |x| x[0].mean_axes_keepdim(axes)?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].sum_over(axes));
+        check_gradients(&x, |x| x[0].mean_over(axes));
+        check_gradients(&x, |x| x[0].sum_over(Axes::keepdim(axes))?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].mean_over(Axes::keepdim(axes))?.mul(&x[0]));
     }
 }
 
@@ -132,17 +130,17 @@ fn matmul() {
 fn reductions_of_rows() {
     for axes in AXES {
         let x = [random(&[2, 3, 2], 1)];
-        check_gradients(&x, |x| x[0].max_axes(axes));
-        check_gradients(&x, |x| x[0].max_axes_keepdim(axes)?.mul(&x[0]));
-        check_gradients(&x, |x| x[0].min_axes(axes));
-        check_gradients(&x, |x| x[0].min_axes_keepdim(axes)?.mul(&x[0]));
-        check_gradients(&x, |x| x[0].logsumexp_axes(axes));
-        check_gradients(&x, |x| x[0].logsumexp_axes_keepdim(axes)?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].max_over(axes));
+        check_gradients(&x, |x| x[0].max_over(Axes::keepdim(axes))?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].min_over(axes));
+        check_gradients(&x, |x| x[0].min_over(Axes::keepdim(axes))?.mul(&x[0]));
+        check_gradients(&x, |x| x[0].logsumexp_over(axes));
+        check_gradients(&x, |x| x[0].logsumexp_over(Axes::keepdim(axes))?.mul(&x[0]));
         if !axes.is_empty() {
-            check_gradients(&x, |x| x[0].var_axes(axes, 1));
-            check_gradients(&x, |x| x[0].var_axes_keepdim(axes, 0)?.mul(&x[0]));
-            check_gradients(&x, |x| x[0].std_axes(axes, 1));
-            check_gradients(&x, |x| x[0].std_axes_keepdim(axes, 0)?.mul(&x[0]));
+            check_gradients(&x, |x| x[0].var_over(axes, 1));
+            check_gradients(&x, |x| x[0].var_over(Axes::keepdim(axes), 0)?.mul(&x[0]));
+            check_gradients(&x, |x| x[0].std_over(axes, 1));
+            check_gradients(&x, |x| x[0].std_over(Axes::keepdim(axes), 0)?.mul(&x[0]));
             check_gradients(&x, |x| x[0].standardize(axes, 0.1));
         }
     }

@@ -1,9 +1,7 @@
 //! Reductions and normalisations of rows: values, special numbers, layouts, errors.
 
-mod common;
-
-use common::{DTYPES, random, values};
-use sorix_core::{DType, Result, Tensor, tensor};
+use crate::common::{DTYPES, random, values};
+use sorix_core::{Axes, DType, Result, Tensor, tensor};
 
 fn close(got: &Tensor, expected: &[f64]) {
     let got = values(got);
@@ -19,28 +17,25 @@ fn close(got: &Tensor, expected: &[f64]) {
 
 #[test]
 fn shapes_with_and_without_the_axes() {
-    type Reduce = fn(&Tensor, &[isize]) -> Result<Tensor>;
+    type Reduce = fn(&Tensor, Axes) -> Result<Tensor>;
     let x = random(&[2, 3, 4], 1);
-    let reductions: [[Reduce; 2]; 5] = [
-        [Tensor::max_axes, Tensor::max_axes_keepdim],
-        [Tensor::min_axes, Tensor::min_axes_keepdim],
-        [Tensor::logsumexp_axes, Tensor::logsumexp_axes_keepdim],
-        [
-            |x, axes| x.var_axes(axes, 1),
-            |x, axes| x.var_axes_keepdim(axes, 1),
-        ],
-        [
-            |x, axes| x.std_axes(axes, 1),
-            |x, axes| x.std_axes_keepdim(axes, 1),
-        ],
+    let reductions: [Reduce; 7] = [
+        Tensor::sum_over,
+        Tensor::mean_over,
+        Tensor::max_over,
+        Tensor::min_over,
+        Tensor::logsumexp_over,
+        |x, axes| x.var_over(axes, 1),
+        |x, axes| x.std_over(axes, 1),
     ];
-    for [left, kept] in reductions {
+    for reduce in reductions {
         for (axes, without, with) in [
             (&[1][..], &[2, 4][..], &[2, 1, 4][..]),
             (&[-1, 0], &[3], &[1, 3, 1]),
             (&[0, 1, 2], &[], &[1, 1, 1]),
         ] {
-            let (left, kept) = (left(&x, axes).unwrap(), kept(&x, axes).unwrap());
+            let left = reduce(&x, axes.into()).unwrap();
+            let kept = reduce(&x, Axes::keepdim(axes)).unwrap();
             assert_eq!((left.shape(), kept.shape()), (without, with));
             assert_eq!(values(&left), values(&kept));
         }
@@ -50,12 +45,12 @@ fn shapes_with_and_without_the_axes() {
 #[test]
 fn values_over_axes_that_are_not_together() {
     let x = Tensor::from_slice(&[1.0, 8.0, 3.0, 4.0, 5.0, 6.0, 7.0, 2.0], [2, 2, 2]).unwrap();
-    close(&x.max_axes(&[0, 2]).unwrap(), &[8.0, 7.0]);
-    close(&x.min_axes(&[2, 0]).unwrap(), &[1.0, 2.0]);
-    close(&x.var_axes(&[0, 2], 0).unwrap(), &[6.5, 3.5]);
-    close(&x.var_axes(&[0, 2], 1).unwrap(), &[26.0 / 3.0, 14.0 / 3.0]);
+    close(&x.max_over([0, 2]).unwrap(), &[8.0, 7.0]);
+    close(&x.min_over([2, 0]).unwrap(), &[1.0, 2.0]);
+    close(&x.var_over([0, 2], 0).unwrap(), &[6.5, 3.5]);
+    close(&x.var_over([0, 2], 1).unwrap(), &[26.0 / 3.0, 14.0 / 3.0]);
     close(
-        &x.std_axes(&[0, 2], 0).unwrap(),
+        &x.std_over([0, 2], 0).unwrap(),
         &[6.5_f64.sqrt(), 3.5_f64.sqrt()],
     );
     close(&x.max().unwrap(), &[8.0]);
@@ -66,7 +61,7 @@ fn values_over_axes_that_are_not_together() {
 #[test]
 fn equal_extrema_share_the_gradient() {
     let x = tensor([[3.0, 1.0, 3.0], [1.0, 2.0, 0.0]]).requires_grad(true);
-    x.max_axes(&[1])
+    x.max_over(1)
         .unwrap()
         .backward_with(&tensor([1.0, 4.0]))
         .unwrap();
@@ -140,9 +135,9 @@ fn special_numbers() {
     const NAN: f64 = f64::NAN;
     const INF: f64 = f64::INFINITY;
     let x = tensor([[1.0, NAN], [-INF, 2.0], [-INF, -INF], [INF, 1.0]]);
-    close(&x.max_axes(&[1]).unwrap(), &[NAN, 2.0, -INF, INF]);
-    close(&x.min_axes(&[1]).unwrap(), &[NAN, -INF, -INF, 1.0]);
-    close(&x.logsumexp_axes(&[1]).unwrap(), &[NAN, 2.0, -INF, INF]);
+    close(&x.max_over(1).unwrap(), &[NAN, 2.0, -INF, INF]);
+    close(&x.min_over(1).unwrap(), &[NAN, -INF, -INF, 1.0]);
+    close(&x.logsumexp_over(1).unwrap(), &[NAN, 2.0, -INF, INF]);
     assert_eq!(x.argmax(1).unwrap(), [1, 1, 0, 0]);
     let y = values(&x.softmax(1).unwrap());
     assert!(y[0].is_nan() && y[1].is_nan() && y[4].is_nan() && y[7].is_nan());
@@ -160,10 +155,10 @@ fn a_view_and_its_copy_have_the_same_bits() {
     let ops: [fn(&Tensor) -> Result<Tensor>; 6] = [
         |x| x.softmax(1),
         |x| x.log_softmax(0),
-        |x| x.var_axes(&[0, 1], 1),
+        |x| x.var_over([0, 1], 1),
         |x| x.logsumexp(),
         |x| x.standardize(&[1, 2], 1e-5),
-        |x| x.max_axes(&[0]),
+        |x| x.max_over(0),
     ];
     for op in ops {
         let (a, b) = (op(&view).unwrap(), op(&copy).unwrap());
@@ -179,8 +174,8 @@ fn halves_are_computed_in_f32_and_rounded_once() {
         let ops: [fn(&Tensor) -> Result<Tensor>; 5] = [
             |x| x.softmax(1),
             |x| x.log_softmax(1),
-            |x| x.std_axes(&[1], 1),
-            |x| x.logsumexp_axes(&[1]),
+            |x| x.std_over(1, 1),
+            |x| x.logsumexp_over(1),
             |x| x.standardize(&[1], 1e-5),
         ];
         for op in ops {
@@ -199,10 +194,10 @@ fn empty_rows_and_no_rows() {
         assert_eq!(x.log_softmax(0).unwrap().shape(), [2, 0]);
         assert_eq!(x.standardize(&[1], 1e-5).unwrap().shape(), [2, 0]);
         assert_eq!(
-            values(&x.logsumexp_axes(&[1]).unwrap()),
+            values(&x.logsumexp_over(1).unwrap()),
             [f64::NEG_INFINITY; 2]
         );
-        assert_eq!(x.max_axes(&[0]).unwrap().shape(), [0]);
+        assert_eq!(x.max_over(0).unwrap().shape(), [0]);
         assert_eq!(x.argmax(0).unwrap(), [0; 0]);
         assert_eq!(
             x.transpose(0, 1).unwrap().gather_last(&[]).unwrap().shape(),
@@ -216,16 +211,16 @@ fn errors_say_what_is_wrong() {
     let empty = Tensor::zeros([2, 0], DType::F64).unwrap();
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     assert_eq!(
-        message(empty.max_axes(&[-1])),
-        "max_axes(float64[2, 0]): nothing to choose from over axes [1]"
+        message(empty.max_over(-1)),
+        "max_over(float64[2, 0]): no elements to choose from over axes [1]"
     );
     assert_eq!(
         message(empty.min()),
-        "min(float64[2, 0]): nothing to choose from over axes [0, 1]"
+        "min(float64[2, 0]): no elements to choose from over axes [0, 1]"
     );
     assert_eq!(
         empty.argmax(1).unwrap_err().to_string(),
-        "argmax(float64[2, 0]): nothing to choose from over axes [1]"
+        "argmax(float64[2, 0]): no elements to choose from over axes [1]"
     );
     let x = random(&[2, 3], 1);
     assert_eq!(

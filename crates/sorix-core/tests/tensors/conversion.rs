@@ -1,8 +1,6 @@
 //! Memory that is handed over: tensors of a `Vec` or an owned array, and back.
 
-mod common;
-
-use common::{random, values};
+use crate::common::{random, values};
 use half::f16;
 use ndarray::{Array, ArrayD, ArrayViewD, Axis, Dimension, arr0, array};
 use sorix_core::autograd::no_grad;
@@ -147,7 +145,7 @@ fn operations_do_not_ask_where_the_memory_is_from() {
     for op in [
         |x: &Tensor| x.exp(),
         |x: &Tensor| x.softmax(1),
-        |x: &Tensor| x.sum_axes(&[0]),
+        |x: &Tensor| x.sum_over(0),
         |x: &Tensor| x.matmul(&x.transpose(0, 1)?),
         |x: &Tensor| x.to_dtype(DType::BF16),
     ] {

@@ -1,8 +1,6 @@
 //! Functions of one number: fixed values, corners, halves.
 
-mod common;
-
-use common::{numbers, values};
+use crate::common::{numbers, values};
 use half::{bf16, f16};
 use sorix_core::{DType, Result, Tensor, tensor};
 
@@ -194,7 +192,7 @@ fn corners() {
         values.into_iter().map(bits).collect()
     };
     for &(name, op, x, value, gradient) in rows {
-        for dtype in common::DTYPES {
+        for dtype in crate::common::DTYPES {
             let x = tensor(x).to_dtype(dtype).unwrap().requires_grad(true);
             let y = op(&x).unwrap();
             y.backward_with(&Tensor::ones(y.shape(), dtype).unwrap())

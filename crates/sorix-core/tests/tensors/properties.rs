@@ -2,11 +2,9 @@
 //!
 //! A new operation is one line of a table.
 
-mod common;
-
-use common::check_gradients;
+use crate::common::check_gradients;
 use proptest::prelude::*;
-use sorix_core::{Affine, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor};
+use sorix_core::{Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor};
 
 /// Which numbers an operation is differentiable at.
 #[derive(Clone, Copy, Debug)]
@@ -79,27 +77,25 @@ const UNARY: &[Unary] = &[
         x.index_select(-1, &[last, 0, last][..3 * length.min(1)])
     }),
     ("sum", 0, Real, Tensor::sum),
-    ("sum_axes", 1, Real, |x| x.sum_axes(&[-1])),
-    ("mean_axes_keepdim", 1, Real, |x| x.mean_axes_keepdim(&[0])),
-    ("max_axes", 1, Real, |x| {
-        distinct(x)?.unsqueeze(0)?.max_axes(&[0])
+    ("sum_over", 1, Real, |x| x.sum_over(-1)),
+    ("mean_over keepdim", 1, Real, |x| {
+        x.mean_over(Axes::keepdim(0))
+    }),
+    ("max_over", 1, Real, |x| {
+        distinct(x)?.unsqueeze(0)?.max_over(0)
     }),
     ("max", 0, Real, |x| never_empty(&distinct(x)?)?.max()),
     ("min", 0, Real, |x| never_empty(&distinct(x)?)?.min()),
-    ("min_axes_keepdim", 1, Real, |x| {
-        distinct(&never_constant(x)?)?.min_axes_keepdim(&[0])
+    ("min_over keepdim", 1, Real, |x| {
+        distinct(&never_constant(x)?)?.min_over(Axes::keepdim(0))
     }),
-    ("var_axes", 1, Real, |x| {
-        never_constant(x)?.var_axes(&[0], 1)
-    }),
-    ("std_axes", 1, Real, |x| {
-        never_constant(x)?.std_axes(&[0], 0)
-    }),
+    ("var_over", 1, Real, |x| never_constant(x)?.var_over(0, 1)),
+    ("std_over", 1, Real, |x| never_constant(x)?.std_over(0, 0)),
     ("standardize", 1, Real, |x| {
         never_constant(x)?.standardize(&[0], 0.1)
     }),
-    ("logsumexp_axes", 1, Real, |x| {
-        never_constant(x)?.logsumexp_axes(&[0])
+    ("logsumexp_over", 1, Real, |x| {
+        never_constant(x)?.logsumexp_over(0)
     }),
     ("softmax", 1, Real, |x| x.softmax(-1)),
     ("log_softmax", 1, Real, |x| x.log_softmax(0)),
@@ -183,7 +179,7 @@ const BINARY: &[Binary] = &[
 /// A tensor with elements of the domain. They are odd multiples of 1/128, so that none is at a
 /// corner of an operation.
 fn elements(shape: &[usize], domain: Domain, salt: u64) -> Tensor {
-    let numbers: Vec<f64> = common::numbers(shape.iter().product(), salt)
+    let numbers: Vec<f64> = crate::common::numbers(shape.iter().product(), salt)
         .into_iter()
         .map(|number| ((number * 64.0).floor() + 0.5) / 64.0)
         .map(|number| match domain {

@@ -1,8 +1,6 @@
 //! Counting.
 
-mod common;
-
-use common::{DTYPES, values};
+use crate::common::{DTYPES, values};
 use sorix_core::{DType, ErrorKind, Tensor};
 
 #[test]

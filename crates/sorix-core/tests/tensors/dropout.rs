@@ -1,8 +1,6 @@
 //! Dropout on tensors: the mask, its layout-independence, its gradients, the corner cases.
 
-mod common;
-
-use common::{DTYPES, random, values};
+use crate::common::{DTYPES, random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor, tensor};
 use sorix_kernels::reference::Reference;

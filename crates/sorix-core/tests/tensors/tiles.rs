@@ -1,8 +1,6 @@
 //! Copies of what lies crosswise in memory, which go tile by tile.
 
-mod common;
-
-use common::random;
+use crate::common::random;
 use sorix_core::{DType, Tensor};
 
 #[test]

@@ -1,8 +1,6 @@
 //! Slices, axes of length 1, flattening, joining, selecting: values, shared memory, errors.
 
-mod common;
-
-use common::{DTYPES, random, values};
+use crate::common::{DTYPES, random, values};
 use half::f16;
 use ndarray::{ArrayD, Axis, Slice};
 use sorix_core::autograd::no_grad;

@@ -1,11 +1,9 @@
 //! Making tensors, reading them, viewing them, computing with them.
 
-mod common;
-
-use common::{DTYPES, numbers, random, values};
+use crate::common::{DTYPES, numbers, random, values};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayD, Axis, IxDyn, array};
-use sorix_core::{DType, Error, ErrorKind, Tensor, tensor};
+use sorix_core::{Axes, DType, Error, ErrorKind, Tensor, tensor};
 
 #[test]
 fn literals_nested_arrays_slices_and_vecs() {
@@ -262,12 +260,12 @@ fn wrong_views_are_errors() {
             "transpose(float64[2, 3]): axis 2 is out of range",
         ),
         (
-            x.sum_axes(&[-3]),
-            "sum_axes(float64[2, 3]): axis -3 is out of range",
+            x.sum_over(-3),
+            "sum_over(float64[2, 3]): axis -3 is out of range",
         ),
         (
-            x.mean_axes_keepdim(&[1, -1]),
-            "mean_axes_keepdim(float64[2, 3]): expected distinct axes, got [1, -1]",
+            x.mean_over(Axes::keepdim([1, -1])),
+            "mean_over(float64[2, 3]): expected distinct axes, got [1, -1]",
         ),
         (
             x.expand([3, 3]),
@@ -396,7 +394,7 @@ fn sums_are_accurate_and_wide() {
     assert_eq!(large.sum().unwrap().item::<f16>().unwrap(), f16::INFINITY);
     assert_eq!(values(&large.mean().unwrap()), [60_000.0]);
     assert_eq!(
-        values(&large.reshape([2, 50]).unwrap().mean_axes(&[1]).unwrap()),
+        values(&large.reshape([2, 50]).unwrap().mean_over(1).unwrap()),
         [60_000.0; 2]
     );
     // 4096 ones in bf16 would stop at 256.
@@ -404,7 +402,7 @@ fn sums_are_accurate_and_wide() {
         values(
             &Tensor::ones([4096, 2], DType::BF16)
                 .unwrap()
-                .sum_axes(&[0])
+                .sum_over(0)
                 .unwrap()
         ),
         [4096.0; 2]
@@ -415,23 +413,29 @@ fn sums_are_accurate_and_wide() {
 fn reductions_over_axes() {
     let x = Tensor::from_slice(&(0..24).map(f64::from).collect::<Vec<_>>(), [2, 3, 4]).unwrap();
     let t = x.permute(&[2, 0, 1]).unwrap();
-    assert_eq!(values(&x.sum_axes(&[0, 2]).unwrap()), [60.0, 92.0, 124.0]);
-    assert_eq!(values(&t.sum_axes(&[0, 1]).unwrap()), [60.0, 92.0, 124.0]);
+    assert_eq!(values(&x.sum_over([0, 2]).unwrap()), [60.0, 92.0, 124.0]);
+    assert_eq!(values(&t.sum_over([0, 1]).unwrap()), [60.0, 92.0, 124.0]);
     assert_eq!(
-        values(&x.mean_axes(&[-1]).unwrap()),
+        values(&x.mean_over(-1).unwrap()),
         [1.5, 5.5, 9.5, 13.5, 17.5, 21.5]
     );
-    assert_eq!(x.sum_axes_keepdim(&[0, 2]).unwrap().shape(), [1, 3, 1]);
-    assert_eq!(x.sum_axes(&[0, 1, 2]).unwrap().shape(), []);
-    assert_eq!(x.sum_axes_keepdim(&[0, 1, 2]).unwrap().shape(), [1, 1, 1]);
-    assert_eq!(values(&x.sum_axes(&[]).unwrap()), values(&x));
+    assert_eq!(
+        x.sum_over(Axes::keepdim([0, 2])).unwrap().shape(),
+        [1, 3, 1]
+    );
+    assert_eq!(x.sum_over([0, 1, 2]).unwrap().shape(), []);
+    assert_eq!(
+        x.sum_over(Axes::keepdim([0, 1, 2])).unwrap().shape(),
+        [1, 1, 1]
+    );
+    assert_eq!(values(&x.sum_over([]).unwrap()), values(&x));
     assert_eq!(t.sum().unwrap().item::<f64>().unwrap(), 276.0);
 
     let empty = Tensor::zeros([0, 3], DType::F32).unwrap();
     assert_eq!(empty.sum().unwrap().item::<f32>().unwrap(), 0.0);
     assert!(empty.mean().unwrap().item::<f32>().unwrap().is_nan());
-    assert_eq!(values(&empty.sum_axes(&[0]).unwrap()), [0.0; 3]);
-    assert_eq!(empty.sum_axes(&[1]).unwrap().shape(), [0]);
+    assert_eq!(values(&empty.sum_over(0).unwrap()), [0.0; 3]);
+    assert_eq!(empty.sum_over(1).unwrap().shape(), [0]);
 }
 
 #[test]
@@ -448,12 +452,12 @@ fn debug_names_shape_dtype_and_gradient() {
     let x = tensor([[1.0_f32, 2.0]]);
     assert_eq!(
         format!("{x:?}"),
-        "Tensor { shape: [1, 2], dtype: sorix.float32, requires_grad: false }"
+        "Tensor { shape: [1, 2], dtype: sorix.float32, needs_grad: false }"
     );
     let y = x.requires_grad(true).neg().unwrap();
     assert_eq!(
         format!("{y:?}"),
-        "Tensor { shape: [1, 2], dtype: sorix.float32, requires_grad: true, function: \"NegBackward\" }"
+        "Tensor { shape: [1, 2], dtype: sorix.float32, needs_grad: true, function: \"NegBackward\" }"
     );
 }
 

@@ -1,9 +1,7 @@
 //! Sums, moments and extremes of many elements: as exact as those of a few.
 
-mod common;
-
-use common::{numbers, values};
-use sorix_core::{DType, Result, Tensor, tensor};
+use crate::common::{numbers, values};
+use sorix_core::{Axes, DType, Result, Tensor, tensor};
 
 fn relative_error(got: f64, expected: f64) -> f64 {
     (got - expected).abs() / expected.abs()
@@ -56,7 +54,7 @@ fn nor_does_that_of_a_sum_over_rows() {
     ];
     for (x, axis) in views {
         let count = x.shape()[axis] as f64;
-        for sum in values(&x.sum_axes(&[axis as isize]).unwrap()) {
+        for sum in values(&x.sum_over(axis as isize).unwrap()) {
             assert!(relative_error(sum, tenth * count) < 1e-6, "{x:?}: {sum}");
         }
     }
@@ -65,19 +63,19 @@ fn nor_does_that_of_a_sum_over_rows() {
 #[test]
 fn what_repeats_is_counted() {
     let x = Tensor::full([1], 0.1, DType::F32).unwrap();
-    let mean = x.expand([1 << 30, 2]).unwrap().mean_axes(&[0]).unwrap();
+    let mean = x.expand([1 << 30, 2]).unwrap().mean_over(0).unwrap();
     assert_eq!(mean.to_vec::<f32>().unwrap(), [0.1; 2]);
 
     // Along an axis that stays, and two that do not.
     let x = tensor([[1.0], [2.0], [3.0]]).expand([4, 3, 5]).unwrap();
-    let sum = |axes: &[isize]| values(&x.sum_axes(axes).unwrap());
+    let sum = |axes: &[isize]| values(&x.sum_over(axes).unwrap());
     assert_eq!(sum(&[0]), [[4.0; 5], [8.0; 5], [12.0; 5]].concat());
     assert_eq!(sum(&[1]), [6.0; 20]);
     assert_eq!(sum(&[2]), [5.0, 10.0, 15.0].repeat(4));
     assert_eq!(sum(&[0, 2]), [20.0, 40.0, 60.0]);
     assert_eq!(sum(&[1, 2]), [30.0; 4]);
     assert_eq!(
-        x.sum_axes(&[1]).unwrap().strides(),
+        x.sum_over(1).unwrap().strides(),
         [5, 1],
         "a tensor of its own"
     );
@@ -99,15 +97,11 @@ fn what_repeats_is_counted() {
 fn the_sum_of_nothing_is_positive_zero() {
     for dtype in [DType::BF16, DType::F32, DType::F64] {
         let x = Tensor::zeros([0, 2], dtype).unwrap();
-        for sum in [x.sum().unwrap(), x.sum_axes(&[0]).unwrap()] {
+        for sum in [x.sum().unwrap(), x.sum_over(0).unwrap()] {
             assert!(values(&sum).iter().all(|sum| sum.to_bits() == 0), "{sum}");
         }
         assert!(values(&x.mean().unwrap())[0].is_nan());
-        assert!(
-            values(&x.mean_axes(&[0]).unwrap())
-                .iter()
-                .all(|x| x.is_nan())
-        );
+        assert!(values(&x.mean_over(0).unwrap()).iter().all(|x| x.is_nan()));
     }
 }
 
@@ -137,7 +131,10 @@ fn a_sum_over_no_axis_has_memory_of_its_own() {
     for dtype in [DType::BF16, DType::F32, DType::F64] {
         let x = tensor([[1.0, 2.0], [3.0, 4.0]]).to_dtype(dtype).unwrap();
         for x in [x.clone(), x.transpose(0, 1).unwrap()] {
-            for y in [x.sum_axes(&[]).unwrap(), x.mean_axes_keepdim(&[]).unwrap()] {
+            for y in [
+                x.sum_over([]).unwrap(),
+                x.mean_over(Axes::keepdim([])).unwrap(),
+            ] {
                 assert!(!y.same_storage(&x));
                 assert_eq!((y.shape(), values(&y)), (x.shape(), values(&x)));
             }

@@ -1,10 +1,8 @@
 //! Dropout by masks of a smaller shape, by masks from elsewhere, and with other maps.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{DTYPES, random, values};
+use crate::common::{DTYPES, random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{Affine, BitMask, DType, DropRate, MaskKey, Result, SaveMask, Tensor, tensor};
 

@@ -1,8 +1,6 @@
 //! A tensor cut over workers: outputs and gradients joined are those of one machine.
 
-mod common;
-
-use common::{random, values};
+use crate::common::{random, values};
 use sorix_core::{DropRate, MaskKey, SaveMask, Tensor};
 
 const KEY: MaskKey = MaskKey { seed: 4, offset: 2 };

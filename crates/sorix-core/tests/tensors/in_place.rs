@@ -1,9 +1,7 @@
 //! A write between forward and backward, for every operation: backward is refused, or what it needs was
 //! not written and the gradients are those without.
 
-mod common;
-
-use common::{random, values};
+use crate::common::{random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{
     Affine, BitMask, DType, DropRate, ErrorKind, MaskKey, Result, SaveMask, Tensor, tensor,
@@ -44,14 +42,14 @@ const OPS: [(&str, Op); 49] = [
     ("standardize", |x, _| x.standardize(&[-1], 1e-5)),
     ("max", |x, _| x.max()),
     ("min", |x, _| x.min()),
-    ("max_axes", |x, _| x.max_axes(&[0])),
+    ("max_over", |x, _| x.max_over(0)),
     ("var", |x, _| x.var(1)),
     ("std", |x, _| x.std(1)),
     ("logsumexp", |x, _| x.logsumexp()),
     ("sum", |x, _| x.sum()),
     ("mean", |x, _| x.mean()),
-    ("sum_axes", |x, _| x.sum_axes(&[0])),
-    ("mean_axes", |x, _| x.mean_axes(&[1])),
+    ("sum_over", |x, _| x.sum_over(0)),
+    ("mean_over", |x, _| x.mean_over(1)),
     ("slice", |x, _| x.slice(0, 1..)),
     ("transpose", |x, _| x.transpose(0, 1)),
     ("reshape", |x, _| x.reshape([4])),

@@ -1,0 +1,30 @@
+//! Tensors, operations and the graph, as a user sees them: one program, of which each module is about one
+//! thing. Tests that need a process of their own lie beside it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod arange;
+mod autograd;
+mod checkpoint;
+mod conversion;
+mod display;
+mod dropout;
+mod dropout_forms;
+mod gradients;
+mod in_place;
+mod matmul;
+#[cfg(feature = "npy")]
+mod npy;
+mod properties;
+mod random;
+mod rows;
+mod shards;
+mod sums;
+mod tensor;
+#[cfg(feature = "parallel")]
+mod threads;
+mod tiles;
+mod unary;
+mod update;
+mod views;
