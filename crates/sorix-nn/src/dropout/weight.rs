@@ -4,9 +4,8 @@ use sorix_core::Tensor;
 
 use crate::dropout::Dropout;
 use crate::error::Result;
-use crate::functional::linear;
 use crate::layers::Linear;
-use crate::layers::linear::check_input;
+use crate::layers::linear::{check_input, linear};
 use crate::module::Module;
 
 /// A [`Linear`] that drops weights: in training each is 0 with probability p and scaled by
