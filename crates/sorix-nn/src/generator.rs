@@ -25,7 +25,8 @@ use crate::error::{Error, Result};
 /// purpose is [`Generator::from_state`] of [`state`](Generator::state).
 ///
 /// ```
-/// use sorix_nn::{Generator, MaskKey};
+/// use sorix_core::MaskKey;
+/// use sorix_nn::Generator;
 ///
 /// let generator = Generator::new(42);
 /// assert_eq!(generator.next_key(), MaskKey { seed: 42, offset: 0 });
@@ -94,7 +95,8 @@ impl Generator {
     /// The stream at the point where `state` was taken.
     ///
     /// ```
-    /// use sorix_nn::{Generator, GeneratorState, MaskKey};
+    /// use sorix_core::MaskKey;
+    /// use sorix_nn::{Generator, GeneratorState};
     /// let generator = Generator::from_state(GeneratorState { seed: 42, offset: 7 });
     /// assert_eq!(generator.next_key(), MaskKey { seed: 42, offset: 7 });
     /// ```

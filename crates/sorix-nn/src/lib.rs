@@ -69,4 +69,3 @@ pub use optim::{
 };
 pub use schedule::Schedule;
 pub use sequential::Sequential;
-pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, SaveMask};

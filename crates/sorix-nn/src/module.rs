@@ -132,15 +132,17 @@ pub trait Module: Debug + Send + Sync {
         None
     }
 
-    /// Gives the module and all below it this drop probability, where they have one; for instance
-    /// that of a [`Schedule`](crate::Schedule). A module that drops overrides this.
+    /// Gives this drop probability to the module and to all below it that have one; for instance that
+    /// of a [`Schedule`](crate::Schedule). A module that drops overrides this. For one layer and a
+    /// number there is [`set_p`](crate::dropout::DropoutLayer::set_p).
     ///
     /// # Panics
     ///
     /// As [`set_mode`](Module::set_mode).
     ///
     /// ```
-    /// use sorix_nn::{DropRate, Dropout, Module, Sequential};
+    /// use sorix_core::DropRate;
+    /// use sorix_nn::{Dropout, Module, Sequential};
     /// let mut net = Sequential::new().with(Dropout::new(0.1)?).with(Dropout::new(0.2)?);
     /// net.set_drop_rate(DropRate::new(0.3)?);
     /// assert_eq!(net.named_drop_rates(), [0, 1].map(|i| (i.to_string(), DropRate::new(0.3).unwrap())));

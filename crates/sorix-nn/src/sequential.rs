@@ -100,6 +100,7 @@ impl Sequential {
     /// assert_eq!(outputs, [0.0, 0.5]);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &dyn Module> {
         self.modules.iter().map(|module| &**module)
     }

@@ -1,7 +1,7 @@
 //! Modules in modules: order, modes, names.
 
-use sorix_core::{DType, Tensor, tensor};
-use sorix_nn::{DropRate, Dropout, Generator, Mode, Module, Result, Sequential};
+use sorix_core::{DType, DropRate, Tensor, tensor};
+use sorix_nn::{Dropout, Generator, Mode, Module, Result, Sequential};
 
 /// Multiplies by a parameter, in either mode.
 #[derive(Debug)]

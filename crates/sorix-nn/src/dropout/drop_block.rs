@@ -31,11 +31,11 @@ use crate::error::{Error, Result};
 /// use sorix_core::{DType, Tensor};
 /// use sorix_nn::{DropBlock2d, Generator, Module};
 ///
-/// let drop_block = DropBlock2d::new(0.3, 3)?.generator(Generator::new(42));
+/// let drop_block = DropBlock2d::with_block_size(0.3, 3)?.generator(Generator::new(42));
 /// let y = drop_block.forward(&Tensor::ones([4, 8, 10, 10], DType::F64)?)?;
 /// // The mean is kept, as what is left was scaled by what is left.
 /// assert!((y.mean()?.item::<f64>()? - 1.0).abs() < 1e-9);
-/// assert!(DropBlock2d::new(0.3, 0).is_err());
+/// assert!(DropBlock2d::with_block_size(0.3, 0).is_err());
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub type DropBlock2d = DropoutLayer<Blocks>;
@@ -66,7 +66,7 @@ impl DropoutLayer<Blocks> {
     /// # Errors
     ///
     /// If p is NaN or outside [0, 1], or if `block_size` is 0.
-    pub fn new(p: f64, block_size: usize) -> Result<Self> {
+    pub fn with_block_size(p: f64, block_size: usize) -> Result<Self> {
         Self::with_form(Blocks::new(block_size)?, p)
     }
 }
@@ -114,8 +114,8 @@ impl Form for Blocks {
             x.apply_mask(mask, &shape, scale)
         };
         Ok(match save {
-            SaveMask::Bits => drop_blocks(x)?,
             SaveMask::Replay => replayed("DropBlock2dBackward", x, drop_blocks)?,
+            _ => drop_blocks(x)?,
         })
     }
 }

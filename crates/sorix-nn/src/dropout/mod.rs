@@ -108,6 +108,7 @@ pub trait Form: Debug + Send + Sync {
 
 /// What a [`Form`] is given for one call.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Draw {
     /// The probability of dropping.
     pub rate: DropRate,
@@ -200,8 +201,8 @@ impl<F: Form> DropoutLayer<F> {
     /// Keeps its masks in this form until backward.
     ///
     /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{Dropout, Generator, Module, Result, SaveMask};
+    /// use sorix_core::{SaveMask, tensor};
+    /// use sorix_nn::{Dropout, Generator, Module, Result};
     ///
     /// let gradient = |save_mask| -> Result<Vec<f64>> {
     ///     let dropout = Dropout::new(0.5)?.generator(Generator::new(42)).save_mask(save_mask);
@@ -222,7 +223,7 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// ```
     /// use sorix_nn::{DropBlock2d, dropout::Blocks};
-    /// assert_eq!(*DropBlock2d::new(0.1, 7)?.form(), Blocks::new(7)?);
+    /// assert_eq!(*DropBlock2d::with_block_size(0.1, 7)?.form(), Blocks::new(7)?);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     #[must_use]
@@ -236,27 +237,14 @@ impl<F: Form> DropoutLayer<F> {
         self.rate
     }
 
-    /// Drops with this probability from now on, for instance with that of a
-    /// [`Schedule`](crate::Schedule). A backward of an earlier call keeps the old one.
+    /// Drops with probability `p` from now on. A backward of an earlier call keeps the old one.
     ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{DropRate, Dropout, Module};
-    ///
-    /// let mut dropout = Dropout::new(0.0)?;
-    /// dropout.set_rate(DropRate::new(1.0)?);
-    /// assert_eq!(dropout.forward(&tensor([3.0, 4.0]))?.to_vec::<f64>()?, [0.0, 0.0]);
-    /// # Ok::<(), sorix_nn::Error>(())
-    /// ```
-    pub fn set_rate(&mut self, rate: DropRate) {
-        self.rate = rate;
-    }
-
-    /// [`set_rate`](DropoutLayer::set_rate) with a number.
+    /// For a [`DropRate`], as a [`Schedule`](crate::Schedule) gives it, and for all layers of a model
+    /// there is [`Module::set_drop_rate`].
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1]; the probability stays as it was then.
+    /// If p is NaN or outside [0, 1]; the probability stays as it was then.
     ///
     /// ```
     /// use sorix_nn::Dropout;
@@ -268,7 +256,7 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn set_p(&mut self, p: f64) -> Result<()> {
-        self.set_rate(DropRate::new(p)?);
+        self.rate = DropRate::new(p)?;
         Ok(())
     }
 
@@ -283,8 +271,8 @@ impl<F: Form> DropoutLayer<F> {
     /// Where the form does not fit the shape of `x`, and those of the operations it consists of.
     ///
     /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{Dropout, MaskKey, Module};
+    /// use sorix_core::{MaskKey, tensor};
+    /// use sorix_nn::{Dropout, Module};
     ///
     /// let mut dropout = Dropout::new(0.5)?;
     /// dropout.eval();

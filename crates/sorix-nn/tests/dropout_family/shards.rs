@@ -76,7 +76,7 @@ fn what_cannot_be_cut_is_an_error_and_takes_no_key() {
         error.to_string(),
         "forward_sharded: expected a part of shape [2, 4, 4], got shape [2, 3, 4]"
     );
-    let blocks = DropBlock2d::new(0.5, 2)
+    let blocks = DropBlock2d::with_block_size(0.5, 2)
         .unwrap()
         .generator(Arc::clone(&generator));
     assert_eq!(

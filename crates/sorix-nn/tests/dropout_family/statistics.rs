@@ -81,7 +81,7 @@ fn statistics() {
 fn drop_block_drops_p_of_the_positions() {
     let x = Tensor::ones([500, 28, 28], DType::F64).unwrap();
     for p in [0.1, 0.5, 0.9] {
-        let layer = DropBlock2d::new(p, 7).unwrap();
+        let layer = DropBlock2d::with_block_size(p, 7).unwrap();
         let y = values(&layer.forward_with_key(&x, MaskKey::new(5, 0)).unwrap());
         let share = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
         // Five standard errors of as many decisions as squares of 7 by 7 cover the images.

@@ -117,7 +117,7 @@ fn the_layout_does_not_change_the_decisions() {
 /// The squares of drop block by a worked example: of a plane of 5 by 6, with squares of 2 by 2.
 #[test]
 fn drop_block_drops_squares_and_scales_by_what_is_left() {
-    let layer = DropBlock2d::new(0.4, 2).unwrap();
+    let layer = DropBlock2d::with_block_size(0.4, 2).unwrap();
     let x = Tensor::ones([50, 5, 6], DType::F64).unwrap();
     let y = layer.forward_with_key(&x, KEY).unwrap();
     let y = values(&y);
@@ -136,7 +136,7 @@ fn drop_block_drops_squares_and_scales_by_what_is_left() {
         }
     }
     // A square larger than the plane drops all of it or nothing.
-    let layer = DropBlock2d::new(0.5, 100).unwrap();
+    let layer = DropBlock2d::with_block_size(0.5, 100).unwrap();
     let x = Tensor::ones([40, 3, 3], DType::F64).unwrap();
     let y = values(&layer.forward_with_key(&x, KEY).unwrap());
     let whole = y.chunks(9).filter(|plane| plane.iter().all(|&y| y == 0.0));
