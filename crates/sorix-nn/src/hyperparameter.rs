@@ -35,8 +35,8 @@ pub(crate) fn flag(op: &'static str, what: &'static str, value: f64) -> Result<b
     Ok(value == 1.0)
 }
 
-/// The numbers of an optimiser in the order of their `names`, where `given` has each of these once
-/// and no other.
+/// The numbers of an optimiser in the order of their `names`, if `given` has each of these once and no
+/// other.
 pub(crate) fn in_order<const N: usize>(
     optimizer: &'static str,
     names: [&'static str; N],

@@ -109,7 +109,7 @@ pub trait Module: Debug + Send + Sync {
     ///
     /// # Panics
     ///
-    /// Where [`visit_children`](Module::visit_children) and
+    /// If [`visit_children`](Module::visit_children) and
     /// [`visit_children_mut`](Module::visit_children_mut) do not show the same names: a child that
     /// one of them forgets would train on after `eval`.
     fn set_mode(&mut self, mode: Mode) {

@@ -52,7 +52,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Where one of the two is NaN or outside [0, 1].
+    /// If one of the two is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::Schedule;
@@ -71,7 +71,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Where one of the two is NaN or outside [0, 1].
+    /// If one of the two is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::Schedule;

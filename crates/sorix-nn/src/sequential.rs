@@ -5,7 +5,7 @@ use sorix_core::Tensor;
 use crate::error::Result;
 use crate::module::Module;
 
-/// Modules of which each takes what the one before it gives; without any, the identity.
+/// Modules in a row: each takes the output of the one before. Without any it is the identity.
 ///
 /// Children are named by their position: `"0"`, `"1"`, and so on.
 ///
@@ -90,7 +90,7 @@ impl Sequential {
     /// use sorix_core::tensor;
     /// use sorix_nn::{Module, ReLU, Sequential, Sigmoid};
     ///
-    /// // What each of them gives.
+    /// // The output of each.
     /// let net = Sequential::new().with(ReLU).with(Sigmoid);
     /// let (mut x, mut outputs) = (tensor([-3.0]), Vec::new());
     /// for module in net.iter() {

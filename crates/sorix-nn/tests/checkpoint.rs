@@ -458,7 +458,7 @@ fn a_step_of_an_optimiser_before_backward_is_an_error() {
             second.backward().unwrap_err().to_string(),
             format!(
                 "{function}(float64[2]): a tensor it saved for backward was written since \
-                 (at version 0 then, 1 now)"
+                 (at version 0 then, 1 now), as by an optimiser's step after forward"
             )
         );
         let gradients = [&x, &w].map(|leaf| leaf.grad().unwrap().to_vec::<f64>().unwrap());

@@ -83,6 +83,10 @@ impl Form for Blocks {
         }
     }
 
+    fn layer(&self) -> &'static str {
+        "DropBlock2d"
+    }
+
     /// No: what is left is scaled by how much is left of the whole tensor.
     fn is_local(&self) -> bool {
         false

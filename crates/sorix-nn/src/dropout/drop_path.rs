@@ -88,7 +88,7 @@ impl Default for Paths {
 }
 
 impl DropoutLayer<Paths> {
-    /// Drops all samples of a call, or none, as the paper does.
+    /// Drops all samples of a call or none, as the paper does.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -124,6 +124,10 @@ impl DropoutLayer<Paths> {
 }
 
 impl Form for Paths {
+    fn layer(&self) -> &'static str {
+        "DropPath"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         if shape.is_empty() && !self.per_batch {
             return Err(Error::shape("DropPath", "(N, …)", shape));

@@ -16,7 +16,7 @@
 //! | [`WeightDropout`] | weights of a [`Linear`](crate::Linear) |
 //! | [`EmbeddingDropout`] | rows of an [`Embedding`](crate::Embedding) |
 //!
-//! A form of one's own makes a layer of one's own:
+//! Your own form makes your own layer:
 //!
 //! ```
 //! use sorix_core::{Tensor, tensor};
@@ -84,13 +84,20 @@ use crate::monte_carlo::key_source;
 ///
 /// For an example see the [module](self).
 pub trait Form: Debug + Send + Sync {
-    /// The shape of the random mask for an input of this shape; the number of its elements is the
-    /// number of decisions, and of bits that a stored mask has.
+    /// The shape of the random mask for an input of this shape. It has one element for each decision,
+    /// and a stored mask has one bit for each.
     ///
     /// # Errors
     ///
-    /// Where the form does not fit the shape. No key is taken then.
+    /// If the form does not fit the shape. No key is taken then.
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>>;
+
+    /// The name of the layer, for errors: that of the type unless a form says otherwise.
+    fn layer(&self) -> &'static str {
+        let path = core::any::type_name::<Self>();
+        let path = path.split('<').next().unwrap_or(path);
+        path.rsplit("::").next().unwrap_or(path)
+    }
 
     /// Whether a part of an input can be treated by itself, given its part of the mask, as
     /// [`forward_sharded`](DropoutLayer::forward_sharded) does. It can unless a form says otherwise.
@@ -98,7 +105,7 @@ pub trait Form: Debug + Send + Sync {
         true
     }
 
-    /// Drops from `x`, by one draw of the mask.
+    /// Drops from `x` by the mask of one call.
     ///
     /// # Errors
     ///
@@ -123,9 +130,10 @@ pub struct Draw {
 /// Dropout as a module: in training, and within [`monte_carlo`](crate::monte_carlo), the form drops
 /// with probability p; in eval the input itself comes back.
 ///
-/// Each call that drops takes one key of the generator, whatever p and the shape: of the module's own
-/// one, where it was given one, else of the [one of the process](default_generator). A call in eval
-/// takes none. A clone shares the generator, so the two draw different masks.
+/// Each call that drops takes one key, whatever p and the shape, from the
+/// [generator](DropoutLayer::generator) that the layer was given or, without one, from that
+/// [of the process](default_generator). A call in eval takes none. A clone shares the generator, so
+/// the two draw different masks.
 ///
 /// The layers of the family are aliases of this type, for instance [`Dropout`].
 #[derive(Clone, Debug)]
@@ -143,7 +151,7 @@ impl<F: Form + Default> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1].
+    /// If p is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::Dropout;
@@ -161,7 +169,7 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1].
+    /// If p is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::dropout::{DropoutLayer, Elements};
@@ -268,7 +276,7 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Where the form does not fit the shape of `x`, and those of the operations it consists of.
+    /// If the form does not fit the shape of `x`, and those of the operations it consists of.
     ///
     /// ```
     /// use sorix_core::{MaskKey, tensor};
@@ -287,18 +295,18 @@ impl<F: Form> DropoutLayer<F> {
         draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
     }
 
-    /// Drops from the part of a tensor that this worker has, as one machine would that has the whole
+    /// Drops from this worker's part of a tensor what a single machine would drop there from the whole
     /// tensor.
     ///
-    /// Where the layers of all workers take their keys from generators of one state, the outputs and
-    /// the gradients of the parts joined are those of the whole, bit for bit. Each worker makes its
-    /// part of the mask and no other, in whole tiles. In eval the part itself comes back.
+    /// If the layers of all workers take their keys from generators of one state, the outputs and the
+    /// gradients of the parts joined are those of the whole, bit for bit. Each worker makes its own
+    /// part of the mask alone, in whole tiles. In eval the part itself comes back.
     ///
     /// # Errors
     ///
-    /// Where `x` has not the shape of the part, where the form does not fit the shape of the whole
-    /// tensor, and where it [cannot](Form::is_local) be drawn in parts; and those of the operations
-    /// it consists of. No key is taken in the first three cases.
+    /// If `x` does not have the shape of the part, if the form does not fit the shape of the whole
+    /// tensor, or if it [cannot](Form::is_local) work on parts; no key is taken in these cases. Those
+    /// of the operations it consists of.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -319,8 +327,8 @@ impl<F: Form> DropoutLayer<F> {
             return Ok(x.clone());
         };
         if !self.form.is_local() {
-            let form = format!("{:?}", self.form);
-            return Err(Error::Part { form });
+            let layer = self.form.layer();
+            return Err(Error::Part { layer });
         }
         shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
@@ -335,7 +343,7 @@ impl<F: Form> DropoutLayer<F> {
         self.form.apply(x, &draw)
     }
 
-    /// What takes the key of a call, or `None` where the call drops nothing.
+    /// What takes the key of a call, or `None` if the call drops nothing.
     fn key_source(&self) -> Option<impl FnOnce() -> Result<MaskKey>> {
         key_source(self.mode, || match &self.generator {
             Some(generator) => Ok(&**generator),
@@ -362,14 +370,14 @@ pub(crate) fn draw<W: Into<MaskRegion>>(
     form.apply(x, &draw)
 }
 
-/// The shape of a mask with decisions of its own along the axes that `own` says, and shared ones
-/// along the others.
+/// The shape of a mask that has a decision for each index of the axes for which `own` is true, and
+/// shares one along each other axis.
 fn shared_outside(shape: &[usize], own: impl Fn(usize) -> bool) -> Vec<usize> {
     let extent = |(axis, &len)| if own(axis) { len } else { 1 };
     shape.iter().enumerate().map(extent).collect()
 }
 
-/// The index of an axis of which a negative number counts from the last.
+/// The index of an axis, given as a number that counts from the last if it is negative.
 fn index_of(layer: &'static str, axis: isize, what: &str, shape: &[usize]) -> Result<usize> {
     let from_last = axis.checked_add_unsigned(shape.len());
     let index = if axis < 0 { from_last } else { Some(axis) };

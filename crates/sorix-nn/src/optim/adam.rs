@@ -35,8 +35,8 @@ use crate::hyperparameter::{below_one, in_order, named, non_negative};
 /// ```
 pub type Adam = AdamWith<false>;
 
-/// [`Adam`] or [`AdamW`](super::AdamW), which are one but for where weight decay acts: as a term of
-/// the gradient, which the moments then contain, or decoupled, on the parameter beside the step.
+/// [`Adam`] or [`AdamW`](super::AdamW), which differ in weight decay alone: it is a term of the gradient,
+/// and so part of the moments, or decoupled, beside the step.
 ///
 /// For examples see the two.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where the learning rate is negative or not finite; where there is no parameter, one was
+    /// If the learning rate is negative or not finite; if there is no parameter, one was
     /// computed by an operation or is [expanded](Tensor::is_expanded), or a name comes twice.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
@@ -75,7 +75,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where one is not in [0, 1).
+    /// If one is not in [0, 1).
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -105,7 +105,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// If it is negative or not finite.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -133,7 +133,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// If it is negative or not finite.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -147,7 +147,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// AdamW::new(parameters(), 0.25)?.weight_decay(0.5)?.step()?;
     /// assert_eq!(w.item::<f64>()?, 4.0 - 4.0 * 0.125);
     ///
-    /// // In the gradient, of which Adam's first step takes the direction alone.
+    /// // In the gradient: Adam's first step takes its sign alone.
     /// Adam::new(parameters(), 0.25)?.weight_decay(0.5)?.step()?;
     /// assert!((w.item::<f64>()? - (3.5 - 0.25)).abs() < 1e-7);
     /// # Ok::<(), sorix_nn::Error>(())
@@ -257,7 +257,7 @@ impl<const DECOUPLED_DECAY: bool> Numbers<DECOUPLED_DECAY> {
         },
     ];
 
-    /// The numbers, where they are in range.
+    /// The numbers, if they are in range.
     fn check(self) -> Result<Self> {
         let [first, second] = self.betas;
         non_negative(Self::OPTIMIZER, "learning rate", self.learning_rate)?;
