@@ -478,7 +478,6 @@ fn hyperparameters_out_of_range_are_named() {
             (sgd().weight_decay(bad).map(drop), "Sgd: weight decay"),
             (Adam::new(named(&w), bad).map(drop), "Adam: learning rate"),
             (adam().set_learning_rate(bad), "Adam: learning rate"),
-            (adam().eps(bad).map(drop), "Adam: eps"),
             (adam().weight_decay(bad).map(drop), "Adam: weight decay"),
             (AdamW::new(named(&w), bad).map(drop), "AdamW: learning rate"),
             (adamw().weight_decay(bad).map(drop), "AdamW: weight decay"),
@@ -536,6 +535,42 @@ fn an_expanded_leaf_or_no_parameter_at_all_is_refused_by_name() {
         Sgd::new([], -1e300).unwrap_err().to_string(),
         "Sgd: learning rate: expected a finite number, at least 0, got -1e300"
     );
+}
+
+/// With an `eps` of 0 a gradient of 0 makes the weight NaN.
+#[test]
+fn adam_divides_by_no_zero() {
+    for bad in [0.0, 1e-46, -1e-8, f64::NAN, f64::INFINITY] {
+        let w = leaf(DType::F32);
+        let error = Adam::new(named(&w), 0.1).unwrap().eps(bad).unwrap_err();
+        assert!(
+            matches!(error, Error::Hyperparameter { what: "eps", .. }),
+            "{bad}"
+        );
+        let mut adamw = AdamW::new(named(&w), 0.1).unwrap();
+        let mut state = adamw.state();
+        let eps = state
+            .hyperparameters
+            .iter_mut()
+            .find(|(name, _)| name == "eps");
+        eps.unwrap().1 = bad;
+        assert!(adamw.set_state(state).is_err(), "{bad}");
+    }
+    let error = Adam::new(named(&leaf(DType::F32)), 0.1).unwrap().eps(0.0);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "Adam: eps: expected a finite number above 0, also in f32, got 0"
+    );
+    let w = leaf(DType::F32);
+    set_gradient(&w, &[0.0; 3]);
+    let before = values(&w);
+    Adam::new(named(&w), 0.1)
+        .unwrap()
+        .eps(1e-45)
+        .unwrap()
+        .step()
+        .unwrap();
+    assert_eq!(values(&w), before);
 }
 
 /// Parameters named by their position.

@@ -188,12 +188,25 @@ impl<F: Form> DropoutLayer<F> {
 
     /// Takes its keys from this generator: one of its own, or an `Arc` of one that it shares.
     ///
+    /// Layers that are each given a `Generator::new(42)` draw one and the same mask, and drop the same
+    /// elements. Give each a [`fork`](Generator::fork) of one generator, or let them share one. For a
+    /// whole model [`fork_generators`](Module::fork_generators) does the former, and a
+    /// [`Sequential`](crate::Sequential) forks generators of one seed by itself.
+    ///
     /// ```
     /// use std::sync::Arc;
-    /// use sorix_core::tensor;
+    /// use sorix_core::{DType, Tensor, tensor};
     /// use sorix_nn::{Dropout, Generator, Module};
     ///
-    /// let shared = Arc::new(Generator::new(42));
+    /// // Of its own: what a layer draws does not depend on the others.
+    /// let generator = Generator::new(42);
+    /// let first = Dropout::new(0.5)?.generator(generator.fork("first"));
+    /// let second = Dropout::new(0.5)?.generator(generator.fork("second"));
+    /// let x = Tensor::ones([100], DType::F64)?;
+    /// assert_ne!(first.forward(&x)?.to_vec::<f64>()?, second.forward(&x)?.to_vec::<f64>()?);
+    ///
+    /// // Shared: a layer draws what is next.
+    /// let shared = Arc::new(generator);
     /// let first = Dropout::new(0.5)?.generator(Arc::clone(&shared));
     /// let second = Dropout::new(0.5)?.generator(Arc::clone(&shared));
     /// second.forward(&first.forward(&tensor([1.0]))?)?;
@@ -415,5 +428,9 @@ impl<F: Form> Module for DropoutLayer<F> {
 
     fn set_drop_rate(&mut self, rate: DropRate) {
         self.rate = rate;
+    }
+
+    fn fork_generators(&mut self, generator: &Generator) {
+        self.generator = Some(Arc::new(generator.fork("generator")));
     }
 }
