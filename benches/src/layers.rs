@@ -53,7 +53,9 @@ impl Layer {
             on(LockedDropout::new(p), SEQUENCES)
         }),
         Self::new("drop_path", IMAGES, |p| on(DropPath::new(p), IMAGES)),
-        Self::new("drop_block", IMAGES, |p| on(DropBlock2d::new(p, 7), IMAGES)),
+        Self::new("drop_block", IMAGES, |p| {
+            on(DropBlock2d::with_block_size(p, 7), IMAGES)
+        }),
         Self::new("alpha_dropout", SEQUENCES, |p| {
             on(AlphaDropout::new(p), SEQUENCES)
         }),

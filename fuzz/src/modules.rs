@@ -161,7 +161,7 @@ fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Dropping>> {
         Layer::FeatureAlpha => Box::new(FeatureAlphaDropout::new(p)?.generator(generator)),
         Layer::Gaussian => Box::new(GaussianDropout::new(p)?.generator(generator)),
         Layer::DropBlock(size) => {
-            Box::new(DropBlock2d::new(p, usize::from(size % 9))?.generator(generator))
+            Box::new(DropBlock2d::with_block_size(p, usize::from(size % 9))?.generator(generator))
         }
         Layer::DropPath => Box::new(DropPath::new(p)?.generator(generator)),
         Layer::Locked(axis) => Box::new(

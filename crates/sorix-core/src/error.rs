@@ -291,7 +291,7 @@ pub enum ErrorKind {
     /// A tensor that was saved for `backward` and has been written since.
     #[error(
         "a tensor it saved for backward was written since \
-         (at version {saved} then, {current} now)"
+         (at version {saved} then, {current} now), as by an optimiser's step after forward"
     )]
     SavedTensorWritten {
         /// The count of writes when it was saved.

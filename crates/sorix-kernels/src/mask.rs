@@ -4,6 +4,7 @@
 //! are zero, so equal masks have equal words. As little-endian bytes this is the layout of Arrow
 //! bitmaps, of ONNX Runtime's 32-bit and of libxsmm's 16-bit mask words.
 
+mod blocks;
 mod slice;
 mod slice_mut;
 

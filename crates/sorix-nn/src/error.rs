@@ -26,13 +26,13 @@ pub enum Error {
         /// The shape that came.
         got: Vec<usize>,
     },
-    /// A part of a tensor for a dropout that draws for whole ones.
-    #[error("{form}: expected a whole tensor to draw for, got a part of one")]
+    /// A part of a tensor for a dropout that works on whole tensors only.
+    #[error("{layer}: expected a whole tensor, got a part: what it drops depends on the whole")]
     Part {
-        /// The form of dropout.
-        form: String,
+        /// The layer.
+        layer: &'static str,
     },
-    /// A [`DropBlock2d`](crate::DropBlock2d) of blocks without a position.
+    /// A [`DropBlock2d`](crate::DropBlock2d) with a block size of 0.
     #[error("DropBlock2d: expected a block size of at least 1, got 0")]
     BlockSize,
     /// A number that names no row of a table, or no class.
@@ -42,11 +42,11 @@ pub enum Error {
         layer: &'static str,
         /// How many there are.
         count: usize,
-        /// The number that came, written out: of a tensor's dtype or a `usize`.
+        /// The number that came.
         got: String,
     },
-    /// Indices of a dtype that cannot tell as many apart as there are.
-    #[error("{layer}: {dtype} does not tell {count} rows apart")]
+    /// Indices of a dtype that cannot hold the number of every row.
+    #[error("{layer}: expected indices of a dtype that holds all of 0..{count}, got {dtype}")]
     IndexType {
         /// The layer.
         layer: &'static str,
@@ -55,8 +55,8 @@ pub enum Error {
         /// The dtype that came.
         dtype: sorix_core::DType,
     },
-    /// A number that a user chose and that is out of its range.
-    #[error("{op}: {what}: expected {expected}, got {got}")]
+    /// A hyperparameter or an argument out of its range.
+    #[error("{op}: {what}: expected {expected}, got {}", short(*got))]
     Hyperparameter {
         /// The layer, optimiser or function.
         op: &'static str,
@@ -67,15 +67,15 @@ pub enum Error {
         /// The number that came.
         got: f64,
     },
-    /// A tensor for an optimiser to change that an operation computed.
-    #[error("{optimizer}: parameter {name:?} is no leaf: an operation computed it")]
+    /// A parameter for an optimiser that is the result of an operation.
+    #[error("{optimizer}: parameter {name:?} is not a leaf: an operation computed it")]
     NotALeaf {
         /// The optimiser.
         optimizer: &'static str,
         /// The name it was given under.
         name: String,
     },
-    /// A tensor for an optimiser to change whose elements share memory.
+    /// A parameter for an optimiser whose elements share memory.
     #[error("{optimizer}: parameter {name:?} is expanded: its elements share memory")]
     ExpandedParameter {
         /// The optimiser.
@@ -83,13 +83,13 @@ pub enum Error {
         /// The name it was given under.
         name: String,
     },
-    /// An optimiser without a tensor to change.
+    /// An optimiser without parameters.
     #[error("{optimizer}: expected at least one parameter, got none")]
     NoParameters {
         /// The optimiser.
         optimizer: &'static str,
     },
-    /// Two tensors of one name for an optimiser.
+    /// Two parameters of one name for an optimiser.
     #[error("{optimizer}: parameter {name:?} is given twice")]
     RepeatedName {
         /// The optimiser.
@@ -97,7 +97,7 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// A state of an optimiser with other hyperparameters than its own.
+    /// A state with the hyperparameters of another optimiser.
     #[error("{optimizer}: expected the hyperparameters {expected:?}, got {got:?}")]
     HyperparameterNames {
         /// The optimiser.
@@ -117,17 +117,26 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
-    /// Gradients of which no factor makes a norm in range.
-    #[error("clip_grad_norm: the norm of the gradients is {norm}")]
+    /// The gradient norm is infinite or NaN and cannot be clipped.
+    #[error(
+        "clip_grad_norm: the gradient norm is {norm} and cannot be clipped: {}",
+        match parameter {
+            Some(name) => format!("see parameter {name:?}"),
+            None => "each gradient by itself is finite".to_owned(),
+        }
+    )]
     GradientNorm {
         /// Infinite, or NaN.
         norm: f64,
+        /// The first parameter whose gradient has an element that is infinite or NaN; `None` if all
+        /// are finite and their norm is above the largest f64.
+        parameter: Option<String>,
     },
     /// A checkpoint that could not be written, read or used.
     #[cfg(feature = "safetensors")]
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
-    /// Monte Carlo dropout without samples, of which there is no mean.
+    /// Monte Carlo dropout without samples.
     #[error("mc_samples: expected at least one sample, got n = 0")]
     NoSamples,
     /// Threads for Monte Carlo samples could not be started.
@@ -152,6 +161,16 @@ impl Error {
             expected: expected.into(),
             got: got.to_vec(),
         }
+    }
+}
+
+/// A number in few characters, however large or small it is.
+pub(crate) fn short(number: f64) -> String {
+    match number.abs() {
+        size if size != 0.0 && size.is_finite() && !(1e-5..1e16).contains(&size) => {
+            format!("{number:e}")
+        }
+        _ => number.to_string(),
     }
 }
 

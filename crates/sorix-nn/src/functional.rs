@@ -1,11 +1,11 @@
 //! The modules as functions.
 //!
-//! A function has no state: what a module would keep, here the mode and the generator, is named in
-//! each call. In particular nothing is dropped unless the call says [`Mode::Train`], or a
-//! [`monte_carlo`](crate::monte_carlo) scope around it does.
+//! A function has no state: mode and generator, which a module keeps, are arguments of each call.
+//! Nothing is dropped unless the call says [`Mode::Train`] or is in a
+//! [`monte_carlo`](crate::monte_carlo) scope.
 //!
 //! [`WeightDropout`](crate::WeightDropout) and [`EmbeddingDropout`](crate::EmbeddingDropout) drop from a
-//! parameter: a form on the parameter, and then what the layer does with it.
+//! parameter. As functions they are two calls: a dropout of the parameter, then the layer:
 //!
 //! ```
 //! use sorix_core::{DType, Tensor};
@@ -44,8 +44,8 @@ use crate::monte_carlo::key_source;
 ///
 /// # Errors
 ///
-/// Where p is not in [0, 1], in either mode; where the form does not fit the shape of `x`; and those
-/// of the operations it consists of. No key is taken in the first two cases.
+/// If p is not in [0, 1], in either mode, or if the form does not fit the shape of `x`; no key is
+/// taken in these cases. Those of the operations it consists of.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -87,8 +87,7 @@ macro_rules! forms {
     )*};
 }
 
-// The forms as they are by default. For one with an option set, or with one that has to be, give the
-// form to `dropout_form`.
+// The forms with their default options. `dropout_form` takes a form with others.
 forms! {
     /// [`Dropout`](crate::Dropout) as a function, with its mask kept as bits.
     ///

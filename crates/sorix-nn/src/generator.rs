@@ -20,12 +20,14 @@ use crate::error::{Error, Result};
 /// is given once.
 ///
 /// A generator cannot be cloned: two copies would give the same masks to two layers, which nobody
-/// wants and nobody notices. Modules that shall draw from one stream share it in an
-/// [`Arc`](std::sync::Arc); for a stream of its own there is [`fork`](Generator::fork); a copy on
-/// purpose is [`Generator::from_state`] of [`state`](Generator::state).
+/// wants and nobody notices. For the same reason do not give `Generator::new` of one seed to two
+/// layers: make one generator and [`fork`](Generator::fork) it for each layer, or let layers share
+/// it in an [`Arc`](std::sync::Arc). A copy on purpose is [`Generator::from_state`] of
+/// [`state`](Generator::state).
 ///
 /// ```
-/// use sorix_nn::{Generator, MaskKey};
+/// use sorix_core::MaskKey;
+/// use sorix_nn::Generator;
 ///
 /// let generator = Generator::new(42);
 /// assert_eq!(generator.next_key(), MaskKey { seed: 42, offset: 0 });
@@ -75,7 +77,7 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// [`Error::Entropy`] where the operating system has none to give.
+    /// [`Error::Entropy`] if the operating system has none to give.
     ///
     /// ```
     /// use sorix_nn::Generator;
@@ -94,7 +96,8 @@ impl Generator {
     /// The stream at the point where `state` was taken.
     ///
     /// ```
-    /// use sorix_nn::{Generator, GeneratorState, MaskKey};
+    /// use sorix_core::MaskKey;
+    /// use sorix_nn::{Generator, GeneratorState};
     /// let generator = Generator::from_state(GeneratorState { seed: 42, offset: 7 });
     /// assert_eq!(generator.next_key(), MaskKey { seed: 42, offset: 7 });
     /// ```
@@ -129,8 +132,8 @@ impl Generator {
 
     /// The next key; the offset advances by one. After 2^64 keys they begin again.
     ///
-    /// Where backward computes a [checkpoint](sorix_core::autograd::checkpoint) again, this is the
-    /// key of the first time, and the offset stays.
+    /// When backward computes a [checkpoint](sorix_core::autograd::checkpoint) again, this is the key of
+    /// the first time, and the offset stays.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -203,15 +206,15 @@ impl Generator {
     }
 }
 
-/// The generator of the process: what modules and functions use that were given no other.
+/// The generator of the process: modules and functions use it if they were given no other.
 ///
 /// Unless [`manual_seed`] came first, it is seeded from the operating system when it is first used;
 /// log its [`seed`](Generator::seed) to repeat the run.
 ///
 /// # Errors
 ///
-/// [`Error::Entropy`] where the operating system has no seed to give; a later [`manual_seed`] sets
-/// that right.
+/// [`Error::Entropy`] if the operating system has no seed to give; a [`manual_seed`] before
+/// it avoids that.
 ///
 /// ```
 /// use sorix_nn::{default_generator, manual_seed};

@@ -8,6 +8,12 @@ pub(crate) fn non_negative(op: &'static str, what: &'static str, value: f64) -> 
     check(op, what, "a finite number, at least 0", value, ok)
 }
 
+/// That `value`, called `what` by `op`, is finite and above 0, also in f32.
+pub(crate) fn positive_in_f32(op: &'static str, what: &'static str, value: f64) -> Result<()> {
+    let ok = value.is_finite() && value as f32 > 0.0;
+    check(op, what, "a finite number above 0, also in f32", value, ok)
+}
+
 /// That `value`, called `what` by `op`, is not negative; it may be infinite.
 pub(crate) fn at_least_zero(op: &'static str, what: &'static str, value: f64) -> Result<()> {
     check(op, what, "a number, at least 0", value, value >= 0.0)
@@ -35,8 +41,8 @@ pub(crate) fn flag(op: &'static str, what: &'static str, value: f64) -> Result<b
     Ok(value == 1.0)
 }
 
-/// The numbers of an optimiser in the order of their `names`, where `given` has each of these once
-/// and no other.
+/// The numbers of an optimiser in the order of their `names`, if `given` has each of these once and no
+/// other.
 pub(crate) fn in_order<const N: usize>(
     optimizer: &'static str,
     names: [&'static str; N],

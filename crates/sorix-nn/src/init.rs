@@ -4,9 +4,8 @@
 //! shape, its dtype and one key of a [`Generator`], and on nothing else: they are the same on every
 //! machine.
 //!
-//! For a weight of shape `[outputs, inputs, …]`, where what follows are the axes of a kernel, the
-//! *fan-in* is `inputs` times the number of elements of a kernel and the *fan-out* is `outputs`
-//! times that.
+//! A weight has the shape `[outputs, inputs, …]`; further axes are those of a kernel. Its *fan-in* is
+//! `inputs` times the number of elements of a kernel, its *fan-out* is `outputs` times that number.
 //!
 //! ```
 //! use sorix_nn::{Generator, Linear, init};
@@ -26,17 +25,17 @@ use crate::error::{Error, Result};
 use crate::generator::Generator;
 use crate::hyperparameter::{finite, non_negative};
 
-/// The gain of [`kaiming_uniform`] and [`kaiming_normal`] for a ReLU, √2; for none it is 1, for tanh
-/// 5/3.
+/// The gain of [`kaiming_uniform`] and [`kaiming_normal`] for a ReLU: √2. Without an activation it is
+/// 1, for tanh 5/3.
 pub const RELU_GAIN: f64 = core::f64::consts::SQRT_2;
 
 /// Which of the two numbers of connections a variance is divided by. For an example see
 /// [`kaiming_uniform`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fan {
-    /// Those into an output, which keeps the variance of what goes forward.
+    /// Those into an output: keeps the variance of what goes forward.
     In,
-    /// Those out of an input, which keeps the variance of gradients.
+    /// Those out of an input: keeps the variance of gradients.
     Out,
 }
 
@@ -74,12 +73,12 @@ pub fn constant(tensor: &Tensor, value: f64) -> Result<()> {
     assign(tensor, Tensor::full(tensor.shape(), value, tensor.dtype()))
 }
 
-/// Uniform in `[low, high)`, rounded to the tensor's dtype, by which `high` itself can come out.
+/// Uniform in `[low, high)`. Rounding to the tensor's dtype can give `high` itself.
 ///
 /// # Errors
 ///
-/// Where a bound is not finite or `low` is above `high`; where the tensor is
-/// [expanded](Tensor::is_expanded). No key is taken then. And where the memory cannot be had.
+/// If a bound is not finite, `low` is above `high`, or the tensor is
+/// [expanded](Tensor::is_expanded); no key is taken in these cases. If allocation fails.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -103,8 +102,8 @@ pub fn uniform(tensor: &Tensor, low: f64, high: f64, generator: &Generator) -> R
 ///
 /// # Errors
 ///
-/// Where `mean` is not finite or `std` is negative or not finite; where the tensor is
-/// [expanded](Tensor::is_expanded). No key is taken then. And where the memory cannot be had.
+/// If `mean` is not finite, `std` is negative or not finite, or the tensor is
+/// [expanded](Tensor::is_expanded); no key is taken in these cases. If allocation fails.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -124,7 +123,7 @@ pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Re
     assign(tensor, Tensor::normal(shape, mean, std, dtype, key))
 }
 
-/// Uniform within `±gain √(6 / (fan-in + fan-out))`, which is of variance
+/// Uniform within `±gain √(6 / (fan-in + fan-out))`, so that the variance is
 /// `2 gain² / (fan-in + fan-out)`.
 ///
 /// Source: Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural
@@ -132,8 +131,8 @@ pub fn normal(tensor: &Tensor, mean: f64, std: f64, generator: &Generator) -> Re
 ///
 /// # Errors
 ///
-/// Where the tensor has fewer than two axes or is [expanded](Tensor::is_expanded), or `gain` is
-/// negative or not finite. No key is taken then. And where the memory cannot be had.
+/// If the tensor has fewer than two axes or is [expanded](Tensor::is_expanded), or if `gain` is
+/// negative or not finite; no key is taken in these cases. If allocation fails.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -167,14 +166,14 @@ pub fn xavier_normal(tensor: &Tensor, gain: f64, generator: &Generator) -> Resul
     normal(tensor, 0.0, std, generator)
 }
 
-/// Uniform within `±gain √(3 / fan)`, which is of variance `gain² / fan`.
+/// Uniform within `±gain √(3 / fan)`, so that the variance is `gain² / fan`.
 ///
 /// Source: He, Zhang, Ren and Sun, *Delving deep into rectifiers*, ICCV 2015.
 ///
 /// # Errors
 ///
-/// Where the tensor has fewer than two axes or is [expanded](Tensor::is_expanded), or `gain` is
-/// negative or not finite. No key is taken then. And where the memory cannot be had.
+/// If the tensor has fewer than two axes or is [expanded](Tensor::is_expanded), or if `gain` is
+/// negative or not finite; no key is taken in these cases. If allocation fails.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};

@@ -5,9 +5,8 @@
 //! use sorix_core::tensor;
 //! use sorix_nn::{Dropout, Generator, Module, Sequential};
 //!
-//! let mut net = Sequential::new()
-//!     .with(Dropout::new(0.5)?.generator(Generator::new(1)))
-//!     .with(Dropout::new(0.2)?.generator(Generator::new(2)));
+//! let mut net = Sequential::new().with(Dropout::new(0.5)?).with(Dropout::new(0.2)?);
+//! net.fork_generators(&Generator::new(42)); // each layer its own
 //! let x = tensor([1.0; 8]);
 //!
 //! // 1 / (0.5 * 0.8) where both keep.
@@ -69,4 +68,3 @@ pub use optim::{
 };
 pub use schedule::Schedule;
 pub use sequential::Sequential;
-pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, SaveMask};

@@ -5,7 +5,7 @@ use sorix_core::Tensor;
 
 use crate::error::{Error, Result};
 
-/// How the losses of the examples become one number, where they do.
+/// How the losses of the examples become one number, or that they do not.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// use sorix_nn::loss::mse_loss;
 ///
 /// let (prediction, target) = (tensor([1.0, 2.0, 3.0]), tensor([1.0, 4.0, 4.0]));
-/// // With weights of one's own.
+/// // With your own weights.
 /// let each = mse_loss(&prediction, &target, Reduction::None)?;
 /// assert_eq!(each.to_vec::<f64>()?, [0.0, 4.0, 1.0]);
 /// assert_eq!(each.mul(&tensor([1.0, 0.5, 0.0]))?.sum()?.item::<f64>()?, 2.0);
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reduction {
-    /// Their mean; NaN where there is none.
+    /// Their mean; NaN without examples.
     #[default]
     Mean,
     /// Their sum.
@@ -46,8 +46,8 @@ impl Reduction {
 ///
 /// # Errors
 ///
-/// Where the two are not of one shape: they do not broadcast, because a column against a row would
-/// give a number too; where dtypes differ.
+/// If shapes or dtypes differ. The two do not broadcast, because a column against a row would give a
+/// number too.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -78,15 +78,16 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> R
 /// `-log softmax(logits)` at the class of each example: the cross entropy between the classes given
 /// and those predicted.
 ///
-/// `logits` is of shape `[examples, classes]` and comes from the last linear layer as it is; there
-/// is a class for each example. Without a [reduction](Reduction::None) the losses are of shape
+/// `logits` is of shape `[examples, classes]`: the output of the last linear layer as it is.
+/// `classes` has a class for each example. Without a [reduction](Reduction::None) the losses are of shape
 /// `[examples]`.
 ///
 /// Source: Goodfellow, Bengio and Courville, *Deep Learning*, MIT Press 2016, sections 5.5 and 6.2.2.3.
 ///
 /// # Errors
 ///
-/// Where `logits` has not two axes, or a class is missing or is none of them.
+/// If `logits` does not have two axes, if the number of classes given is not that of the examples, or if
+/// one is out of range.
 ///
 /// ```
 /// use sorix_core::tensor;

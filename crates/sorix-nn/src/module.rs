@@ -109,7 +109,7 @@ pub trait Module: Debug + Send + Sync {
     ///
     /// # Panics
     ///
-    /// Where [`visit_children`](Module::visit_children) and
+    /// If [`visit_children`](Module::visit_children) and
     /// [`visit_children_mut`](Module::visit_children_mut) do not show the same names: a child that
     /// one of them forgets would train on after `eval`.
     fn set_mode(&mut self, mode: Mode) {
@@ -132,15 +132,17 @@ pub trait Module: Debug + Send + Sync {
         None
     }
 
-    /// Gives the module and all below it this drop probability, where they have one; for instance
-    /// that of a [`Schedule`](crate::Schedule). A module that drops overrides this.
+    /// Gives this drop probability to the module and to all below it that have one; for instance that
+    /// of a [`Schedule`](crate::Schedule). A module that drops overrides this. For one layer and a
+    /// number there is [`set_p`](crate::dropout::DropoutLayer::set_p).
     ///
     /// # Panics
     ///
     /// As [`set_mode`](Module::set_mode).
     ///
     /// ```
-    /// use sorix_nn::{DropRate, Dropout, Module, Sequential};
+    /// use sorix_core::DropRate;
+    /// use sorix_nn::{Dropout, Module, Sequential};
     /// let mut net = Sequential::new().with(Dropout::new(0.1)?).with(Dropout::new(0.2)?);
     /// net.set_drop_rate(DropRate::new(0.3)?);
     /// assert_eq!(net.named_drop_rates(), [0, 1].map(|i| (i.to_string(), DropRate::new(0.3).unwrap())));
@@ -148,6 +150,32 @@ pub trait Module: Debug + Send + Sync {
     /// ```
     fn set_drop_rate(&mut self, rate: DropRate) {
         change_children(self, |child| child.set_drop_rate(rate));
+    }
+
+    /// Gives the module, and each below it that draws, a generator of its own: the fork of `generator`
+    /// by each name on the way in turn, that of the generator last. So no two layers draw the same
+    /// masks, and what a layer draws depends on the seed and on its place alone. A module with
+    /// generators overrides this.
+    ///
+    /// # Panics
+    ///
+    /// As [`set_mode`](Module::set_mode).
+    ///
+    /// ```
+    /// use sorix_nn::{Dropout, Generator, Module, Sequential};
+    ///
+    /// let mut net = Sequential::new().with(Dropout::new(0.5)?).with(Dropout::new(0.5)?);
+    /// let generator = Generator::new(42);
+    /// net.fork_generators(&generator);
+    /// let (name, second) = &net.named_generators()[1];
+    /// assert_eq!(name, "1.generator");
+    /// assert_eq!(second.seed(), generator.fork("1").fork("generator").seed());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    fn fork_generators(&mut self, generator: &Generator) {
+        change_named_children(self, |name, child| {
+            child.fork_generators(&generator.fork(name));
+        });
     }
 
     /// The drop probabilities, here and in all modules below, by the names of the modules on the
@@ -221,11 +249,19 @@ pub trait Module: Debug + Send + Sync {
 
 /// Changes each child by `change`.
 fn change_children<M: Module + ?Sized>(module: &mut M, change: impl Fn(&mut dyn Module)) {
+    change_named_children(module, |_, child| change(child));
+}
+
+/// Changes each child, whose name here is given too, by `change`.
+fn change_named_children<M: Module + ?Sized>(
+    module: &mut M,
+    change: impl Fn(&str, &mut dyn Module),
+) {
     let (mut shown, mut changed) = (Vec::new(), Vec::new());
     module.visit_children(&mut |name, _| shown.push(name.to_owned()));
     module.visit_children_mut(&mut |name, child| {
         changed.push(name.to_owned());
-        change(child);
+        change(name, child);
     });
     assert!(
         shown == changed,
@@ -277,6 +313,10 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn set_drop_rate(&mut self, rate: DropRate) {
         (**self).set_drop_rate(rate);
+    }
+
+    fn fork_generators(&mut self, generator: &Generator) {
+        (**self).fork_generators(generator);
     }
 
     fn named_drop_rates(&self) -> Vec<(String, DropRate)> {

@@ -9,8 +9,8 @@ use crate::error::Result;
 /// A drop probability for each step of a training, or for each layer of a network.
 ///
 /// A schedule is a function and keeps no count: the training loop knows its step, asks for the
-/// [rate](Schedule::at) and gives it to a [layer](crate::dropout::DropoutLayer::set_rate) or to a
-/// [whole model](crate::Module::set_drop_rate). Both ends are checked when it is made, and every
+/// [rate](Schedule::at) and gives it to a layer or to a whole model by
+/// [`set_drop_rate`](crate::Module::set_drop_rate). Both ends are checked when it is made, and every
 /// value lies between them, so no step of a long run can fail.
 ///
 /// The values are the same on every machine, as the masks are.
@@ -52,7 +52,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Where one of the two is NaN or outside [0, 1].
+    /// If one of the two is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::Schedule;
@@ -71,7 +71,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Where one of the two is NaN or outside [0, 1].
+    /// If one of the two is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::Schedule;

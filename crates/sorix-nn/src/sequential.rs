@@ -1,13 +1,35 @@
 //! [`Sequential`]: one module after another.
 
+use std::sync::Arc;
+
 use sorix_core::Tensor;
 
 use crate::error::Result;
+use crate::generator::Generator;
 use crate::module::Module;
 
-/// Modules of which each takes what the one before it gives; without any, the identity.
+/// Modules in a row: each takes the output of the one before. Without any it is the identity.
 ///
 /// Children are named by their position: `"0"`, `"1"`, and so on.
+///
+/// # Generators of one seed
+///
+/// Two generators of one seed give the same masks, which is hardly meant. If a module is added with a
+/// generator of the seed of another one in here, it becomes the fork of itself that
+/// [`fork_generators`](Module::fork_generators) would give the module. A generator that is
+/// shared, in one [`Arc`], stays as it is.
+///
+/// ```
+/// use sorix_nn::{Dropout, Generator, Module, Sequential};
+///
+/// let dropout = || Dropout::new(0.5).map(|dropout| dropout.generator(Generator::new(42)));
+/// let net = Sequential::new().with(dropout()?).with(dropout()?);
+/// let seeds: Vec<_> = net.named_generators().iter().map(|(_, it)| it.seed()).collect();
+/// assert_eq!(seeds, [42, Generator::new(42).fork("1").fork("generator").seed()]);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -37,7 +59,8 @@ impl Sequential {
         self
     }
 
-    /// Adds `module` at the end. It keeps the mode it is in.
+    /// Adds `module` at the end. It keeps the mode it is in, and its generators unless they have a
+    /// [seed](Self#generators-of-one-seed) that is in use here.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -52,7 +75,25 @@ impl Sequential {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn push(&mut self, module: impl Module + 'static) {
-        self.modules.push(Box::new(module));
+        self.push_boxed(Box::new(module));
+    }
+
+    fn push_boxed(&mut self, module: Box<dyn Module>) {
+        let position = self.modules.len().to_string();
+        let mut before = self.named_generators();
+        for (name, generator) in module.named_generators() {
+            let same_masks = |(_, other): &(String, Arc<Generator>)| {
+                other.seed() == generator.seed() && !Arc::ptr_eq(other, &generator)
+            };
+            if before.iter().any(same_masks) {
+                let fork = name
+                    .split('.')
+                    .fold(generator.fork(&position), |fork, name| fork.fork(name));
+                generator.set_state(fork.state());
+            }
+            before.push((name, generator));
+        }
+        self.modules.push(module);
     }
 
     /// The number of modules.
@@ -90,7 +131,7 @@ impl Sequential {
     /// use sorix_core::tensor;
     /// use sorix_nn::{Module, ReLU, Sequential, Sigmoid};
     ///
-    /// // What each of them gives.
+    /// // The output of each.
     /// let net = Sequential::new().with(ReLU).with(Sigmoid);
     /// let (mut x, mut outputs) = (tensor([-3.0]), Vec::new());
     /// for module in net.iter() {
@@ -100,6 +141,7 @@ impl Sequential {
     /// assert_eq!(outputs, [0.0, 0.5]);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &dyn Module> {
         self.modules.iter().map(|module| &**module)
     }
@@ -107,9 +149,11 @@ impl Sequential {
 
 impl FromIterator<Box<dyn Module>> for Sequential {
     fn from_iter<I: IntoIterator<Item = Box<dyn Module>>>(modules: I) -> Self {
-        Self {
-            modules: modules.into_iter().collect(),
+        let mut sequential = Self::new();
+        for module in modules {
+            sequential.push_boxed(module);
         }
+        sequential
     }
 }
 

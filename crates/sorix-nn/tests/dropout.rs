@@ -3,10 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use half::{bf16, f16};
-use sorix_core::{DType, Tensor, tensor};
-use sorix_nn::{
-    Dropout, Error, Generator, GeneratorState, MaskKey, Mode, Module, SaveMask, functional,
-};
+use sorix_core::{DType, MaskKey, SaveMask, Tensor, tensor};
+use sorix_nn::{Dropout, Error, Generator, GeneratorState, Mode, Module, functional};
 
 const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use sorix_core::{DType, MaskKey, SaveMask, Tensor, tensor};
+use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor, tensor};
 use sorix_nn::dropout::{DropoutLayer, Rows};
 use sorix_nn::{
-    DropRate, Dropout, Embedding, EmbeddingDropout, Generator, GeneratorState, Linear, Mode,
-    Module, WeightDropout, monte_carlo,
+    Dropout, Embedding, EmbeddingDropout, Generator, GeneratorState, Linear, Mode, Module,
+    WeightDropout, monte_carlo,
 };
 
 const SAVES: [SaveMask; 2] = [SaveMask::Bits, SaveMask::Replay];

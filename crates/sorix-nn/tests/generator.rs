@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use sorix_nn::{Generator, GeneratorState, MaskKey, default_generator, manual_seed};
+use sorix_core::MaskKey;
+use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
 
 #[test]
 fn keys_count_up_from_zero() {

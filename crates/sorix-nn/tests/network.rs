@@ -140,7 +140,7 @@ fn networks_learn_exclusive_or() {
             let y = net.forward(&x).unwrap();
             let loss = cross_entropy(&y, &classes, Reduction::Mean).unwrap();
             loss.backward().unwrap();
-            clip_grad_norm(&net.parameters(), 1.0).unwrap();
+            clip_grad_norm(&net.named_parameters(), 1.0).unwrap();
             optimizer.step().unwrap();
         }
         net.eval();

@@ -1,7 +1,7 @@
 //! Optimisers against worked examples, and what they refuse; clipping.
 
 use std::sync::Barrier;
-use std::{slice, thread};
+use std::thread;
 
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
@@ -478,7 +478,6 @@ fn hyperparameters_out_of_range_are_named() {
             (sgd().weight_decay(bad).map(drop), "Sgd: weight decay"),
             (Adam::new(named(&w), bad).map(drop), "Adam: learning rate"),
             (adam().set_learning_rate(bad), "Adam: learning rate"),
-            (adam().eps(bad).map(drop), "Adam: eps"),
             (adam().weight_decay(bad).map(drop), "Adam: weight decay"),
             (AdamW::new(named(&w), bad).map(drop), "AdamW: learning rate"),
             (adamw().weight_decay(bad).map(drop), "AdamW: weight decay"),
@@ -532,6 +531,52 @@ fn an_expanded_leaf_or_no_parameter_at_all_is_refused_by_name() {
         Sgd::new([], 0.1).unwrap_err().to_string(),
         "Sgd: expected at least one parameter, got none"
     );
+    assert_eq!(
+        Sgd::new([], -1e300).unwrap_err().to_string(),
+        "Sgd: learning rate: expected a finite number, at least 0, got -1e300"
+    );
+}
+
+/// With an `eps` of 0 a gradient of 0 makes the weight NaN.
+#[test]
+fn adam_divides_by_no_zero() {
+    for bad in [0.0, 1e-46, -1e-8, f64::NAN, f64::INFINITY] {
+        let w = leaf(DType::F32);
+        let error = Adam::new(named(&w), 0.1).unwrap().eps(bad).unwrap_err();
+        assert!(
+            matches!(error, Error::Hyperparameter { what: "eps", .. }),
+            "{bad}"
+        );
+        let mut adamw = AdamW::new(named(&w), 0.1).unwrap();
+        let mut state = adamw.state();
+        let eps = state
+            .hyperparameters
+            .iter_mut()
+            .find(|(name, _)| name == "eps");
+        eps.unwrap().1 = bad;
+        assert!(adamw.set_state(state).is_err(), "{bad}");
+    }
+    let error = Adam::new(named(&leaf(DType::F32)), 0.1).unwrap().eps(0.0);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "Adam: eps: expected a finite number above 0, also in f32, got 0"
+    );
+    let w = leaf(DType::F32);
+    set_gradient(&w, &[0.0; 3]);
+    let before = values(&w);
+    Adam::new(named(&w), 0.1)
+        .unwrap()
+        .eps(1e-45)
+        .unwrap()
+        .step()
+        .unwrap();
+    assert_eq!(values(&w), before);
+}
+
+/// Parameters named by their position.
+fn numbered<const N: usize>(parameters: [&Tensor; N]) -> Vec<(String, Tensor)> {
+    let named = |(i, parameter): (usize, &Tensor)| (i.to_string(), parameter.clone());
+    parameters.into_iter().enumerate().map(named).collect()
 }
 
 #[test]
@@ -540,7 +585,7 @@ fn the_norm_is_taken_over_all_gradients_together() {
     let without = leaf(DType::F64);
     set_gradient(&a, &[1.0, 2.0, 2.0]);
     set_gradient(&b, &[0.0, 4.0, 0.0]);
-    let all = [a.clone(), without, b.clone()];
+    let all = numbered([&a, &without, &b]);
     assert_eq!(clip_grad_norm(&all, 5.0).unwrap(), 5.0);
     assert_eq!(values(&a.grad().unwrap()), [1.0, 2.0, 2.0]);
     assert_eq!(clip_grad_norm(&all, 2.5).unwrap(), 5.0);
@@ -554,7 +599,7 @@ fn a_tied_parameter_counts_once_in_the_norm() {
     let (a, b) = (leaf(DType::F64), leaf(DType::F64));
     set_gradient(&a, &[0.0, 3.0, 0.0]);
     set_gradient(&b, &[4.0, 0.0, 0.0]);
-    let tied = [a.clone(), b.clone(), a.clone(), a.clone()];
+    let tied = numbered([&a, &b, &a, &a]);
     assert_eq!(clip_grad_norm(&tied, 2.5).unwrap(), 5.0);
     assert_eq!(values(&a.grad().unwrap()), [0.0, 1.5, 0.0]);
     assert_eq!(values(&b.grad().unwrap()), [2.0, 0.0, 0.0]);
@@ -566,8 +611,14 @@ fn a_norm_that_is_not_finite_changes_nothing() {
         let (a, b) = (leaf(DType::F64), leaf(DType::F64));
         set_gradient(&a, &[1.0, 2.0, 3.0]);
         set_gradient(&b, &[bad, 0.0, 0.0]);
-        let error = clip_grad_norm(&[a.clone(), b], 1.0).unwrap_err();
-        assert!(matches!(error, Error::GradientNorm { norm } if !norm.is_finite()));
+        let error = clip_grad_norm(&numbered([&a, &b]), 1.0).unwrap_err();
+        assert!(matches!(error, Error::GradientNorm { norm, .. } if !norm.is_finite()));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "clip_grad_norm: the gradient norm is {bad} and cannot be clipped: see parameter \"1\""
+            )
+        );
         assert_eq!(values(&a.grad().unwrap()), [1.0, 2.0, 3.0]);
     }
     for bad in [-1.0, f64::NAN] {
@@ -582,13 +633,22 @@ fn a_norm_that_is_not_finite_changes_nothing() {
 fn infinity_measures_a_norm_and_clips_nothing() {
     let w = leaf(DType::F64);
     set_gradient(&w, &[3.0, 0.0, 4.0]);
-    let norm = clip_grad_norm(slice::from_ref(&w), f64::INFINITY).unwrap();
+    let norm = clip_grad_norm(&numbered([&w]), f64::INFINITY).unwrap();
     assert_eq!(
         (norm, values(&w.grad().unwrap())),
         (5.0, vec![3.0, 0.0, 4.0])
     );
     set_gradient(&w, &[f64::NAN, 0.0, f64::INFINITY]);
-    assert!(clip_grad_norm(&[w], f64::INFINITY).is_err());
+    assert!(clip_grad_norm(&numbered([&w]), f64::INFINITY).is_err());
+    // Each element is finite, the norm of all is not.
+    set_gradient(&w, &[1.5e308, 1.5e308, 0.0]);
+    assert_eq!(
+        clip_grad_norm(&numbered([&w]), 1.0)
+            .unwrap_err()
+            .to_string(),
+        "clip_grad_norm: the gradient norm is inf and cannot be clipped: each gradient by itself is \
+         finite"
+    );
 }
 
 /// The squares of these leave the range of f64.
@@ -598,7 +658,7 @@ fn the_norm_of_huge_and_of_tiny_gradients_is_right() {
         let (a, b) = (leaf(DType::F64), leaf(DType::F64));
         set_gradient(&a, &[3.0 * scale, 0.0, 0.0]);
         set_gradient(&b, &[0.0, -4.0 * scale, 0.0]);
-        let norm = clip_grad_norm(&[a.clone(), b.clone()], 2.5 * scale).unwrap();
+        let norm = clip_grad_norm(&numbered([&a, &b]), 2.5 * scale).unwrap();
         assert_close(&[norm / scale], &[5.0], 1e-12, "norm");
         let clipped = [&a, &b].map(|w| -> Vec<f64> {
             let gradient = values(&w.grad().unwrap()).into_iter();
@@ -609,10 +669,10 @@ fn the_norm_of_huge_and_of_tiny_gradients_is_right() {
     }
     let w = leaf(DType::F64);
     set_gradient(&w, &[0.0; 3]);
-    assert_eq!(clip_grad_norm(slice::from_ref(&w), 0.0).unwrap(), 0.0);
+    assert_eq!(clip_grad_norm(&numbered([&w]), 0.0).unwrap(), 0.0);
     let none = Tensor::zeros([0], DType::F32).unwrap().requires_grad(true);
     none.sum().unwrap().backward().unwrap();
-    assert_eq!(clip_grad_norm(&[none], 1.0).unwrap(), 0.0);
+    assert_eq!(clip_grad_norm(&numbered([&none]), 1.0).unwrap(), 0.0);
 }
 
 /// The squares of these leave the range of f16.
@@ -620,7 +680,7 @@ fn the_norm_of_huge_and_of_tiny_gradients_is_right() {
 fn the_norm_of_half_precision_gradients_does_not_overflow() {
     let w = leaf(DType::F16);
     set_gradient(&w, &[3000.0, 0.0, 4000.0]);
-    assert_eq!(clip_grad_norm(slice::from_ref(&w), 5.0).unwrap(), 5000.0);
+    assert_eq!(clip_grad_norm(&numbered([&w]), 5.0).unwrap(), 5000.0);
     assert_close(
         &values(&w.grad().unwrap()),
         &[3.0, 0.0, 4.0],
@@ -633,7 +693,7 @@ fn the_norm_of_half_precision_gradients_does_not_overflow() {
 fn values_are_clipped_one_by_one() {
     let w = leaf(DType::F32);
     set_gradient(&w, &[5.0, -0.25, -7.0]);
-    clip_grad_value(slice::from_ref(&w), 0.5).unwrap();
+    clip_grad_value(&numbered([&w]), 0.5).unwrap();
     assert_eq!(values(&w.grad().unwrap()), [0.5, -0.25, -0.5]);
-    assert!(clip_grad_value(&[w], -1.0).is_err());
+    assert!(clip_grad_value(&numbered([&w]), -1.0).is_err());
 }

@@ -4,10 +4,10 @@
 //! Where sorix differs on purpose, it says so: nothing is random here but the seed, and p = 1e-10 is
 //! resolved, not rounded to 0.
 
-use sorix_core::{DType, Tensor};
+use sorix_core::{DType, SaveMask, Tensor};
 use sorix_nn::{
     AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, Error, FeatureAlphaDropout, Generator,
-    Mode, Module, SaveMask, functional,
+    Mode, Module, functional,
 };
 
 const SEED: u64 = 2014;

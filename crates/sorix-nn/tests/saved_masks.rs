@@ -3,12 +3,12 @@
 //! A forward leaves its output, whose size is known, the node of the graph, and what the node saved.
 //! The same forward on a larger tensor shows which part grows.
 
-use sorix_core::{DType, Tensor, pool};
+use sorix_core::{DType, SaveMask, Tensor, pool};
 use sorix_nn::dropout::{DropoutLayer, Form, Rows};
 use sorix_nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
     Dropout3d, Embedding, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, Generator,
-    Linear, LockedDropout, Module, Result, SaveMask, WeightDropout,
+    Linear, LockedDropout, Module, Result, WeightDropout,
 };
 
 /// Bytes that `forward` of an input leaves allocated beside its output.
@@ -49,7 +49,10 @@ fn bits_grow_with_the_mask_and_replay_does_not_grow() {
         [
             ("dropout", growth(Dropout::new(0.3), save)),
             ("alpha_dropout", growth(AlphaDropout::new(0.3), save)),
-            ("drop_block2d", growth(DropBlock2d::new(0.3, 3), save)),
+            (
+                "drop_block2d",
+                growth(DropBlock2d::with_block_size(0.3, 3), save),
+            ),
             ("dropout1d", growth_at(Dropout1d::new(0.3), save, &[256])),
             ("dropout2d", growth(Dropout2d::new(0.3), save)),
             (

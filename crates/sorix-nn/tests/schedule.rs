@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sorix_core::{DType, Tensor};
-use sorix_nn::{DropRate, Dropout, Error, Generator, Module, Schedule, Sequential};
+use sorix_core::{DType, DropRate, Tensor};
+use sorix_nn::{Dropout, Error, Generator, Module, Schedule, Sequential};
 
 #[test]
 fn linear_and_cosine_values() {

@@ -1,7 +1,9 @@
 //! Modules in modules: order, modes, names.
 
-use sorix_core::{DType, Tensor, tensor};
-use sorix_nn::{DropRate, Dropout, Generator, Mode, Module, Result, Sequential};
+use std::sync::Arc;
+
+use sorix_core::{DType, DropRate, Tensor, tensor};
+use sorix_nn::{Dropout, Generator, Mode, Module, Result, Sequential};
 
 /// Multiplies by a parameter, in either mode.
 #[derive(Debug)]
@@ -244,4 +246,91 @@ fn a_box_does_what_the_module_in_it_does() {
     Module::train(&mut boxed);
     assert_eq!(boxed.0, "train");
     assert_eq!(Module::parameters(&boxed).len(), 1);
+}
+
+fn seeds(module: &dyn Module) -> Vec<u64> {
+    let generators = module.named_generators().into_iter();
+    generators.map(|(_, generator)| generator.seed()).collect()
+}
+
+/// What two layers of p = 1/2 draw one after the other from ones.
+fn drawn(net: &Sequential) -> [Vec<f64>; 2] {
+    let x = Tensor::ones([256], DType::F64).unwrap();
+    [0, 1].map(|i| {
+        let y = net.get(i).unwrap().forward(&x).unwrap();
+        y.to_vec::<f64>().unwrap()
+    })
+}
+
+#[test]
+fn generators_of_one_seed_draw_other_masks() {
+    let root = Generator::new(42);
+    let by_path = |path: &[&str]| {
+        let rest = path[1..].iter();
+        rest.fold(root.fork(path[0]), |fork, name| fork.fork(name))
+            .seed()
+    };
+    let net = Sequential::new().with(dropout(42)).with(dropout(42));
+    let [first, second] = drawn(&net);
+    assert_ne!(first, second);
+    assert_eq!(seeds(&net), [42, by_path(&["1", "generator"])]);
+    let alone = dropout(42).forward(&Tensor::ones([256], DType::F64).unwrap());
+    assert_eq!(first, alone.unwrap().to_vec::<f64>().unwrap());
+
+    // The same again, also where they come as an iterator, a step later, and nested.
+    let again: Sequential = (0..2)
+        .map(|_| Box::new(dropout(42)) as Box<dyn Module>)
+        .collect();
+    assert_eq!(drawn(&again), [first, second]);
+    let used = dropout(42);
+    used.forward(&tensor([1.0])).unwrap();
+    assert_eq!(
+        seeds(&Sequential::new().with(used).with(dropout(42))),
+        seeds(&net)
+    );
+    let nested = Sequential::new()
+        .with(dropout(42))
+        .with(Sequential::new().with(dropout(42)))
+        .with(dropout(7));
+    assert_eq!(seeds(&nested), [42, by_path(&["1", "0", "generator"]), 7]);
+
+    // One that is shared stays what it is.
+    let shared = Arc::new(Generator::new(42));
+    let layer = || Dropout::new(0.5).unwrap().generator(Arc::clone(&shared));
+    let net = Sequential::new()
+        .with(layer())
+        .with(Sequential::new().with(layer()));
+    assert_eq!((seeds(&net), shared.seed()), (vec![42, 42], 42));
+}
+
+#[test]
+fn generators_are_forked_by_path() {
+    let (mut net, root) = (nested(), Generator::new(9));
+    net.forward(&tensor([1.0])).unwrap();
+    net.fork_generators(&root);
+    let expected = net.named_generators().into_iter().map(|(name, generator)| {
+        let mut names = name.split('.');
+        let first = root.fork(names.next().unwrap());
+        let fork = names.fold(first, |fork, name| fork.fork(name));
+        assert_eq!(generator.state(), fork.state(), "{name}");
+        name
+    });
+    assert_eq!(
+        expected.collect::<Vec<_>>(),
+        ["0.generator", "1.0.1.0.generator"]
+    );
+    // A layer without a generator gets one.
+    let mut net = Sequential::new().with(Dropout::new(0.5).unwrap());
+    assert!(seeds(&net).is_empty());
+    net.fork_generators(&root);
+    assert_eq!(seeds(&net), [root.fork("0").fork("generator").seed()]);
+    let mut boxed: Box<dyn Module> = Box::new(dropout(1));
+    boxed.fork_generators(&root);
+    assert_eq!(seeds(&*boxed), [root.fork("generator").seed()]);
+}
+
+#[test]
+#[should_panic = "visit_children shows [\"dropout\"] and visit_children_mut [] of Forgetful(Dropout"]
+fn a_child_whose_generator_cannot_be_forked_is_noticed() {
+    Forgetful(dropout(1)).fork_generators(&Generator::new(1));
 }

@@ -23,12 +23,21 @@
 //!
 //! # Map
 //!
-//! * Here: [`Tensor`], [`tensor()`], [`DType`], [`autograd`], [`pool`], from `sorix-core`; and the
-//!   [generators](Generator) of masks. The crates whose types are in its signatures, too: [`half`],
-//!   [`ndarray`], [`num_traits`], [`bytemuck`].
-//! * [`nn`]: modules, from `sorix-nn`.
+//! * [`prelude`]: what most programs use, for one line of `use`.
+//! * Here: [`Tensor`], [`tensor()`], [`DType`], [`DropRate`], [`MaskKey`], [`autograd`], [`pool`],
+//!   from `sorix-core`; and the crates whose types are in its signatures: [`half`], [`ndarray`],
+//!   [`num_traits`], [`bytemuck`].
+//! * [`nn`]: modules, generators of masks, and the [`Error`] of all of these, from `sorix-nn`.
 //! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
 //!   `sorix-kernels`.
+//!
+//! Programs may `use sorix::*` and `use sorix::nn::*` side by side: a name that is in both is the same
+//! thing. [`kernels`] has an `Error` and types of masks of its own; name what is taken from there.
+//!
+//! # Errors
+//!
+//! [`Error`] is the error of modules, optimisers and checkpoints. An operation on tensors fails with a
+//! [`TensorError`], which `?` turns into an [`Error`].
 //!
 //! # Features
 //!
@@ -38,10 +47,17 @@
 //! * `serde`: [`GeneratorState`] can be serialised.
 #![forbid(unsafe_code)]
 
+pub mod prelude;
+
+// The names that are given one by one take the place of those of the same name that `*` brings.
 pub use sorix_core::*;
+pub use sorix_core::{Error as TensorError, Result as TensorResult};
+#[doc(no_inline)]
 pub use sorix_kernels as kernels;
+#[doc(inline)]
 pub use sorix_nn as nn;
-pub use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
+#[doc(no_inline)]
+pub use sorix_nn::{Error, Generator, GeneratorState, Result, default_generator, manual_seed};
 
 /// The examples of the README run as tests.
 #[cfg(doctest)]

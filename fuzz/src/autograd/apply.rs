@@ -1,7 +1,7 @@
 //! The operations, by sorix.
 
 use sorix::kernels::Affine;
-use sorix::{BitMask, DType, MaskKey, Result, Tensor};
+use sorix::{BitMask, DType, MaskKey, Tensor, TensorResult as Result};
 
 use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Unary};
 use crate::inputs::{Rarely, Rate};

@@ -2,7 +2,9 @@
 
 use num_traits::Float;
 use sorix::autograd::no_grad;
-use sorix::{DType, Error, ErrorKind, Result, Scalar, Tensor, UpdateRule};
+use sorix::{
+    DType, ErrorKind, Scalar, Tensor, TensorError as Error, TensorResult as Result, UpdateRule,
+};
 
 use super::program::{Program, Then, Write};
 use super::value::{Value, elements, tensor_of};

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use sorix::autograd::{checkpoint, taped_key};
-use sorix::{MaskKey, Result, Tensor};
+use sorix::{MaskKey, Tensor, TensorResult as Result};
 
 use super::program::{Program, Segment, Step, Then};
 use super::value::{Value, elements};

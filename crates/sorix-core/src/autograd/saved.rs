@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 /// assert_eq!(
 ///     y.backward().unwrap_err().to_string(),
 ///     "MulBackward(float64[1]): a tensor it saved for backward was written since \
-///      (at version 0 then, 1 now)"
+///      (at version 0 then, 1 now), as by an optimiser's step after forward"
 /// );
 /// # Ok::<(), sorix_core::Error>(())
 /// ```

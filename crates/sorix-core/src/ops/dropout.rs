@@ -23,6 +23,7 @@ type KernelResult<T = ()> = Result<T, sorix_kernels::Error>;
 /// assert_eq!(SaveMask::default(), SaveMask::Bits);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SaveMask {
     /// As bits, one for each element of the mask. Backward costs about a copy.
     #[default]

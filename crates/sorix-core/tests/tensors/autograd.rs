@@ -648,7 +648,7 @@ fn a_saved_tensor_stays_as_it_was_found() {
     assert_eq!(
         saved.get(&Holds(())).unwrap_err().to_string(),
         "Holds(float64[1, 2]): a tensor it saved for backward was written since \
-         (at version 0 then, 1 now)"
+         (at version 0 then, 1 now), as by an optimiser's step after forward"
     );
 }
 

@@ -261,7 +261,7 @@ fn an_input_that_was_written_is_noticed() {
     assert_eq!(
         y.backward().unwrap_err().to_string(),
         "CheckpointBackward(float64[1]): a tensor it saved for backward was written since \
-         (at version 0 then, 1 now)"
+         (at version 0 then, 1 now), as by an optimiser's step after forward"
     );
 }
 
@@ -269,7 +269,7 @@ fn an_input_that_was_written_is_noticed() {
 #[test]
 fn a_captured_parameter_that_was_written_is_noticed() {
     let written = "CheckpointBackward(float64[1]): a tensor it saved for backward was written since \
-                   (at version 0 then, 1 now)";
+                   (at version 0 then, 1 now), as by an optimiser's step after forward";
     let (x, w) = (leaf(&[1], 1), leaf(&[1], 2));
     let halved = w.mul_scalar(0.5).unwrap();
     let view = w.reshape([1, 1]).unwrap();

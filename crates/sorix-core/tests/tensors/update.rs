@@ -95,7 +95,7 @@ fn an_update_is_a_write() {
     assert_eq!(
         y.backward().unwrap_err().to_string(),
         "MulBackward(float64[2]): a tensor it saved for backward was written since \
-         (at version 0 then, 1 now)"
+         (at version 0 then, 1 now), as by an optimiser's step after forward"
     );
     assert!(x.grad().is_none() && w.grad().is_none());
 }

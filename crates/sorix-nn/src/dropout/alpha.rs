@@ -55,6 +55,10 @@ pub struct Alpha;
 pub struct FeatureAlpha;
 
 impl Form for Alpha {
+    fn layer(&self) -> &'static str {
+        "AlphaDropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         Ok(shape.to_vec())
     }
@@ -65,6 +69,10 @@ impl Form for Alpha {
 }
 
 impl Form for FeatureAlpha {
+    fn layer(&self) -> &'static str {
+        "FeatureAlphaDropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         if shape.len() < 2 {
             return Err(Error::shape("FeatureAlphaDropout", "(N, C, …)", shape));

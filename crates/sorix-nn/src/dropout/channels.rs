@@ -137,6 +137,10 @@ impl<const SPATIAL: usize> DropoutLayer<Channels<SPATIAL>> {
 }
 
 impl<const SPATIAL: usize> Form for Channels<SPATIAL> {
+    fn layer(&self) -> &'static str {
+        self.expected().0
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         let batch = match shape.len().checked_sub(SPATIAL) {
             Some(1) => None,

@@ -30,23 +30,65 @@ pub type DropPath = DropoutLayer<Paths>;
 /// The form of [`DropPath`]: whole samples, or the whole batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// Whether one decision holds for all samples.
-    pub per_batch: bool,
-    /// Whether what is kept is multiplied by `1 / (1 - p)`.
-    pub scale_by_keep: bool,
+    per_batch: bool,
+    scale_by_keep: bool,
 }
 
-impl Default for Paths {
-    fn default() -> Self {
+impl Paths {
+    /// Each sample is dropped by itself.
+    ///
+    /// ```
+    /// use sorix_nn::dropout::{Form, Paths};
+    /// assert_eq!(Paths::per_sample().mask_shape(&[8, 3])?, [8, 1]);
+    /// assert_eq!(Paths::per_batch().mask_shape(&[8, 3])?, [1, 1]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn per_sample() -> Self {
         Self {
             per_batch: false,
             scale_by_keep: true,
         }
     }
+
+    /// All samples are dropped, or none. For an example see [`per_sample`](Self::per_sample).
+    #[must_use]
+    pub const fn per_batch() -> Self {
+        Self {
+            per_batch: true,
+            scale_by_keep: true,
+        }
+    }
+
+    /// Whether what is kept is multiplied by `1 / (1 - p)`; `true` unless set.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::dropout::Paths;
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let (paths, generator) = (Paths::per_sample().scale_by_keep(false), Generator::new(42));
+    /// let y = functional::dropout_form(&paths, &tensor([3.0; 100]), 0.5, Mode::Train, &generator)?;
+    /// assert!(y.to_vec::<f64>()?.iter().all(|&y| y == 0.0 || y == 3.0));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn scale_by_keep(self, scale_by_keep: bool) -> Self {
+        Self {
+            scale_by_keep,
+            ..self
+        }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self::per_sample()
+    }
 }
 
 impl DropoutLayer<Paths> {
-    /// Drops all samples of a call, or none, as the paper does.
+    /// Drops all samples of a call or none, as the paper does.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -82,6 +124,10 @@ impl DropoutLayer<Paths> {
 }
 
 impl Form for Paths {
+    fn layer(&self) -> &'static str {
+        "DropPath"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         if shape.is_empty() && !self.per_batch {
             return Err(Error::shape("DropPath", "(N, …)", shape));

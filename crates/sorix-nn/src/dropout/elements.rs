@@ -36,6 +36,10 @@ pub type Dropout = DropoutLayer<Elements>;
 pub struct Elements;
 
 impl Form for Elements {
+    fn layer(&self) -> &'static str {
+        "Dropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         Ok(shape.to_vec())
     }

@@ -12,8 +12,8 @@ use crate::module::Module;
 /// scaled by `1 / (1 - p)` otherwise, wherever the row is looked up in the batch. In eval it is the
 /// embedding.
 ///
-/// The mask has one bit for each row. What p, generator and mask are is said by a
-/// [`DropoutLayer<Rows>`], which is the child `"dropout"`; that of the embedding is `"embedding"`.
+/// The mask has one bit for each row. p, the generator and how the mask is kept are those of a
+/// [`DropoutLayer<Rows>`], the child `"dropout"`; the embedding is the child `"embedding"`.
 ///
 /// Source: Gal and Ghahramani, *A theoretically grounded application of dropout in recurrent neural
 /// networks*, NeurIPS 2016, section 4.2; as used by Merity et al., *Regularizing and optimizing LSTM
@@ -46,6 +46,10 @@ pub struct EmbeddingDropout {
 pub struct Rows;
 
 impl Form for Rows {
+    fn layer(&self) -> &'static str {
+        "EmbeddingDropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         Ok(shared_outside(shape, |axis| axis == 0))
     }

@@ -12,11 +12,11 @@ use crate::error::Result;
 /// At p = 1, where the variance would be infinite, everything becomes `+0.0`, as in the whole family.
 /// No element is dropped otherwise, so a NaN or an infinity of the input stays one.
 ///
-/// There is no mask of bits. With [`SaveMask::Bits`] the noise itself is kept until backward, an
-/// element of the tensor's dtype for each of its own; with [`SaveMask::Replay`] the key alone, and
+/// There is no mask of bits. With [`SaveMask::Bits`] the noise itself is kept until backward, as many
+/// elements as the tensor has and of its dtype; with [`SaveMask::Replay`] the key alone is kept, and
 /// backward draws the noise again.
 ///
-/// The noise is [`Tensor::normal`]'s of the same key, which has nothing to do with the key's mask.
+/// The noise is what [`Tensor::normal`] draws by the same key; it is independent of the key's mask.
 ///
 /// Source: Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*,
 /// JMLR 15 (2014), section 10; the rate as in Keras.
@@ -40,6 +40,10 @@ pub type GaussianDropout = DropoutLayer<Gaussian>;
 pub struct Gaussian;
 
 impl Form for Gaussian {
+    fn layer(&self) -> &'static str {
+        "GaussianDropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         Ok(shape.to_vec())
     }
@@ -54,8 +58,8 @@ impl Form for Gaussian {
         let add_noise =
             move |x: &Tensor| x.mul(&Tensor::normal(x.shape(), 1.0, deviation, x.dtype(), at)?);
         Ok(match save {
-            SaveMask::Bits => add_noise(x)?,
             SaveMask::Replay => replayed("GaussianDropoutBackward", x, add_noise)?,
+            _ => add_noise(x)?,
         })
     }
 }

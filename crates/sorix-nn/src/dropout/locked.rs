@@ -7,8 +7,8 @@ use crate::error::Result;
 
 /// Drops the same features at every step of a sequence: one mask for each sample, locked over time.
 ///
-/// A recurrent network that loses other features at each step hardly remembers anything; with the
-/// same ones lost throughout it can be regularised. The mask has one bit for each feature of each
+/// A recurrent network that loses different features at each step hardly remembers anything; one that
+/// loses the same ones throughout still does. The mask has one bit for each feature of each
 /// sample. Also called variational dropout.
 ///
 /// Time is the last axis but one, as in `(N, T, C)` and, without a batch, `(T, C)`; for `(T, N, C)`
@@ -77,6 +77,10 @@ impl DropoutLayer<Locked> {
 }
 
 impl Form for Locked {
+    fn layer(&self) -> &'static str {
+        "LockedDropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         let time = index_of("LockedDropout", self.time_axis, " of time", shape)?;
         Ok(shared_outside(shape, |axis| axis != time))

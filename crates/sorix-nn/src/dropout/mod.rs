@@ -16,7 +16,7 @@
 //! | [`WeightDropout`] | weights of a [`Linear`](crate::Linear) |
 //! | [`EmbeddingDropout`] | rows of an [`Embedding`](crate::Embedding) |
 //!
-//! A form of one's own makes a layer of one's own:
+//! Your own form makes your own layer:
 //!
 //! ```
 //! use sorix_core::{Tensor, tensor};
@@ -84,13 +84,20 @@ use crate::monte_carlo::key_source;
 ///
 /// For an example see the [module](self).
 pub trait Form: Debug + Send + Sync {
-    /// The shape of the random mask for an input of this shape; the number of its elements is the
-    /// number of decisions, and of bits that a stored mask has.
+    /// The shape of the random mask for an input of this shape. It has one element for each decision,
+    /// and a stored mask has one bit for each.
     ///
     /// # Errors
     ///
-    /// Where the form does not fit the shape. No key is taken then.
+    /// If the form does not fit the shape. No key is taken then.
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>>;
+
+    /// The name of the layer, for errors: that of the type unless a form says otherwise.
+    fn layer(&self) -> &'static str {
+        let path = core::any::type_name::<Self>();
+        let path = path.split('<').next().unwrap_or(path);
+        path.rsplit("::").next().unwrap_or(path)
+    }
 
     /// Whether a part of an input can be treated by itself, given its part of the mask, as
     /// [`forward_sharded`](DropoutLayer::forward_sharded) does. It can unless a form says otherwise.
@@ -98,7 +105,7 @@ pub trait Form: Debug + Send + Sync {
         true
     }
 
-    /// Drops from `x`, by one draw of the mask.
+    /// Drops from `x` by the mask of one call.
     ///
     /// # Errors
     ///
@@ -108,6 +115,7 @@ pub trait Form: Debug + Send + Sync {
 
 /// What a [`Form`] is given for one call.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Draw {
     /// The probability of dropping.
     pub rate: DropRate,
@@ -122,9 +130,10 @@ pub struct Draw {
 /// Dropout as a module: in training, and within [`monte_carlo`](crate::monte_carlo), the form drops
 /// with probability p; in eval the input itself comes back.
 ///
-/// Each call that drops takes one key of the generator, whatever p and the shape: of the module's own
-/// one, where it was given one, else of the [one of the process](default_generator). A call in eval
-/// takes none. A clone shares the generator, so the two draw different masks.
+/// Each call that drops takes one key, whatever p and the shape, from the
+/// [generator](DropoutLayer::generator) that the layer was given or, without one, from that
+/// [of the process](default_generator). A call in eval takes none. A clone shares the generator, so
+/// the two draw different masks.
 ///
 /// The layers of the family are aliases of this type, for instance [`Dropout`].
 #[derive(Clone, Debug)]
@@ -142,7 +151,7 @@ impl<F: Form + Default> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1].
+    /// If p is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::Dropout;
@@ -160,7 +169,7 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1].
+    /// If p is NaN or outside [0, 1].
     ///
     /// ```
     /// use sorix_nn::dropout::{DropoutLayer, Elements};
@@ -179,12 +188,25 @@ impl<F: Form> DropoutLayer<F> {
 
     /// Takes its keys from this generator: one of its own, or an `Arc` of one that it shares.
     ///
+    /// Layers that are each given a `Generator::new(42)` draw one and the same mask, and drop the same
+    /// elements. Give each a [`fork`](Generator::fork) of one generator, or let them share one. For a
+    /// whole model [`fork_generators`](Module::fork_generators) does the former, and a
+    /// [`Sequential`](crate::Sequential) forks generators of one seed by itself.
+    ///
     /// ```
     /// use std::sync::Arc;
-    /// use sorix_core::tensor;
+    /// use sorix_core::{DType, Tensor, tensor};
     /// use sorix_nn::{Dropout, Generator, Module};
     ///
-    /// let shared = Arc::new(Generator::new(42));
+    /// // Of its own: what a layer draws does not depend on the others.
+    /// let generator = Generator::new(42);
+    /// let first = Dropout::new(0.5)?.generator(generator.fork("first"));
+    /// let second = Dropout::new(0.5)?.generator(generator.fork("second"));
+    /// let x = Tensor::ones([100], DType::F64)?;
+    /// assert_ne!(first.forward(&x)?.to_vec::<f64>()?, second.forward(&x)?.to_vec::<f64>()?);
+    ///
+    /// // Shared: a layer draws what is next.
+    /// let shared = Arc::new(generator);
     /// let first = Dropout::new(0.5)?.generator(Arc::clone(&shared));
     /// let second = Dropout::new(0.5)?.generator(Arc::clone(&shared));
     /// second.forward(&first.forward(&tensor([1.0]))?)?;
@@ -200,8 +222,8 @@ impl<F: Form> DropoutLayer<F> {
     /// Keeps its masks in this form until backward.
     ///
     /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{Dropout, Generator, Module, Result, SaveMask};
+    /// use sorix_core::{SaveMask, tensor};
+    /// use sorix_nn::{Dropout, Generator, Module, Result};
     ///
     /// let gradient = |save_mask| -> Result<Vec<f64>> {
     ///     let dropout = Dropout::new(0.5)?.generator(Generator::new(42)).save_mask(save_mask);
@@ -222,7 +244,7 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// ```
     /// use sorix_nn::{DropBlock2d, dropout::Blocks};
-    /// assert_eq!(*DropBlock2d::new(0.1, 7)?.form(), Blocks::new(7)?);
+    /// assert_eq!(*DropBlock2d::with_block_size(0.1, 7)?.form(), Blocks::new(7)?);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     #[must_use]
@@ -236,27 +258,14 @@ impl<F: Form> DropoutLayer<F> {
         self.rate
     }
 
-    /// Drops with this probability from now on, for instance with that of a
-    /// [`Schedule`](crate::Schedule). A backward of an earlier call keeps the old one.
+    /// Drops with probability `p` from now on. A backward of an earlier call keeps the old one.
     ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{DropRate, Dropout, Module};
-    ///
-    /// let mut dropout = Dropout::new(0.0)?;
-    /// dropout.set_rate(DropRate::new(1.0)?);
-    /// assert_eq!(dropout.forward(&tensor([3.0, 4.0]))?.to_vec::<f64>()?, [0.0, 0.0]);
-    /// # Ok::<(), sorix_nn::Error>(())
-    /// ```
-    pub fn set_rate(&mut self, rate: DropRate) {
-        self.rate = rate;
-    }
-
-    /// [`set_rate`](DropoutLayer::set_rate) with a number.
+    /// For a [`DropRate`], as a [`Schedule`](crate::Schedule) gives it, and for all layers of a model
+    /// there is [`Module::set_drop_rate`].
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1]; the probability stays as it was then.
+    /// If p is NaN or outside [0, 1]; the probability stays as it was then.
     ///
     /// ```
     /// use sorix_nn::Dropout;
@@ -268,7 +277,7 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn set_p(&mut self, p: f64) -> Result<()> {
-        self.set_rate(DropRate::new(p)?);
+        self.rate = DropRate::new(p)?;
         Ok(())
     }
 
@@ -280,11 +289,11 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Where the form does not fit the shape of `x`, and those of the operations it consists of.
+    /// If the form does not fit the shape of `x`, and those of the operations it consists of.
     ///
     /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{Dropout, MaskKey, Module};
+    /// use sorix_core::{MaskKey, tensor};
+    /// use sorix_nn::{Dropout, Module};
     ///
     /// let mut dropout = Dropout::new(0.5)?;
     /// dropout.eval();
@@ -299,18 +308,18 @@ impl<F: Form> DropoutLayer<F> {
         draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
     }
 
-    /// Drops from the part of a tensor that this worker has, as one machine would that has the whole
+    /// Drops from this worker's part of a tensor what a single machine would drop there from the whole
     /// tensor.
     ///
-    /// Where the layers of all workers take their keys from generators of one state, the outputs and
-    /// the gradients of the parts joined are those of the whole, bit for bit. Each worker makes its
-    /// part of the mask and no other, in whole tiles. In eval the part itself comes back.
+    /// If the layers of all workers take their keys from generators of one state, the outputs and the
+    /// gradients of the parts joined are those of the whole, bit for bit. Each worker makes its own
+    /// part of the mask alone, in whole tiles. In eval the part itself comes back.
     ///
     /// # Errors
     ///
-    /// Where `x` has not the shape of the part, where the form does not fit the shape of the whole
-    /// tensor, and where it [cannot](Form::is_local) be drawn in parts; and those of the operations
-    /// it consists of. No key is taken in the first three cases.
+    /// If `x` does not have the shape of the part, if the form does not fit the shape of the whole
+    /// tensor, or if it [cannot](Form::is_local) work on parts; no key is taken in these cases. Those
+    /// of the operations it consists of.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -331,8 +340,8 @@ impl<F: Form> DropoutLayer<F> {
             return Ok(x.clone());
         };
         if !self.form.is_local() {
-            let form = format!("{:?}", self.form);
-            return Err(Error::Part { form });
+            let layer = self.form.layer();
+            return Err(Error::Part { layer });
         }
         shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
@@ -347,7 +356,7 @@ impl<F: Form> DropoutLayer<F> {
         self.form.apply(x, &draw)
     }
 
-    /// What takes the key of a call, or `None` where the call drops nothing.
+    /// What takes the key of a call, or `None` if the call drops nothing.
     fn key_source(&self) -> Option<impl FnOnce() -> Result<MaskKey>> {
         key_source(self.mode, || match &self.generator {
             Some(generator) => Ok(&**generator),
@@ -374,14 +383,14 @@ pub(crate) fn draw<W: Into<MaskRegion>>(
     form.apply(x, &draw)
 }
 
-/// The shape of a mask with decisions of its own along the axes that `own` says, and shared ones
-/// along the others.
+/// The shape of a mask that has a decision for each index of the axes for which `own` is true, and
+/// shares one along each other axis.
 fn shared_outside(shape: &[usize], own: impl Fn(usize) -> bool) -> Vec<usize> {
     let extent = |(axis, &len)| if own(axis) { len } else { 1 };
     shape.iter().enumerate().map(extent).collect()
 }
 
-/// The index of an axis of which a negative number counts from the last.
+/// The index of an axis, given as a number that counts from the last if it is negative.
 fn index_of(layer: &'static str, axis: isize, what: &str, shape: &[usize]) -> Result<usize> {
     let from_last = axis.checked_add_unsigned(shape.len());
     let index = if axis < 0 { from_last } else { Some(axis) };
@@ -419,5 +428,9 @@ impl<F: Form> Module for DropoutLayer<F> {
 
     fn set_drop_rate(&mut self, rate: DropRate) {
         self.rate = rate;
+    }
+
+    fn fork_generators(&mut self, generator: &Generator) {
+        self.generator = Some(Arc::new(generator.fork("generator")));
     }
 }

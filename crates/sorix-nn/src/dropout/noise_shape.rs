@@ -5,8 +5,8 @@ use sorix_core::Tensor;
 use crate::dropout::{Draw, DropoutLayer, Form, index_of, shared_outside};
 use crate::error::{Error, Result};
 
-/// Dropout with decisions shared along any axes: the general form, under the two notations that are
-/// in use. Of the mask only the small shape is made and kept.
+/// Dropout with decisions shared along any axes: the general form, in the two notations that are in
+/// use. Only the small mask is made and kept.
 ///
 /// * [`noise_shape`](DropoutLayer::noise_shape): the shape of the mask, as in Keras.
 /// * [`shared_along`](DropoutLayer::shared_along): the axes along which one decision holds, as
@@ -58,7 +58,7 @@ impl DropoutLayer<NoiseShape> {
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1]. Whether the shape fits an input shows when one comes.
+    /// If p is NaN or outside [0, 1]. Whether the shape fits an input is checked in each call.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -81,7 +81,7 @@ impl DropoutLayer<NoiseShape> {
     ///
     /// # Errors
     ///
-    /// Where p is NaN or outside [0, 1]. Whether an input has the axes shows when one comes.
+    /// If p is NaN or outside [0, 1]. Whether an input has the axes is checked in each call.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor};
@@ -99,6 +99,10 @@ impl DropoutLayer<NoiseShape> {
 }
 
 impl Form for NoiseShape {
+    fn layer(&self) -> &'static str {
+        "BroadcastDropout"
+    }
+
     fn mask_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         let layer = "BroadcastDropout";
         match &self.0 {

@@ -7,8 +7,8 @@ use sorix_core::autograd::{Function, Gradients, no_grad, record};
 
 type TensorResult = sorix_core::Result<Tensor>;
 
-/// `f(x)` for an `f` that multiplies each element by a number of its own, made from a key. Such a map
-/// is its own derivative, so backward calls it again, and nothing is kept but what `f` holds.
+/// `f(x)` for an `f` that multiplies each element by a number that it makes from a key. The derivative
+/// of such a map is the map itself, so backward calls it again, and nothing is kept but what `f` holds.
 pub(crate) fn replayed<F>(name: &'static str, x: &Tensor, f: F) -> TensorResult
 where
     F: Fn(&Tensor) -> TensorResult + Send + Sync + 'static,

@@ -30,7 +30,7 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// Where the shape has no such axis, or the axis no such range.
+    /// If the shape has no such axis, or the axis no such range.
     pub fn new(shape: impl Into<Vec<usize>>, axis: usize, range: Range<usize>) -> Result<Self> {
         let shape = shape.into();
         // Any key will do to see whether it can be cut so.
@@ -70,7 +70,10 @@ impl Shard {
             Some(&length) if length == 1 || length == whole => Ok(()),
             _ => Err(Error::shape(
                 "forward_sharded",
-                format!("a mask of {form:?} with a length of 1 or {whole} along axis {axis}"),
+                format!(
+                    "a mask of {} with a length of 1 or {whole} along axis {axis}",
+                    form.layer()
+                ),
                 mask_shape,
             )),
         }

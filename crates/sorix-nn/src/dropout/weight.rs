@@ -4,18 +4,17 @@ use sorix_core::Tensor;
 
 use crate::dropout::Dropout;
 use crate::error::Result;
-use crate::functional::linear;
 use crate::layers::Linear;
-use crate::layers::linear::check_input;
+use crate::layers::linear::{check_input, linear};
 use crate::module::Module;
 
 /// A [`Linear`] that drops weights: in training each is 0 with probability p and scaled by
 /// `1 / (1 - p)` otherwise, by one mask for the whole batch. The bias stays. In eval it is the linear
 /// layer.
 ///
-/// The mask has one bit for each weight, which is less than for each element of the output where
-/// the batch is larger than the number of inputs. What p, generator and mask are is said by a
-/// [`Dropout`], which is the child `"dropout"`; that of the linear layer is `"linear"`.
+/// The mask has one bit for each weight: less than one for each element of the output if the batch is
+/// larger than the number of inputs. p, the generator and how the mask is kept are those of a
+/// [`Dropout`], the child `"dropout"`; the linear layer is the child `"linear"`.
 ///
 /// Source: Wan et al., *Regularization of neural networks using DropConnect*, ICML 2013; scaled in
 /// training as by Merity et al., *Regularizing and optimizing LSTM language models*, ICLR 2018.

@@ -2,7 +2,7 @@
 
 use sorix_core::{DType, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::generator::Generator;
 use crate::init;
 use crate::module::Module;
@@ -34,7 +34,7 @@ impl Embedding {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_nn::{Embedding, Generator};
@@ -51,7 +51,7 @@ impl Embedding {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::DType;
@@ -71,12 +71,12 @@ impl Embedding {
         Self::from_tensor(weight)
     }
 
-    /// This table, of shape `[rows, width]`, which becomes a leaf that requires a gradient where it
-    /// is not already.
+    /// This table, of shape `[rows, width]`. It becomes a leaf that requires a gradient, if it is not
+    /// one already.
     ///
     /// # Errors
     ///
-    /// Where it has more or fewer than two axes.
+    /// If it has more or fewer than two axes.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -106,12 +106,12 @@ impl Embedding {
         &self.weight
     }
 
-    /// The rows of these numbers, `[rows.len(), width]`. The gradients of a row that comes several
-    /// times add up.
+    /// The rows of these numbers, `[rows.len(), width]`. A row may be named several times; its gradients
+    /// add up.
     ///
     /// # Errors
     ///
-    /// Where the table has no such row.
+    /// If the table has no such row.
     ///
     /// ```
     /// use sorix_nn::{Embedding, Generator};
@@ -124,7 +124,7 @@ impl Embedding {
     /// ```
     pub fn lookup(&self, rows: &[usize]) -> Result<Tensor> {
         if let Some(&row) = rows.iter().find(|&&row| row >= self.rows()) {
-            return Err(self.not_a_row(&row));
+            return Err(self.not_a_row(row.to_string()));
         }
         Ok(self.weight.index_select(0, rows)?)
     }
@@ -133,11 +133,11 @@ impl Embedding {
         self.weight.shape()[0]
     }
 
-    fn not_a_row(&self, got: &impl ToString) -> Error {
+    fn not_a_row(&self, got: String) -> Error {
         Error::Index {
             layer: "Embedding",
             count: self.rows(),
-            got: got.to_string(),
+            got,
         }
     }
 
@@ -162,7 +162,7 @@ impl Embedding {
             if row as f64 == value && row < self.rows() {
                 Ok(row)
             } else {
-                Err(self.not_a_row(&value))
+                Err(self.not_a_row(short(value)))
             }
         });
         rows.collect()
@@ -177,8 +177,8 @@ pub(crate) fn vectors(table: &Tensor, rows: &[usize], shape: &[usize]) -> Result
 }
 
 impl Module for Embedding {
-    /// From whole numbers of shape `[…]` to `[…, width]`; no gradient flows to them. Their dtype
-    /// has to tell all rows apart: f32 does up to 2^24, f16 up to 2^11, bf16 up to 2^8.
+    /// From whole numbers of shape `[…]` to `[…, width]`; no gradient flows to them. Their dtype has to
+    /// hold the number of every row: f32 holds those up to 2^24, f16 up to 2^11, bf16 up to 2^8.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         vectors(&self.weight, &self.rows_of(x)?, x.shape())
     }

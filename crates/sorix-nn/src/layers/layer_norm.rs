@@ -45,7 +45,7 @@ impl LayerNorm {
     ///
     /// # Errors
     ///
-    /// Where `shape` names no axis, and where the memory cannot be had.
+    /// If `shape` names no axis, or if allocation fails.
     ///
     /// ```
     /// use sorix_nn::LayerNorm;
@@ -86,7 +86,7 @@ impl LayerNorm {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// If it is negative or not finite.
     ///
     /// ```
     /// use sorix_core::{DType, tensor};
@@ -116,7 +116,7 @@ impl LayerNorm {
         }
     }
 
-    /// The weight, of the shape of the axes, where there is one.
+    /// The weight, of the shape of the axes; `None` [without](Self::without_affine).
     ///
     /// ```
     /// use sorix_core::autograd::no_grad;
@@ -134,7 +134,7 @@ impl LayerNorm {
         self.affine.as_ref().map(|affine| &affine.weight)
     }
 
-    /// The bias, of the shape of the axes, where there is one.
+    /// The bias, of the shape of the axes; `None` [without](Self::without_affine).
     ///
     /// ```
     /// use sorix_nn::LayerNorm;

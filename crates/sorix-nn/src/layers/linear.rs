@@ -38,7 +38,7 @@ impl Linear {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_nn::{Generator, Linear};
@@ -55,7 +55,7 @@ impl Linear {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     ///
     /// ```
     /// use sorix_core::DType;
@@ -79,11 +79,11 @@ impl Linear {
     }
 
     /// With this weight, of shape `[outputs, inputs]`, and this bias, of shape `[outputs]`. Both
-    /// become leaves that require a gradient, where they do not already.
+    /// become leaves that require a gradient, if they are not already.
     ///
     /// # Errors
     ///
-    /// Where shapes or dtypes do not fit each other.
+    /// If shapes or dtypes do not fit each other.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -142,8 +142,8 @@ impl Module for Linear {
 ///
 /// # Errors
 ///
-/// Where `weight` is not of shape `[outputs, inputs]`, `bias` not of shape `[outputs]` or the last
-/// axis of `x` not of length `inputs`, and where dtypes differ.
+/// If `weight` is not of shape `[outputs, inputs]`, `bias` not of shape `[outputs]` or the last
+/// axis of `x` not of length `inputs`, and if dtypes differ.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -170,7 +170,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     Ok(y.reshape([leading, &[outputs]].concat())?)
 }
 
-/// The leading axes of `x`, where it fits a weight of shape `[outputs, inputs]`.
+/// The leading axes of `x`, if it fits a weight of shape `[outputs, inputs]`.
 pub(crate) fn check_input<'x>(x: &'x Tensor, weight: &Tensor) -> Result<&'x [usize]> {
     let inputs = weight.shape()[1];
     match x.shape().split_last() {
@@ -187,7 +187,7 @@ pub(crate) fn check_input<'x>(x: &'x Tensor, weight: &Tensor) -> Result<&'x [usi
     }
 }
 
-/// The shape of `weight`, where the two fit.
+/// The shape of `weight`, if the two fit.
 fn check(weight: &Tensor, bias: Option<&Tensor>) -> Result<[usize; 2]> {
     let &[outputs, inputs] = weight.shape() else {
         let expected = "a weight of shape [outputs, inputs]";

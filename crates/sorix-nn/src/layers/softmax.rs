@@ -7,8 +7,8 @@ use crate::module::Module;
 
 /// `exp(x) / sum(exp(x))` along an axis.
 ///
-/// For a loss use [`cross_entropy`](crate::loss::cross_entropy) of what would go in here: it takes
-/// the logarithm without the detour.
+/// For a loss give the input of this layer to [`cross_entropy`](crate::loss::cross_entropy), which
+/// computes the logarithm without it and loses no digits.
 ///
 /// Source: Bridle, *Probabilistic interpretation of feedforward classification network outputs, with
 /// relationships to statistical pattern recognition*, Neurocomputing, 1990.

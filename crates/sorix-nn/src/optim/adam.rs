@@ -6,7 +6,7 @@ use sorix_core::{Scalar, Tensor, UpdateRule};
 use super::slots::Slots;
 use super::{Optimizer, OptimizerState};
 use crate::error::Result;
-use crate::hyperparameter::{below_one, in_order, named, non_negative};
+use crate::hyperparameter::{below_one, in_order, named, non_negative, positive_in_f32};
 
 /// Adam, as `torch.optim.Adam` computes it.
 ///
@@ -25,7 +25,7 @@ use crate::hyperparameter::{below_one, in_order, named, non_negative};
 /// use sorix_nn::{Adam, Optimizer};
 ///
 /// let w = tensor([1.0, 2.0]).requires_grad(true);
-/// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.25)?.eps(0.0)?;
+/// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.25)?.eps(1e-30)?;
 /// w.mul(&tensor([100.0, -0.01]))?.sum()?.backward()?;
 /// adam.step()?;
 /// // The first step is the learning rate, whatever the gradient's size.
@@ -35,8 +35,8 @@ use crate::hyperparameter::{below_one, in_order, named, non_negative};
 /// ```
 pub type Adam = AdamWith<false>;
 
-/// [`Adam`] or [`AdamW`](super::AdamW), which are one but for where weight decay acts: as a term of
-/// the gradient, which the moments then contain, or decoupled, on the parameter beside the step.
+/// [`Adam`] or [`AdamW`](super::AdamW), which differ in weight decay alone: it is a term of the gradient,
+/// and so part of the moments, or decoupled, beside the step.
 ///
 /// For examples see the two.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where the learning rate is negative or not finite; where there is no parameter, one was
+    /// If the learning rate is negative or not finite; if there is no parameter, one was
     /// computed by an operation or is [expanded](Tensor::is_expanded), or a name comes twice.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
@@ -75,7 +75,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where one is not in [0, 1).
+    /// If one is not in [0, 1).
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -83,7 +83,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// let w = tensor([1.0]).requires_grad(true);
     /// // Without memory each step is the learning rate in the direction of its gradient.
-    /// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.25)?.betas(0.0, 0.0)?.eps(0.0)?;
+    /// let mut adam = Adam::new([("w".to_owned(), w.clone())], 0.25)?.betas(0.0, 0.0)?.eps(1e-30)?;
     /// for gradient in [8.0, -0.5] {
     ///     adam.zero_grad();
     ///     w.mul_scalar(gradient)?.sum()?.backward()?;
@@ -101,11 +101,12 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
         Ok(self)
     }
 
-    /// With another number to add to the denominator.
+    /// With another number to add to the denominator. It cannot be 0: an element whose gradient was 0 in
+    /// every step has a denominator of `eps`, and would become NaN.
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// If it is negative, 0 or not finite, or if it is so small that rounding to f32 gives 0.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -133,7 +134,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// If it is negative or not finite.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -147,7 +148,7 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// AdamW::new(parameters(), 0.25)?.weight_decay(0.5)?.step()?;
     /// assert_eq!(w.item::<f64>()?, 4.0 - 4.0 * 0.125);
     ///
-    /// // In the gradient, of which Adam's first step takes the direction alone.
+    /// // In the gradient: Adam's first step takes its sign alone.
     /// Adam::new(parameters(), 0.25)?.weight_decay(0.5)?.step()?;
     /// assert!((w.item::<f64>()? - (3.5 - 0.25)).abs() < 1e-7);
     /// # Ok::<(), sorix_nn::Error>(())
@@ -257,13 +258,13 @@ impl<const DECOUPLED_DECAY: bool> Numbers<DECOUPLED_DECAY> {
         },
     ];
 
-    /// The numbers, where they are in range.
+    /// The numbers, if they are in range.
     fn check(self) -> Result<Self> {
         let [first, second] = self.betas;
         non_negative(Self::OPTIMIZER, "learning rate", self.learning_rate)?;
         below_one(Self::OPTIMIZER, "first beta", first)?;
         below_one(Self::OPTIMIZER, "second beta", second)?;
-        non_negative(Self::OPTIMIZER, "eps", self.eps)?;
+        positive_in_f32(Self::OPTIMIZER, "eps", self.eps)?;
         non_negative(Self::OPTIMIZER, "weight decay", self.weight_decay)?;
         Ok(self)
     }

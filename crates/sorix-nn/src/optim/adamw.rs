@@ -12,7 +12,7 @@ use super::adam::AdamWith;
 /// use sorix_nn::{AdamW, Optimizer};
 ///
 /// let w = tensor([1.0]).requires_grad(true);
-/// let mut adamw = AdamW::new([("w".to_owned(), w.clone())], 0.25)?.weight_decay(0.5)?.eps(0.0)?;
+/// let mut adamw = AdamW::new([("w".to_owned(), w.clone())], 0.25)?.weight_decay(0.5)?.eps(1e-30)?;
 /// w.sum()?.backward()?;
 /// adamw.step()?;
 /// assert!((w.item::<f64>()? - (1.0 - 0.25 * 0.5 - 0.25)).abs() < 1e-12);

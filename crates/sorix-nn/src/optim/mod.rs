@@ -36,9 +36,9 @@ use crate::error::Result;
 
 /// What changes parameters by their gradients.
 ///
-/// It is made over [named parameters](crate::Module::named_parameters), handles to the tensors that
-/// the network itself uses. A parameter that appears twice is changed once, under its first name.
-/// One without a gradient, because none arrived or because it requires none, stays as it is.
+/// It is made over [named parameters](crate::Module::named_parameters): handles to the tensors that
+/// the network itself uses. A parameter that appears twice is changed once, under its first name. A
+/// parameter without a gradient stays as it is.
 ///
 /// For an example see the [module](self).
 pub trait Optimizer: Debug + Send + Sync {
@@ -46,7 +46,7 @@ pub trait Optimizer: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Where memory cannot be had.
+    /// If allocation fails.
     fn step(&mut self) -> Result<()>;
 
     /// Forgets the gradients of all parameters.
@@ -55,23 +55,23 @@ pub trait Optimizer: Debug + Send + Sync {
     /// The learning rate.
     fn learning_rate(&self) -> f64;
 
-    /// Sets the learning rate of the steps to come.
+    /// Sets the learning rate of later steps.
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite; the one before remains.
+    /// If it is negative or not finite; the one before remains.
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
 
-    /// The parameters, under the names they were given.
+    /// The parameters, under the names that they were given under.
     fn named_parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// The names of the tensors that steps with these hyperparameters keep for each parameter; they
-    /// have its shape, and the [arithmetic dtype](sorix_core::DType::arithmetic) of its dtype. Names
-    /// are without a dot.
+    /// The names of the tensors that steps with these hyperparameters keep for each parameter. Such a
+    /// tensor has the shape of the parameter and the
+    /// [arithmetic dtype](sorix_core::DType::arithmetic) of its dtype. Names are without a dot.
     ///
     /// # Errors
     ///
-    /// Where the hyperparameters are not those of this optimiser, or one is out of its range.
+    /// If the hyperparameters are not those of this optimiser, or one is out of its range.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -85,7 +85,7 @@ pub trait Optimizer: Debug + Send + Sync {
     /// ```
     fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]>;
 
-    /// What the steps so far left, beside the parameters themselves.
+    /// The hyperparameters, and what the steps so far keep beside the parameters themselves.
     fn state(&self) -> OptimizerState;
 
     /// Continues where `state` was taken, with its hyperparameters. A parameter that it does not
@@ -93,8 +93,8 @@ pub trait Optimizer: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Where the hyperparameters are not those of this optimiser, or one is out of its range; where
-    /// it names a parameter that there is not, or does not fit one. Nothing has changed then.
+    /// If the hyperparameters are not those of this optimiser, or one is out of its range; if
+    /// it names an unknown parameter, or does not fit one. Nothing has changed then.
     fn set_state(&mut self, state: OptimizerState) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! [`Sgd`]: stochastic gradient descent, with momentum where wanted.
+//! [`Sgd`]: stochastic gradient descent, with momentum if wanted.
 
 use num_traits::Float;
 use sorix_core::{Scalar, Tensor, UpdateRule};
@@ -49,7 +49,7 @@ impl Sgd {
     ///
     /// # Errors
     ///
-    /// Where the learning rate is negative or not finite; where there is no parameter, one was
+    /// If the learning rate is negative or not finite; if there is no parameter, one was
     /// computed by an operation or is [expanded](Tensor::is_expanded), or a name comes twice.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
@@ -71,8 +71,8 @@ impl Sgd {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite; where parameters were changed already and the memory for
-    /// what is kept from now on cannot be had.
+    /// If it is negative or not finite. If steps were made already: if allocation fails for what is
+    /// kept from now on.
     pub fn momentum(self, momentum: f64) -> Result<Self> {
         self.with_momentum(momentum, false)
     }
@@ -114,7 +114,7 @@ impl Sgd {
     ///
     /// # Errors
     ///
-    /// Where it is negative or not finite.
+    /// If it is negative or not finite.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -202,7 +202,7 @@ struct SgdRule {
 }
 
 impl SgdRule {
-    /// The rule, where its numbers are in range.
+    /// The rule, if its numbers are in range.
     fn check(self) -> Result<Self> {
         non_negative(NAME, "learning rate", self.learning_rate)?;
         non_negative(NAME, "momentum", self.momentum)?;

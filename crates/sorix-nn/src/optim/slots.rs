@@ -162,7 +162,7 @@ impl Slots {
 }
 
 impl Slot {
-    /// Has this many tensors of state, which are zeros where there was another number.
+    /// Makes sure of this many tensors of state: zeros, if there was another number of them.
     fn keep(&mut self, tensors: usize) -> Result<()> {
         if self.state.len() != tensors {
             let (shape, dtype) = (self.parameter.shape(), self.parameter.dtype().arithmetic());
@@ -172,7 +172,7 @@ impl Slot {
         Ok(())
     }
 
-    /// The tensors in the order of `names`, where they are as this parameter needs them; otherwise
+    /// The tensors in the order of `names`, if they are as this parameter needs them; otherwise
     /// what is wrong.
     fn check(&self, names: &[&str], tensors: Vec<(String, Tensor)>) -> Result<Vec<Tensor>, String> {
         let got: Vec<&str> = tensors.iter().map(|(name, _)| &**name).collect();

@@ -175,7 +175,7 @@ fn inputs_that_do_not_fit_are_errors_and_take_no_key() {
         ),
         (
             "drop_block2d",
-            |p, s, g| boxed(DropBlock2d::new(p, 3), s, g),
+            |p, s, g| boxed(DropBlock2d::with_block_size(p, 3), s, g),
             &[&[], &[3, 4], &[1, 2, 3, 4, 5]],
             "DropBlock2d: expected (N, C, H, W) or (C, H, W)",
         ),
@@ -196,7 +196,9 @@ fn inputs_that_do_not_fit_are_errors_and_take_no_key() {
         }
     }
     assert_eq!(
-        DropBlock2d::new(0.1, 0).unwrap_err().to_string(),
+        DropBlock2d::with_block_size(0.1, 0)
+            .unwrap_err()
+            .to_string(),
         "DropBlock2d: expected a block size of at least 1, got 0"
     );
 }

@@ -138,8 +138,8 @@ pub(crate) fn rows() -> impl IntoIterator<Item = Row> {
         "alpha_dropout", AlphaDropout::new, [3, 50], Small(&[3, 50]), alpha_kept, alpha_dropped;
         "feature_alpha_dropout", FeatureAlphaDropout::new,
             [4, 6, 3, 2], Small(&[4, 6, 1, 1]), alpha_kept, alpha_dropped;
-        "drop_block2d", |p| DropBlock2d::new(p, 2), [2, 3, 5, 4], Squares, inverted, zero;
-        "drop_block2d unbatched", |p| DropBlock2d::new(p, 3), [3, 5, 9], Squares, inverted, zero;
+        "drop_block2d", |p| DropBlock2d::with_block_size(p, 2), [2, 3, 5, 4], Squares, inverted, zero;
+        "drop_block2d unbatched", |p| DropBlock2d::with_block_size(p, 3), [3, 5, 9], Squares, inverted, zero;
         "gaussian_dropout", GaussianDropout::new, [3, 50], Noise, inverted, zero;
     ]
 }
