@@ -191,12 +191,12 @@ pub(crate) fn check_dependencies(directory: &str) -> Result<Outcome> {
     if !works(&mut call("deny --version", &[], &[])) {
         return without("cargo-deny is not installed");
     }
-    let manifest = format!("{directory}/Cargo.toml");
+    let manifest = format!("--manifest-path={directory}/Cargo.toml");
     // Not advisories: they change without any change of ours.
     succeed(&mut call(
         "deny",
-        &["--manifest-path".into(), manifest],
-        &["check", "--config=deny.toml", "bans", "licenses", "sources"],
+        &[manifest, "--config=deny.toml".into()],
+        &["check", "bans", "licenses", "sources"],
     ))?;
     Ok(Outcome::Passed)
 }

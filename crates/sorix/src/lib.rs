@@ -28,14 +28,21 @@
 //! * [`nn`]: modules, from `sorix-nn`.
 //! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
 //!   `sorix-kernels`.
+//! * `ndarray`: dropout of the arrays of ndarray (feature `ndarray`).
+//! * [`adapter`]: the family over slices, for adapters to other tensor libraries.
 //!
 //! # Features
 //!
 //! * `parallel` (default): large calls run on the current rayon thread pool.
+//! * `ndarray`: `sorix::ndarray::DropoutExt`.
 //! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
 //! * `safetensors`: `nn::Checkpoint` saves and loads parameters, optimisers and generators.
 //! * `serde`: [`GeneratorState`] can be serialised.
 #![forbid(unsafe_code)]
+
+pub mod adapter;
+#[cfg(feature = "ndarray")]
+pub mod ndarray;
 
 pub use sorix_core::*;
 pub use sorix_kernels as kernels;
@@ -43,7 +50,7 @@ pub use sorix_nn as nn;
 pub use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
 
 /// The examples of the README run as tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "ndarray"))]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
 
