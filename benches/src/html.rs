@@ -45,7 +45,8 @@ pub fn page(report: &Report) -> String {
          same threads, the median over samples taken in turn. The scale is logarithmic and bars \
          begin at 1.00, a copy: <b>a bar that points down is faster than a copy</b>, one that points \
          up is slower. The mask of <code>fill_mask</code> is compared with a copy of the tensor it \
-         masks.</p>\n<nav>{contents}<a href=\"#rows\">all rows</a></nav>\n{legend}{body}{table}\
+         masks. A star in the table says that the copy strays: it took over twice, or under half, \
+         what copies of its size took beside the other rows.</p>\n<nav>{contents}<a href=\"#rows\">all rows</a></nav>\n{legend}{body}{table}\
          <script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         machine = machine(report),
         legend = legend(&backends),
@@ -256,7 +257,7 @@ fn table(rows: &[Row]) -> String {
             size_label(row.elements),
             row.ns_per_element,
             row.copy_ns_per_element,
-            ratio(row.ratio),
+            row.cell(),
         );
     }
     table + "</tbody>\n</table></div>\n"
@@ -303,6 +304,7 @@ mod tests {
             ns_per_element: 0.25 * ratio,
             copy_ns_per_element: 0.25,
             ratio,
+            copy_strays: None,
         };
         let mut machine = Machine::here(true);
         machine.cpu = "<one> & \"only\"".into();

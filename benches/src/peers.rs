@@ -1,27 +1,33 @@
-//! Other libraries' dropout, measured in the same run: a forward pass in training mode, f32.
+//! Other libraries' dropout, measured in the same run as sorix's, in f32: a forward pass in training
+//! mode, and forward and backward.
+//!
+//! What needs no framework is here: a scalar loop, and PyTorch in a process of its own. Frameworks in
+//! Rust are hundreds of crates, so the program that brings them, `adapters/peers`, is in another
+//! workspace; it hands them over as [`Frameworks`].
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::case::Shape;
-use crate::sample::{Measured, Sampling, in_turn};
+use crate::case::{Op, Shape};
+use crate::rest::rest;
+use crate::sample::{Measured, Sampling, in_turn_rested};
 use crate::step::Step;
 use crate::tensors::copy;
 
-#[cfg(feature = "peers")]
-mod burn;
-#[cfg(feature = "peers")]
-mod candle;
-#[cfg(feature = "peers")]
-mod candle_step;
 mod scalar;
 mod torch;
 
-/// A library with a dropout of its own.
+/// A library with a dropout.
 pub trait Peer: Debug + Sync {
-    /// The name in `"backend": "peer:NAME"`.
-    fn name(&self) -> &'static str;
+    /// What its rows have as their backend: `peer:NAME`, or `sorix-NAME` for sorix's layer in a
+    /// framework.
+    fn backend(&self) -> &'static str;
+
+    /// What it can be measured at: [`Op::Forward`], [`Op::TensorForwardBackward`].
+    fn ops(&self) -> &'static [Op] {
+        &[Op::Forward]
+    }
 
     /// Whether more threads could make it faster.
     fn threaded(&self) -> bool {
@@ -33,8 +39,7 @@ pub trait Peer: Debug + Sync {
         6
     }
 
-    /// Checks a forward pass and samples it in turn with a copy, on the threads of the current
-    /// rayon pool.
+    /// Checks a call and samples it in turn with a copy, on the threads of the current rayon pool.
     ///
     /// # Errors
     ///
@@ -45,6 +50,8 @@ pub trait Peer: Debug + Sync {
 /// What a peer is measured on.
 #[derive(Debug)]
 pub struct Setting<'a> {
+    /// What is called: one of the peer's [`ops`](Peer::ops).
+    pub op: Op,
     /// The input.
     pub input: &'a [f32],
     /// Where the copy goes.
@@ -59,17 +66,34 @@ pub struct Setting<'a> {
     pub sampling: Sampling,
 }
 
-/// The peers there are: the scalar loop always, frameworks in Rust with the feature `peers`, PyTorch
-/// where a Python that has it is on PATH. Also says, in a line each, what is left out and why.
+/// What a program brings along that was built with frameworks.
+#[derive(Default)]
+pub struct Frameworks {
+    /// Their dropouts.
+    pub peers: Vec<Box<dyn Peer>>,
+    /// Their training steps of the network of [`step`](crate::step), each with the name of its row.
+    pub steps: Vec<(&'static str, MakeStep)>,
+}
+
+/// Makes a network, and a step of it.
+pub type MakeStep = fn() -> Result<Step>;
+
+impl Debug for Frameworks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps: Vec<_> = self.steps.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Frameworks")
+            .field("peers", &self.peers)
+            .field("steps", &steps)
+            .finish()
+    }
+}
+
+/// The peers there are: the scalar loop always, PyTorch where a Python that has it is on PATH, and
+/// those of `frameworks`. Also says, in a line each, what is left out and why.
 #[must_use]
-pub fn available() -> (Vec<Box<dyn Peer>>, Vec<String>) {
-    let mut peers: Vec<Box<dyn Peer>> = vec![
-        Box::new(scalar::Scalar),
-        #[cfg(feature = "peers")]
-        Box::new(candle::Candle),
-        #[cfg(feature = "peers")]
-        Box::new(burn::Burn),
-    ];
+pub fn available(frameworks: Vec<Box<dyn Peer>>) -> (Vec<Box<dyn Peer>>, Vec<String>) {
+    let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(scalar::Scalar)];
+    peers.extend(frameworks);
     let mut left_out = Vec::new();
     match torch::Torch::start() {
         Ok(torch) => peers.push(Box::new(torch)),
@@ -78,30 +102,42 @@ pub fn available() -> (Vec<Box<dyn Peer>>, Vec<String>) {
     (peers, left_out)
 }
 
-/// The training steps of other libraries, of the network of [`step`](crate::step), each with the
-/// library's name: none without the feature `peers`.
+/// A call of a library in this process, ready to be made.
+pub trait Pass: Send {
+    /// Makes it once and keeps what it returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of the library.
+    fn call(&mut self) -> Result<()>;
+
+    /// What the forward pass of the last call returned.
+    ///
+    /// # Errors
+    ///
+    /// Those of the library; and that there was no call.
+    fn output(&self) -> Result<Vec<f32>>;
+
+    /// Of [`Op::TensorForwardBackward`], the gradient of the input for a gradient of the output of
+    /// ones.
+    ///
+    /// # Errors
+    ///
+    /// Those of the library; and that there was no backward pass.
+    fn gradient(&self) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+}
+
+/// Measures a library in this process: its threads are at rest, and the caches as the copy leaves
+/// them, whenever the copy is timed.
 ///
 /// # Errors
 ///
-/// Those of the libraries.
-pub fn training_steps() -> Result<Vec<(&'static str, Step)>> {
-    Ok(vec![
-        #[cfg(feature = "peers")]
-        ("candle", candle_step::step()?),
-    ])
-}
-
-/// A forward pass of a library in this process, ready to be called.
-trait Forward: Send {
-    /// Calls it once and keeps what it returns.
-    fn call(&mut self) -> Result<()>;
-
-    /// What the last call returned.
-    fn output(&self) -> Result<Vec<f32>>;
-}
-
-fn measure_in_process(setting: Setting<'_>, mut forward: impl Forward) -> Result<Measured> {
+/// Those of the library; and a result that is no dropout.
+pub fn measure_in_process(setting: Setting<'_>, mut pass: impl Pass) -> Result<Measured> {
     let Setting {
+        op,
         input,
         output,
         p,
@@ -109,13 +145,24 @@ fn measure_in_process(setting: Setting<'_>, mut forward: impl Forward) -> Result
         sampling,
         ..
     } = setting;
-    forward.call()?;
-    check(input, &forward.output()?, p)?;
+    pass.call()?;
+    let forward = pass.output()?;
+    check(input, &forward, p)?;
+    let gradient = pass.gradient()?;
+    if op == Op::TensorForwardBackward {
+        let gradient = gradient.context("no gradient")?;
+        check_gradient(input, &forward, &gradient, p)?;
+    }
     let mut failed = None;
-    let measured = in_turn(
+    let measured = in_turn_rested(
         sampling,
-        &mut (forward, output),
-        |(forward, _)| failed = forward.call().err().or(failed.take()),
+        &mut (pass, output),
+        |(pass, _)| failed = pass.call().err().or(failed.take()),
+        |(_, output)| {
+            rest();
+            // The library read and wrote other memory than the copy does.
+            copy(input, output, threads);
+        },
         |(_, output)| copy(input, output, threads),
     );
     failed.map_or(Ok(measured), Err)
@@ -152,6 +199,49 @@ fn check(input: &[f32], output: &[f32], p: f64) -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that `gradient` is ones dropped by the mask that made `output` of `input`.
+fn check_gradient(input: &[f32], output: &[f32], gradient: &[f32], p: f64) -> Result<()> {
+    check(&vec![1.0; input.len()], gradient, p)?;
+    let by_other_masks = input
+        .iter()
+        .zip(output)
+        .zip(gradient)
+        .filter(|((x, y), dx)| **x != 0.0 && (**y == 0.0) != (**dx == 0.0))
+        .count();
+    ensure!(
+        by_other_masks == 0,
+        "{by_other_masks} elements were kept forward and dropped backward, or the reverse"
+    );
+    Ok(())
+}
+
+/// Measures a peer at all its ops in a few milliseconds each, for tests that it can be measured.
+///
+/// # Errors
+///
+/// Those of [`Peer::measure`], and a ratio that is none.
+pub fn measure_in_short(peer: &dyn Peer) -> Result<()> {
+    let shape = Shape::ALL[0];
+    let input: Vec<f32> = (1..=shape.elements()).map(|i| i as f32 / 1024.0).collect();
+    for &op in peer.ops() {
+        for p in [0.1, 0.5] {
+            let mut output = vec![0.0; input.len()];
+            let setting = Setting {
+                op,
+                input: &input,
+                output: &mut output,
+                shape,
+                p,
+                threads: 1,
+                sampling: Sampling::QUICK,
+            };
+            let measured = peer.measure(setting)?;
+            ensure!(measured.ratio > 0.0, "{}: {measured:?}", peer.backend());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,26 +258,20 @@ mod tests {
         let mut output = vec![2.0; 10_000];
         output[..5_000].fill(0.0);
         check(&input, &output, 0.5).unwrap();
+
+        check_gradient(&input, &output, &output, 0.5).unwrap();
+        let mut gradient = output.clone();
+        gradient.reverse();
+        assert!(
+            check_gradient(&input, &output, &gradient, 0.5).is_err(),
+            "another mask"
+        );
     }
 
     #[test]
     fn every_peer_there_is_can_be_measured() {
-        let shape = Shape(&[64, 1024]);
-        let input: Vec<f32> = (1..=shape.elements()).map(|i| i as f32 / 1024.0).collect();
-        for peer in available().0 {
-            for p in [0.1, 0.5] {
-                let mut output = vec![0.0; input.len()];
-                let setting = Setting {
-                    input: &input,
-                    output: &mut output,
-                    shape,
-                    p,
-                    threads: 1,
-                    sampling: Sampling::QUICK,
-                };
-                let measured = peer.measure(setting).unwrap();
-                assert!(measured.ratio > 0.0, "{}: {measured:?}", peer.name());
-            }
+        for peer in available(Vec::new()).0 {
+            measure_in_short(&*peer).unwrap();
         }
     }
 }

@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::case::size_label;
 use crate::machine::Machine;
+use crate::sample::median;
 use crate::step::StepRow;
 
 /// One measured row.
@@ -19,7 +20,7 @@ pub struct Row {
     pub op: String,
     /// The element type: `f32`, `f64`, `bf16`, `f16`.
     pub dtype: String,
-    /// The backend, or `peer:NAME`.
+    /// The backend; `peer:NAME` for another library, `sorix-NAME` for sorix's layer in it.
     pub backend: String,
     /// The number of threads the call and the copy may use.
     pub threads: usize,
@@ -33,6 +34,41 @@ pub struct Row {
     pub copy_ns_per_element: f64,
     /// The median of the ratios of a call to the copy after it.
     pub ratio: f64,
+    /// How many times as long the copy took as the median of the copies of its size, where that is
+    /// more than twice or less than half: then the ratio says little.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_strays: Option<f64>,
+}
+
+/// Says of each row whose copy strays far from the others of its size.
+///
+/// A copy of the same bytes by the same threads takes about the same time beside whatever it is
+/// measured with. Where it does not, something else had the machine, or the threads of what it was
+/// measured with were not at rest.
+#[must_use]
+pub fn with_stray_copies_named(mut rows: Vec<Row>) -> Vec<Row> {
+    let size = |row: &Row| (row.dtype.clone(), row.elements, row.threads);
+    let usual: Vec<f64> = rows
+        .iter()
+        .map(|row| {
+            let alike = rows.iter().filter(|other| size(other) == size(row));
+            median(alike.map(|other| other.copy_ns_per_element))
+        })
+        .collect();
+    for (row, usual) in rows.iter_mut().zip(usual) {
+        let times = row.copy_ns_per_element / usual;
+        row.copy_strays = (!(0.5..=2.0).contains(&times)).then_some(times);
+    }
+    rows
+}
+
+impl Row {
+    /// The ratio, with a star where the copy strays.
+    #[must_use]
+    pub fn cell(&self) -> String {
+        let star = if self.copy_strays.is_some() { "*" } else { "" };
+        ratio(self.ratio) + star
+    }
 }
 
 /// A whole run.
@@ -98,7 +134,7 @@ impl Report {
                 let cell = line
                     .iter()
                     .find(|row| row.elements == size)
-                    .map_or_else(|| "-".into(), |row| ratio(row.ratio));
+                    .map_or_else(|| "-".into(), |row| row.cell());
                 let _ = write!(table, " {cell:>8}");
             }
         }
@@ -208,6 +244,7 @@ mod tests {
             ns_per_element: 0.2,
             copy_ns_per_element: 0.1,
             ratio,
+            copy_strays: None,
         }
     }
 
@@ -251,6 +288,28 @@ mod tests {
         got.sort_unstable();
         assert_eq!(got, expected);
         assert_eq!(value["rows"][4]["backend"], "peer:candle");
+    }
+
+    #[test]
+    fn a_copy_that_strays_from_the_others_of_its_size_is_named() {
+        let mut rows: Vec<Row> = ["a", "b", "peer:c", "d"]
+            .map(|backend| row("forward", "f32", backend, 1 << 16, 1.5))
+            .into();
+        rows.push(row("forward", "f32", "a", 1 << 20, 1.5));
+        let copies = [0.25, 0.25, 3.75, 0.0625, 1.0];
+        for (row, copy) in rows.iter_mut().zip(copies) {
+            row.copy_ns_per_element = copy;
+        }
+        // The last is of another size, which has a median of its own.
+        let rows = with_stray_copies_named(rows);
+        let strays: Vec<_> = rows.iter().map(|row| row.copy_strays).collect();
+        assert_eq!(strays, [None, None, Some(15.0), Some(0.25), None]);
+
+        let report = Report { rows, ..report() };
+        assert_eq!(report.table().matches("1.50*").count(), 2);
+        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        assert_eq!(json["rows"][2]["copy_strays"], 15.0);
+        assert_eq!(json["rows"][0].get("copy_strays"), None);
     }
 
     #[test]

@@ -19,11 +19,13 @@ use crate::sample::{Measured, Sampling, in_turn};
 use crate::tensors::{Operands, Tensors, Value, copy};
 use crate::with_dtype;
 
-/// A forward pass of another library, f32.
+/// A call of another library, f32.
 #[derive(Debug)]
 pub struct PeerCase<'p> {
     /// The library.
     pub peer: &'p dyn Peer,
+    /// What is called: one of its [`ops`](Peer::ops).
+    pub op: Op,
     /// The tensor's shape.
     pub shape: Shape,
     /// The number of threads.
@@ -98,7 +100,7 @@ impl Plan<'_> {
                 format!(
                     "{} elements of f32 in {}",
                     case.shape.size(),
-                    case.peer.name()
+                    case.peer.backend()
                 ),
             )
         });
@@ -172,10 +174,13 @@ impl Plan<'_> {
             progress.inc(1);
         }
         for case in &self.peers {
-            let name = case.peer.name();
+            let name = case.peer.backend();
             progress.set_message(format!(
-                "{name} {} p={} x{}",
-                case.shape, case.p, case.threads
+                "{} {name} {} p={} x{}",
+                case.op.name(),
+                case.shape,
+                case.p,
+                case.threads
             ));
             let row = bench.measure_peer(case);
             rows.push(row.with_context(|| format!("{name} could not be measured"))?);
@@ -332,11 +337,13 @@ impl Bench {
         let (input, output) = self.tensors.of::<f32>(elements);
         let &PeerCase {
             peer,
+            op,
             shape,
             threads,
             p,
         } = case;
         let setting = Setting {
+            op,
             input,
             output,
             shape,
@@ -345,11 +352,10 @@ impl Bench {
             sampling: self.sampling,
         };
         let measured = pool.install(|| peer.measure(setting))?;
-        let backend = format!("peer:{}", peer.name());
         Ok(row(
-            Op::Forward.name(),
+            op.name(),
             Dtype::F32,
-            &backend,
+            peer.backend(),
             threads,
             elements,
             p,
@@ -390,5 +396,6 @@ fn row(
         ns_per_element: measured.subject * per_element,
         copy_ns_per_element: measured.copy * per_element,
         ratio: measured.ratio,
+        copy_strays: None,
     }
 }

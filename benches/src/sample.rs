@@ -50,18 +50,30 @@ pub struct Measured {
 pub fn in_turn<S: ?Sized>(
     sampling: Sampling,
     state: &mut S,
+    subject: impl FnMut(&mut S),
+    copy: impl FnMut(&mut S),
+) -> Measured {
+    in_turn_rested(sampling, state, subject, |_| (), copy)
+}
+
+/// [`in_turn`] with something to do before each sample of the copy, which is not timed: what a
+/// subject whose threads go on for a while needs.
+pub fn in_turn_rested<S: ?Sized>(
+    sampling: Sampling,
+    state: &mut S,
     mut subject: impl FnMut(&mut S),
+    mut rest: impl FnMut(&mut S),
     mut copy: impl FnMut(&mut S),
 ) -> Measured {
     let start = Instant::now();
     let (subject_repeats, subject_first) = calibrate(sampling.sample, state, &mut subject);
+    rest(state);
     let (copy_repeats, copy_first) = calibrate(sampling.sample, state, &mut copy);
     let mut pairs = Vec::with_capacity(sampling.pairs);
     while pairs.len() < sampling.pairs && start.elapsed() < sampling.budget {
-        pairs.push((
-            seconds_per_call(subject_repeats, state, &mut subject),
-            seconds_per_call(copy_repeats, state, &mut copy),
-        ));
+        let subject = seconds_per_call(subject_repeats, state, &mut subject);
+        rest(state);
+        pairs.push((subject, seconds_per_call(copy_repeats, state, &mut copy)));
     }
     if pairs.is_empty() {
         pairs.push((subject_first, copy_first));
@@ -106,7 +118,7 @@ fn summary(pairs: &[(f64, f64)]) -> Measured {
 }
 
 /// The median; of an even number of values, the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -154,6 +166,24 @@ mod tests {
         );
         assert_eq!(calls, "ab".repeat(1 + 5));
         assert_eq!(measured.pairs, 5);
+    }
+
+    #[test]
+    fn each_sample_of_the_copy_comes_after_a_rest() {
+        let sampling = Sampling {
+            budget: Duration::from_secs(3600),
+            sample: Duration::ZERO,
+            pairs: 3,
+        };
+        let mut calls = String::new();
+        in_turn_rested(
+            sampling,
+            &mut calls,
+            |calls| calls.push('a'),
+            |calls| calls.push('.'),
+            |calls| calls.push('b'),
+        );
+        assert_eq!(calls, "a.b".repeat(1 + 3));
     }
 
     #[test]

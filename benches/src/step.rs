@@ -16,7 +16,8 @@ use sorix::nn::loss::cross_entropy;
 use sorix::nn::{Dropout, Linear, Module, Optimizer, ReLU, Reduction, Sequential, Sgd};
 use sorix::{DType, Generator, Tensor};
 
-use crate::sample::{Measured, Sampling, in_turn};
+use crate::rest::rest;
+use crate::sample::{Measured, Sampling, in_turn_rested};
 
 /// The widths of the layers.
 pub const WIDTHS: [usize; 4] = [784, 1024, 1024, 10];
@@ -56,7 +57,8 @@ pub fn selected(filter: Option<&str>) -> bool {
     filter.is_none_or(|filter| ID.contains(filter))
 }
 
-/// Measures all rows on each number of threads, with those of `peers`, which are named.
+/// Measures all rows on each number of threads, with those of `peers`, each of which has a name:
+/// `peer:NAME`, or `sorix-NAME` with sorix's layer.
 ///
 /// # Errors
 ///
@@ -90,7 +92,7 @@ pub fn run(sampling: Sampling, threads: &[usize], peers: &[(&str, Step)]) -> Res
             add("two dropouts alone, from memory", whole, measured);
             for (name, step) in peers {
                 let measured = compare(sampling, step, || with.step())?;
-                add(&format!("peer:{name}, dropout 0.2"), whole, measured);
+                add(&format!("{name}, dropout 0.2"), whole, measured);
             }
             Ok(())
         })?;
@@ -117,7 +119,7 @@ pub fn table(rows: &[StepRow]) -> String {
 }
 
 /// Samples two things in turn, after each was done twice: the memory of the first time is there for
-/// the second.
+/// the second. The threads of the one are at rest when the other begins.
 fn compare(
     sampling: Sampling,
     mut subject: impl FnMut() -> Result<()>,
@@ -128,10 +130,13 @@ fn compare(
         against()?;
     }
     let mut failed = None;
-    let measured = in_turn(
+    let measured = in_turn_rested(
         sampling,
         &mut failed,
         |failed| *failed = subject().err().or(failed.take()),
+        |_| {
+            rest();
+        },
         |failed| *failed = against().err().or(failed.take()),
     );
     failed.map_or(Ok(measured), Err)

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds the measuring program of `benches/` and runs it.
+//! `cargo xtask bench`: builds the measuring program of `benches/` and runs it, or with `--peers` the
+//! one of `adapters/peers/`, which has the same rows and more.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -22,10 +23,18 @@ pub(crate) struct Args {
 ///
 /// If the program cannot be built or started.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let mut package = vec!["--release", "--package=sorix-benches", "--bin=sorix-bench"];
     // What is compiled in must be known before the program can read its own arguments.
-    if args.args.iter().any(|arg| arg == "--peers") {
-        package.push("--features=peers");
-    }
-    run_program(&package, &args.args)
+    let (workspace, package) = if args.args.iter().any(|arg| arg == "--peers") {
+        (
+            "adapters",
+            ["--package=sorix-peers", "--bin=sorix-bench-peers"],
+        )
+    } else {
+        (".", ["--package=sorix-benches", "--bin=sorix-bench"])
+    };
+    run_program(
+        workspace,
+        &["--release", package[0], package[1]],
+        &args.args,
+    )
 }

@@ -28,6 +28,20 @@ pub(crate) fn call(words: &str, packages: &[String], last: &[&str]) -> Command {
     command
 }
 
+/// A call of cargo on another workspace of this repository, in the directory `nested`. Dependencies
+/// built for the one serve the other.
+pub(crate) fn call_nested(nested: &str, target: &Path, words: &str, last: &[&str]) -> Command {
+    let mut command = call(words, &[], &[&manifest(nested)]);
+    command.env("CARGO_TARGET_DIR", target).args(last);
+    command
+}
+
+/// The argument that names the workspace in a directory of this repository.
+fn manifest(directory: &str) -> String {
+    let manifest = root().join(directory).join("Cargo.toml");
+    format!("--manifest-path={}", manifest.display())
+}
+
 /// The arguments that name these packages.
 pub(crate) fn packages(names: &[String]) -> Vec<String> {
     names
@@ -58,23 +72,21 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Builds a program of the workspace, which shows, and runs it where the user stands, so that paths
-/// among its arguments are meant from there. Returns its exit code.
+/// Builds a program of the workspace in the directory `workspace`, which shows, and runs it where the
+/// user stands, so that paths among its arguments are meant from there. Returns its exit code.
 ///
 /// # Errors
 ///
 /// If it cannot be built or started.
-pub(crate) fn run_program(package: &[&str], args: &[OsString]) -> Result<ExitCode> {
-    succeed(cargo().arg("build").args(package))?;
-    let mut program = cargo();
-    program
-        .current_dir(".")
-        .args(["run", "--quiet"])
-        .args(package);
-    program
-        .arg("--manifest-path")
-        .arg(root().join("Cargo.toml"));
-    program.arg("--").args(args);
+pub(crate) fn run_program(
+    workspace: &str,
+    package: &[&str],
+    args: &[OsString],
+) -> Result<ExitCode> {
+    let target = Workspace::read()?.target;
+    succeed(&mut call_nested(workspace, &target, "build", package))?;
+    let mut program = call_nested(workspace, &target, "run --quiet", package);
+    program.current_dir(".").arg("--").args(args);
     let status = program
         .status()
         .with_context(|| format!("cannot run {}", line(&program)))?;

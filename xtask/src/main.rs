@@ -11,6 +11,7 @@ mod sanitize;
 mod stats;
 mod step;
 mod test;
+mod test_adapters;
 mod test_neon;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use clap::Parser;
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 enum Command {
     Test(test::Args),
+    TestAdapters(test_adapters::Args),
     TestNeon(test_neon::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
@@ -33,6 +35,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::TestAdapters(args) => test_adapters::run(&args).map(|()| ExitCode::SUCCESS),
         Command::TestNeon(args) => test_neon::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),

@@ -23,5 +23,5 @@ pub(crate) struct Args {
 /// If the program cannot be built or started.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let package = ["--release", "--package=sorix-stats", "--bin=sorix-stats"];
-    run_program(&package, &args.args)
+    run_program(".", &package, &args.args)
 }

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::cargo::succeed;
 
@@ -50,6 +50,47 @@ impl Step {
             Action::Try(action) => action(),
             Action::Skip(why) => Ok(Outcome::Skipped(why)),
         }
+    }
+}
+
+/// Which steps of a command run, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Which {
+    /// Run these steps alone [default: all].
+    #[arg(value_name = "STEP")]
+    steps: Vec<String>,
+
+    /// Go on after a step that failed.
+    #[arg(long)]
+    keep_going: bool,
+
+    /// List the steps and do nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+impl Which {
+    /// Runs those of the steps of `command` that were asked for.
+    ///
+    /// # Errors
+    ///
+    /// If a step fails, or one is named that there is not.
+    pub(crate) fn run(&self, command: &str, mut steps: Vec<Step>) -> Result<()> {
+        let unknown = |name: &&String| steps.iter().all(|step| step.name != **name);
+        if let Some(name) = self.steps.iter().find(unknown) {
+            let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+            bail!("no step is called {name:?}; there are {}", names.join(", "));
+        }
+        if !self.steps.is_empty() {
+            steps.retain(|step| self.steps.contains(&step.name));
+        }
+        if self.list {
+            for step in &steps {
+                println!("{:20} {}", step.name, step.what);
+            }
+            return Ok(());
+        }
+        run_steps(command, steps, self.keep_going)
     }
 }
 

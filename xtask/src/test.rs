@@ -3,29 +3,16 @@
 use std::env;
 use std::process::Command;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
-use crate::cargo::{Workspace, call, packages, root, succeed, works};
-use crate::step::{Action, Outcome, Step, run_steps};
+use crate::cargo::{Workspace, call, call_nested, packages, root, succeed, works};
+use crate::step::{Action, Outcome, Step, Which};
 
 /// Everything a contributor must pass, cheapest first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run these steps alone [default: all].
-    #[arg(value_name = "STEP")]
-    steps: Vec<String>,
-
-    /// Go on after a step that failed.
-    #[arg(long)]
-    keep_going: bool,
-
-    /// Lint the comparison with other libraries as well, which compiles candle and burn.
-    #[arg(long)]
-    peers: bool,
-
-    /// List the steps and do nothing.
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// Runs the command.
@@ -34,31 +21,12 @@ pub(crate) struct Args {
 ///
 /// If a step fails, or one is named that there is not.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut steps = steps(&Workspace::read()?, args.peers);
-    if let Some(name) = args
-        .steps
-        .iter()
-        .find(|name| steps.iter().all(|s| s.name != **name))
-    {
-        let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
-        bail!("no step is called {name:?}; there are {}", names.join(", "));
-    }
-    if !args.steps.is_empty() {
-        steps.retain(|step| args.steps.contains(&step.name));
-    }
-    if args.list {
-        for step in &steps {
-            println!("{:20} {}", step.name, step.what);
-        }
-        return Ok(());
-    }
-
-    run_steps("cargo xtask test", steps, args.keep_going)
+    args.which
+        .run("cargo xtask test", steps(&Workspace::read()?))
 }
 
-/// The steps. Published members are built with all their features; the features of the others pull
-/// in other frameworks, and `peers` asks for those.
-fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
+/// The steps. Published members are built with all their features.
+fn steps(workspace: &Workspace) -> Vec<Step> {
     let published = packages(&workspace.published);
     let unpublished = packages(&workspace.unpublished);
     let all = |words: &str| call(words, &published, &["--all-features"]);
@@ -66,10 +34,7 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
 
     let mut lint = all("clippy --all-targets");
     lint.args(deny_warnings);
-    let mut lint_own = call("clippy --all-targets", &unpublished, &[]);
-    lint_own
-        .args(peers.then_some("--features=sorix-benches/peers"))
-        .args(deny_warnings);
+    let lint_own = call("clippy --all-targets", &unpublished, &deny_warnings);
 
     let bare = workspace.published.iter().map(|package| {
         let package = packages(std::slice::from_ref(package));
@@ -190,14 +155,7 @@ fn steps(workspace: &Workspace, peers: bool) -> Vec<Step> {
 
 /// The fuzz targets are a workspace of their own; without libFuzzer they need no other compiler.
 fn fuzz_seeds(workspace: &Workspace) -> Vec<Command> {
-    let fuzz = |words: &str, last: &[&str]| {
-        let mut command = call(words, &[], &["--manifest-path=fuzz/Cargo.toml"]);
-        // Dependencies built for the one serve the other.
-        command
-            .env("CARGO_TARGET_DIR", &workspace.target)
-            .args(last);
-        command
-    };
+    let fuzz = |words: &str, last: &[&str]| call_nested("fuzz", &workspace.target, words, last);
     vec![
         fuzz("fmt", &["--check"]),
         fuzz(
@@ -228,11 +186,21 @@ fn mask_format() -> Result<Outcome> {
 }
 
 fn deny() -> Result<Outcome> {
+    check_dependencies(".")
+}
+
+/// Holds the dependencies of the workspace in a directory of this repository to `deny.toml`.
+pub(crate) fn check_dependencies(directory: &str) -> Result<Outcome> {
     if !works(&mut call("deny --version", &[], &[])) {
         return without("cargo-deny is not installed");
     }
+    let manifest = format!("--manifest-path={directory}/Cargo.toml");
     // Not advisories: they change without any change of ours.
-    succeed(&mut call("deny check bans licenses sources", &[], &[]))?;
+    succeed(&mut call(
+        "deny",
+        &[manifest, "--config=deny.toml".into()],
+        &["check", "bans", "licenses", "sources"],
+    ))?;
     Ok(Outcome::Passed)
 }
 

@@ -4,15 +4,15 @@ use anyhow::Result;
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::{Forward, Peer, Setting, measure_in_process};
+use super::{Pass, Peer, Setting, measure_in_process};
 use crate::sample::Measured;
 
 #[derive(Debug)]
 pub(super) struct Scalar;
 
 impl Peer for Scalar {
-    fn name(&self) -> &'static str {
-        "scalar-loop"
+    fn backend(&self) -> &'static str {
+        "peer:scalar-loop"
     }
 
     fn threaded(&self) -> bool {
@@ -44,7 +44,7 @@ struct Loop<'a> {
     generator: Xoshiro256PlusPlus,
 }
 
-impl Forward for Loop<'_> {
+impl Pass for Loop<'_> {
     fn call(&mut self) -> Result<()> {
         let scale = 1.0 / (1.0 - self.p);
         for ((x, y), mask) in self.input.iter().zip(&mut self.output).zip(&mut self.mask) {

@@ -81,8 +81,8 @@ impl Drop for Python {
 }
 
 impl Peer for Torch {
-    fn name(&self) -> &'static str {
-        "torch"
+    fn backend(&self) -> &'static str {
+        "peer:torch"
     }
 
     fn measure(&self, setting: Setting<'_>) -> Result<Measured> {

@@ -25,11 +25,13 @@
 //!
 //! * [`prelude`]: what most programs use, for one line of `use`.
 //! * Here: [`Tensor`], [`tensor()`], [`DType`], [`DropRate`], [`MaskKey`], [`autograd`], [`pool`],
-//!   from `sorix-core`; and the crates whose types are in its signatures: [`half`], [`ndarray`],
+//!   from `sorix-core`; and the crates whose types are in its signatures: [`half`], [`mod@ndarray`],
 //!   [`num_traits`], [`bytemuck`].
 //! * [`nn`]: modules, generators of masks, and the [`Error`] of all of these, from `sorix-nn`.
 //! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
 //!   `sorix-kernels`.
+//! * [`mod@ndarray`]: the crate, and with the feature `ndarray` dropout of its arrays.
+//! * [`adapter`]: the family over slices, for adapters to other tensor libraries.
 //!
 //! Programs may `use sorix::*` and `use sorix::nn::*` side by side: a name that is in both is the same
 //! thing. [`kernels`] has an `Error` and types of masks of its own; name what is taken from there.
@@ -42,11 +44,14 @@
 //! # Features
 //!
 //! * `parallel` (default): large calls run on the current rayon thread pool.
+//! * `ndarray`: `sorix::ndarray::DropoutExt`.
 //! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
 //! * `safetensors`: `nn::Checkpoint` saves and loads parameters, optimisers and generators.
 //! * `serde`: [`GeneratorState`] can be serialised.
 #![forbid(unsafe_code)]
 
+pub mod adapter;
+pub mod ndarray;
 pub mod prelude;
 
 // The names that are given one by one take the place of those of the same name that `*` brings.
@@ -60,7 +65,7 @@ pub use sorix_nn as nn;
 pub use sorix_nn::{Error, Generator, GeneratorState, Result, default_generator, manual_seed};
 
 /// The examples of the README run as tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "ndarray"))]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
 

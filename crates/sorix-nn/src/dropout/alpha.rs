@@ -87,22 +87,36 @@ impl Form for FeatureAlpha {
 
 fn alpha_dropout(x: &Tensor, draw: &Draw) -> Result<Tensor> {
     let Draw { rate, at, save, .. } = *draw;
-    Ok(if rate.p() == 0.0 || rate.p() == 1.0 {
-        x.dropout_broadcast(rate, at, &draw.mask_shape, save)?
-    } else {
-        x.dropout_affine(rate, at, &draw.mask_shape, keeping_moments(rate), save)?
+    Ok(match Alpha::affine(rate) {
+        Some(affine) => x.dropout_affine(rate, at, &draw.mask_shape, affine, save)?,
+        None => x.dropout_broadcast(rate, at, &draw.mask_shape, save)?,
     })
 }
 
-/// The map that keeps mean 0 and variance 1 at a rate below 1.
-fn keeping_moments(rate: DropRate) -> Affine {
-    // -λα for the λ and α of SELU.
-    const ALPHA: f64 = -1.758_099_340_847_376_9;
-    let p = rate.p();
-    let scale = 1.0 / ((1.0 - p) * (1.0 + p * ALPHA * ALPHA)).sqrt();
-    Affine {
-        scale,
-        shift: -scale * p * ALPHA,
-        dropped: scale * (1.0 - p) * ALPHA,
+impl Alpha {
+    /// The map that keeps mean 0 and variance 1 at this rate, see [`AlphaDropout`]. None at p = 0 and
+    /// p = 1, where it is plain dropout.
+    ///
+    /// ```
+    /// use sorix_nn::dropout::Alpha;
+    /// let affine = Alpha::affine(0.5.try_into()?).unwrap();
+    /// assert!((affine.scale - 0.8864).abs() < 1e-4 && (affine.dropped + 0.7792).abs() < 1e-4);
+    /// assert_eq!(Alpha::affine(1.0.try_into()?), None);
+    /// # Ok::<(), sorix_core::InvalidRate>(())
+    /// ```
+    #[must_use]
+    pub fn affine(rate: DropRate) -> Option<Affine> {
+        // -λα for the λ and α of SELU.
+        const ALPHA: f64 = -1.758_099_340_847_376_9;
+        let p = rate.p();
+        if p == 0.0 || p == 1.0 {
+            return None;
+        }
+        let scale = 1.0 / ((1.0 - p) * (1.0 + p * ALPHA * ALPHA)).sqrt();
+        Some(Affine {
+            scale,
+            shift: -scale * p * ALPHA,
+            dropped: scale * (1.0 - p) * ALPHA,
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! candle's training step of the network of [`step`](crate::step).
+//! candle's training step of the network of [`sorix_benches::step`].
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -6,10 +6,10 @@ use candle_nn::{
     Dropout, Linear, Module, Optimizer, SGD, VarBuilder, VarMap, linear, loss::cross_entropy,
 };
 
-use crate::step::{BATCH, LEARNING_RATE, P, Step, WIDTHS, inputs, labels};
+use sorix_benches::step::{BATCH, LEARNING_RATE, P, Step, WIDTHS, inputs, labels};
 
 /// A step on a new network.
-pub(super) fn step() -> Result<Step> {
+pub(crate) fn step() -> Result<Step> {
     let mlp = Mlp::new()?;
     Ok(Box::new(move || mlp.step()))
 }

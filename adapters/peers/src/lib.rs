@@ -1,0 +1,38 @@
+//! The dropouts of candle and burn, as `sorix-bench` measures them.
+
+use sorix_benches::peers::Frameworks;
+
+mod burn;
+mod candle;
+mod candle_step;
+
+/// All that is measured here.
+#[must_use]
+pub fn frameworks() -> Frameworks {
+    Frameworks {
+        peers: vec![Box::new(candle::Candle), Box::new(burn::Burn)],
+        steps: vec![("peer:candle", candle_step::step)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sorix_benches::peers::measure_in_short;
+
+    use super::*;
+
+    #[test]
+    fn every_framework_can_be_measured() {
+        for peer in frameworks().peers {
+            measure_in_short(&*peer).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_step_can_be_taken() {
+        for (name, make) in frameworks().steps {
+            let step = make().unwrap_or_else(|error| panic!("{name}: {error}"));
+            step().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+}
