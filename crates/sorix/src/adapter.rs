@@ -28,7 +28,7 @@ impl<const SPATIAL: usize> MaskedForm for Channels<SPATIAL> {}
 
 impl MaskedForm for Paths {
     fn affine(&self, rate: DropRate) -> Option<Affine> {
-        let unscaled = !self.scale_by_keep && rate.p() != 0.0;
+        let unscaled = !self.scale_by_keep() && rate.p() != 0.0;
         unscaled.then_some(Affine::scale(1.0))
     }
 }
@@ -190,7 +190,7 @@ impl SliceDropout {
                     dropout::forward(self.rate, self.at, x, &mut y, &mut mask)?;
                     Some(mask)
                 }
-                SaveMask::Replay => {
+                _ => {
                     dropout::replay(self.rate, self.at, x, &mut y)?;
                     None
                 }
@@ -225,7 +225,7 @@ impl SliceDropout {
                 dropout::forward_in_place(self.rate, self.at, x, &mut mask)?;
                 Some(mask)
             }
-            SaveMask::Replay => {
+            _ => {
                 dropout::replay_in_place(self.rate, self.at, x)?;
                 None
             }
