@@ -28,7 +28,7 @@ impl<const SPATIAL: usize> MaskedForm for Channels<SPATIAL> {}
 
 impl MaskedForm for Paths {
     fn affine(&self, rate: DropRate) -> Option<Affine> {
-        let unscaled = !self.scale_by_keep() && rate.p() != 0.0;
+        let unscaled = !self.scales_by_keep() && rate.p() != 0.0;
         unscaled.then_some(Affine::scale(1.0))
     }
 }

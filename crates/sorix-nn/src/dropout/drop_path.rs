@@ -79,6 +79,17 @@ impl Paths {
             ..self
         }
     }
+
+    /// Whether what is kept is multiplied by `1 / (1 - p)`.
+    ///
+    /// ```
+    /// use sorix_nn::dropout::Paths;
+    /// assert!(!Paths::per_batch().scale_by_keep(false).scales_by_keep());
+    /// ```
+    #[must_use]
+    pub const fn scales_by_keep(self) -> bool {
+        self.scale_by_keep
+    }
 }
 
 impl Default for Paths {
