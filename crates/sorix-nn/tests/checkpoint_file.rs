@@ -258,7 +258,8 @@ fn parameters_that_cannot_be_written_to_are_refused() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "checkpoint(float32[3]): an expanded tensor (strides [0]) cannot be written: its elements share memory"
+        "checkpoint(float32[3]): an expanded tensor (strides [0]) cannot be written: its elements \
+         share memory"
     );
     assert_eq!(weights(&expanded), before);
 }

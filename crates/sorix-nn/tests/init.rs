@@ -143,8 +143,8 @@ fn what_cannot_be_is_refused_and_nothing_is_drawn_or_written() {
         assert_eq!(
             message(init(&expanded, &generator)),
             format!(
-                "init::{by}(float64[2, 3]): elements of an expanded tensor (strides [0, 0]) share \
-                 memory"
+                "init::{by}(float64[2, 3]): an expanded tensor (strides [0, 0]) cannot be written: \
+                 its elements share memory"
             )
         );
     }

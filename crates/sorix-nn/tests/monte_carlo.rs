@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sorix_core::autograd::is_grad_enabled;
 use sorix_core::{DType, Tensor, tensor};
+use sorix_kernels::parallel::waiting;
 use sorix_nn::{
     Dropout, Error, Generator, GeneratorState, Mode, Module, Result, Sequential, functional,
     is_monte_carlo, mc_samples, monte_carlo, take_key,
@@ -138,6 +139,17 @@ fn one_model_serves_many_requests_at_once() {
         }
     });
     assert_eq!(generator.state().offset, 0);
+}
+
+#[test]
+fn a_scope_is_out_of_sight_while_its_task_waits() {
+    monte_carlo(42, 0, || {
+        assert!(is_monte_carlo());
+        assert!(!waiting(is_monte_carlo));
+        assert!(waiting(|| monte_carlo(42, 1, is_monte_carlo)));
+        assert!(is_monte_carlo());
+    });
+    assert!(!is_monte_carlo());
 }
 
 /// While a sample waits, the worker of a pool runs another task of that pool; samples must run where

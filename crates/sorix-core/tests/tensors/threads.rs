@@ -1,10 +1,11 @@
 //! The number of threads does not show in a result; nor does a write by another thread half way.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
+use sorix_kernels::parallel::waiting;
 
 fn assert_same_on_any_number_of_threads<R: PartialEq + Send>(
     what: impl core::fmt::Display,
@@ -178,6 +179,36 @@ fn random_numbers_agree_for_any_number_of_threads() {
             [normal, uniform].map(|x| bytes(&x))
         });
     }
+}
+
+/// What a task of the pool would find that runs on this thread while it waits.
+#[test]
+fn scopes_are_out_of_sight_while_their_task_waits() {
+    no_grad(|| {
+        waiting(|| {
+            assert!(is_grad_enabled());
+            no_grad(|| assert!(!is_grad_enabled()));
+            assert!(is_grad_enabled());
+        });
+        assert!(!is_grad_enabled());
+    });
+
+    let x = random(&[3], 1).requires_grad(true);
+    let runs = AtomicUsize::new(0);
+    let segment = move |x: &[Tensor]| {
+        let is_first = runs.fetch_add(1, Ordering::Relaxed) == 0;
+        let (own, of_another_task) = (x[0].mul(&x[0])?, waiting(|| x[0].neg())?);
+        // The first run leaves its operations to the second to be recorded, but no other task's.
+        assert_eq!(own.needs_grad(), !is_first);
+        assert!(of_another_task.needs_grad());
+        Ok::<_, Error>(own)
+    };
+    let y = checkpoint(segment, &[&x]).unwrap();
+    y.sum().unwrap().backward().unwrap();
+    assert_eq!(
+        values(&x.grad().unwrap()),
+        values(&x.mul_scalar(2.0).unwrap())
+    );
 }
 
 /// A thread of a pool that waits for the parts of one task's operation runs other tasks meanwhile.
