@@ -18,7 +18,7 @@ use crate::stream::{BLOCK, LANES};
 
 /// How many blocks of a mask are made before the elements of a block are read: a load that follows
 /// the store of its word too closely waits for the stores of the output that are between.
-const BLOCKS_BEFORE: usize = 2;
+const BLOCKS_BEFORE: usize = 4;
 
 impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Apply<'_, T> {
     #[inline(always)]
@@ -178,22 +178,15 @@ where
     E: Elements<T>,
 {
     #[inline(always)]
-    fn step(&mut self, blocks: &[[u64; LANES]], made: usize, groups: usize) {
-        let Some(blocks) = made
-            .checked_sub(BLOCKS_BEFORE)
-            .and_then(|n| blocks.get(..n))
-        else {
-            return;
-        };
+    fn step(&mut self, blocks: &[[u64; LANES]], made: usize) {
         let words = blocks.as_flattened();
         // The last of a group's bits may be in the word after its first.
-        let ready = words
-            .len()
-            .saturating_sub((self.groups_start + WORD - 1) / WORD);
-        let n = groups.min(ready.min(self.count).saturating_sub(self.done));
-        if n > 0 {
+        let ready = (made * LANES)
+            .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
+            .min(self.count);
+        if ready > self.done {
             self.head(words);
-            self.groups(words, n);
+            self.groups(words, ready - self.done);
         }
     }
 }
@@ -208,6 +201,7 @@ fn apply_word<T: Element, S: Lanes<T>, A: Arithmetic<T, S>>(
     mut group: impl Group<T>,
     beside: <A::Beside as ReadBeside<T, S>>::Group,
 ) {
+    write.announce(simd, group.y());
     for at in (0..GROUP).step_by(S::LANES) {
         let beside = <A::Beside as ReadBeside<T, S>>::load(simd, beside, at);
         let y = arithmetic.vector(simd, simd.load(group.x(), at), beside, bits, at);

@@ -1,8 +1,8 @@
 //! Forward and replay: the bits of a mask, and a pass over elements by them.
 //!
 //! Making the bits is bound by the generator's instructions and their latency, applying them by the
-//! memory system, so the two are done at the same time: after each draw for a block, a quarter of the
-//! elements of a block that was made two blocks before is done.
+//! memory system, so the two are done at the same time: before each block, the elements of one that was
+//! made before are done, and the processor, which looks some hundred instructions ahead, does both.
 
 use crate::element::Element;
 use crate::job::{Dropout, Update};
@@ -78,16 +78,16 @@ fn dropout<T: Element, S: Simd + Lanes<T>, A: Arithmetic<T, S>>(
     for span in spans(window.first, elements.y().len()) {
         let now = (elements.take(span.len()), beside.take(span.len()));
         let mut applying = Applying::new(simd, write, arithmetic, now.0, now.1, span.begin);
-        if let Some(blocks) = out.as_mut().and_then(|out| span.own_words(out)) {
-            make(simd, window.key, &rule, &span, blocks, &mut applying);
-            applying.finish(blocks.as_flattened());
-            continue;
-        }
-        let blocks = &mut scratch.0;
+        let (blocks, copy) = match &mut out {
+            Some(out) if span.has_own_words() => (span.own_words(out), false),
+            out => (&mut scratch.0[..], out.is_some()),
+        };
         make(simd, window.key, &rule, &span, blocks, &mut applying);
         applying.finish(blocks.as_flattened());
-        if let Some(out) = &mut out {
-            out.write(span.at, span.bits(blocks));
+        if let Some(out) = &mut out
+            && copy
+        {
+            out.write(span.at, span.bits(&scratch.0));
         }
     }
 }

@@ -147,6 +147,9 @@ pub(super) trait Write<T: Element, S: Lanes<T>>: Copy {
     /// Whether groups have to begin with a cache line.
     const ALIGNED: bool;
 
+    /// Says that groups after `y` will be written.
+    fn announce(self, simd: S, y: &mut [T; GROUP]);
+
     /// Writes a vector.
     fn write(self, simd: S, x: S::Stored, y: &mut [T; GROUP], at: usize);
 }
@@ -157,6 +160,11 @@ pub(super) struct Cached;
 
 impl<T: Element, S: Lanes<T>> Write<T, S> for Cached {
     const ALIGNED: bool = false;
+
+    #[inline(always)]
+    fn announce(self, simd: S, y: &mut [T; GROUP]) {
+        simd.prefetch_write(y);
+    }
 
     #[inline(always)]
     fn write(self, simd: S, x: S::Stored, y: &mut [T; GROUP], at: usize) {
@@ -170,6 +178,9 @@ pub(super) struct Streamed<'f, S: Streaming>(pub(super) &'f Fence<S>);
 
 impl<T: Element, S: Lanes<T>> Write<T, S> for Streamed<'_, S> {
     const ALIGNED: bool = true;
+
+    #[inline(always)]
+    fn announce(self, _: S, _: &mut [T; GROUP]) {}
 
     #[inline(always)]
     fn write(self, simd: S, x: S::Stored, y: &mut [T; GROUP], at: usize) {

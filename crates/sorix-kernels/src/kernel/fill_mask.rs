@@ -12,12 +12,11 @@ impl<S: Simd> Kernel<S> for FillMask<'_> {
         let mut out = self.into_out();
         let TileWords(scratch) = &mut TileWords::new();
         for span in spans(first, len) {
-            match span.own_words(&mut out) {
-                Some(blocks) => make(simd, key, &rule, &span, blocks, &mut Nothing),
-                None => {
-                    make(simd, key, &rule, &span, scratch, &mut Nothing);
-                    out.write(span.at, span.bits(scratch));
-                }
+            if span.has_own_words() {
+                make(simd, key, &rule, &span, span.own_words(&mut out), &mut Nothing);
+            } else {
+                make(simd, key, &rule, &span, scratch, &mut Nothing);
+                out.write(span.at, span.bits(scratch));
             }
         }
     }

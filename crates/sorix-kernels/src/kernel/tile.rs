@@ -28,12 +28,11 @@ use crate::mask::{BitSlice, BitSliceMut, WORD};
 use crate::simd::Simd;
 use crate::stream::{BLOCK, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TILE};
 
-/// Other work, a little of which is done after every draw: the processor then has something to do
-/// while one step of a generator waits for the one before it.
+/// Other work, done between the blocks of a tile: the processor then has something to do while one
+/// step of a generator waits for the one before it.
 pub(super) trait Meanwhile {
-    /// Does a little of it, if there is any: `groups` groups of 64 elements, whose bits are in the
-    /// first `made` of `blocks`.
-    fn step(&mut self, blocks: &[[u64; LANES]], made: usize, groups: usize);
+    /// Does what there is to do for a block, given the first `made` of `blocks`.
+    fn step(&mut self, blocks: &[[u64; LANES]], made: usize);
 }
 
 /// No other work.
@@ -41,7 +40,7 @@ pub(super) struct Nothing;
 
 impl Meanwhile for Nothing {
     #[inline(always)]
-    fn step(&mut self, _: &[[u64; LANES]], _: usize, _: usize) {}
+    fn step(&mut self, _: &[[u64; LANES]], _: usize) {}
 }
 
 /// The words of a tile, aligned so that no vector of them straddles two cache lines.
@@ -74,18 +73,18 @@ impl Span {
         self.end - self.begin
     }
 
-    /// The words of `out` that are this span's own: if all of its blocks are wanted whole, and
+    /// Whether words of a mask can be this span's own: if all of its blocks are wanted whole, and
     /// begin at a word.
     #[inline(always)]
-    pub(super) fn own_words<'a>(
-        &self,
-        out: &'a mut BitSliceMut<'_>,
-    ) -> Option<&'a mut [[u64; LANES]]> {
-        let whole = self.begin == 0 && self.end.is_multiple_of(BLOCK);
-        (whole && self.at.is_multiple_of(WORD)).then(|| {
-            let words = &mut out.words_mut()[self.at / WORD..][..self.end / WORD];
-            words.as_chunks_mut().0
-        })
+    pub(super) fn has_own_words(&self) -> bool {
+        self.begin == 0 && self.end.is_multiple_of(BLOCK) && self.at.is_multiple_of(WORD)
+    }
+
+    /// The words of `out` that are this span's own.
+    #[inline(always)]
+    pub(super) fn own_words<'a>(&self, out: &'a mut BitSliceMut<'_>) -> &'a mut [[u64; LANES]] {
+        let words = &mut out.words_mut()[self.at / WORD..][..self.end / WORD];
+        words.as_chunks_mut().0
     }
 
     /// The span's bits, given the blocks from the start of its tile on.
@@ -193,8 +192,8 @@ pub(super) fn make<S: Simd>(
 ) {
     let mut tile = TileBits::new(simd, key, span.tile);
     for block in 0..span.end.div_ceil(BLOCK) {
-        let made = tile.block(rule, blocks, block, meanwhile);
-        simd.store_words(made, &mut blocks[block]);
+        meanwhile.step(blocks, block);
+        simd.store_words(tile.block(rule), &mut blocks[block]);
     }
 }
 
@@ -233,31 +232,16 @@ impl<S: Simd> TileBits<S> {
         output
     }
 
-    /// The next block, number `made` of `blocks`, as
-    /// [`TileStream::block`](crate::stream::TileStream::block).
+    /// The next block, as [`TileStream::block`](crate::stream::TileStream::block).
     #[inline(always)]
-    fn block(
-        &mut self,
-        rule: &Rule<'_, S>,
-        blocks: &[[u64; LANES]],
-        made: usize,
-        meanwhile: &mut impl Meanwhile,
-    ) -> S::Words {
+    fn block(&mut self, rule: &Rule<'_, S>) -> S::Words {
         let simd = self.simd;
         let table = match rule {
-            &Rule::Digits(threshold) => {
-                let below = self.digits(threshold);
-                meanwhile.step(blocks, made, LANES);
-                return below;
-            }
+            &Rule::Digits(threshold) => return self.digits(threshold),
             Rule::Table(table) => table,
         };
-        let mut draws = [simd.splat(0); 4];
-        for draw in &mut draws {
-            *draw = self.draw();
-            meanwhile.step(blocks, made, LANES / 4);
-        }
-        let [columns, for_low, for_high, for_ties] = draws;
+        let [columns, for_low, for_high, for_ties] =
+            [self.draw(), self.draw(), self.draw(), self.draw()];
         let fifteen = simd.splat(u64::from_ne_bytes([15; 8]));
         let low = table.decide(simd, simd.and(columns, fifteen), for_low, for_ties);
         let upper = simd.and(simd.shr(columns, 4), fifteen);
@@ -268,6 +252,7 @@ impl<S: Simd> TileBits<S> {
             simd.either(low.both_tie, high.both_tie),
         );
         if simd.any(open) {
+            let draws = [columns, for_low, for_high, for_ties];
             return self.settle(table.rule, draws, bits);
         }
         bits

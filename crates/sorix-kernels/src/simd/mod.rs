@@ -140,8 +140,22 @@ pub(crate) trait Simd:
     fn select_bytes(self, which: Self::Bytes, yes: Self::Words, no: Self::Words) -> Self::Words;
 }
 
-/// Whatever has streaming stores, or none.
+/// How far ahead of a store [`Streaming::prefetch_write`] asks for lines, in bytes.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_AHEAD: usize = 1024;
+
+/// Whatever can be said of stores that are to come, or nothing.
 pub(crate) trait Streaming: Copy {
+    /// Asks for the cache lines that will be written some groups after `y`, so that an ordinary store
+    /// there does not wait for them. Nothing is written, and it does not matter whether `y` has groups
+    /// after it.
+    ///
+    /// In the level 2 cache of a Granite Rapids it takes backward from 1.17 to 1.08 copies, and forward
+    /// at p = 0.1 from 1.31 to 1.21: the processor finds these lines itself only as far as it looks
+    /// ahead, which the arithmetic shortens. The lines that are read it does find.
+    #[inline(always)]
+    fn prefetch_write<T>(self, _y: &mut [T; GROUP]) {}
+
     /// Orders streaming stores before whatever follows. [`Fence`] calls it.
     fn fence(self) {}
 }

@@ -14,6 +14,11 @@ token!(
 );
 
 impl Streaming for Avx2 {
+    #[inline(always)]
+    fn prefetch_write<T>(self, y: &mut [T; GROUP]) {
+        super::prefetch_write(y);
+    }
+
     value_ops! {
         fn fence(self) -> () { _mm_sfence() }
     }
