@@ -7,6 +7,8 @@
 //! first, so that every vector after them is aligned: streaming stores require it and ordinary ones
 //! are faster for it. The mask is then read at a shift.
 
+use core::ops::Range;
+
 use crate::element::Element;
 use crate::job::{Apply, Update};
 use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
@@ -19,6 +21,13 @@ use crate::stream::{BLOCK, LANES};
 /// How many blocks of a mask are made before the elements of a block are read: a load that follows
 /// the store of its word too closely waits for the stores of the output that are between.
 const BLOCKS_BEFORE: usize = 4;
+
+/// Streaming stores go to this many pages of memory in turn, a group to each. In the memory of a
+/// Granite Rapids a pass then takes 0.6 to 0.9 copies, where page after page takes 0.7 to 1.2.
+const PAGES: usize = 4;
+
+/// Bytes in a page.
+const PAGE: usize = 4096;
 
 impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Apply<'_, T> {
     #[inline(always)]
@@ -92,7 +101,7 @@ where
     ) -> Self {
         let len = elements.y().len();
         // Not worth it for a few: they are done before alignment would show.
-        let head = if W::ALIGNED || len >= BLOCK {
+        let head = if W::STREAMED || len >= BLOCK {
             unaligned_head(elements.y())
         } else {
             0
@@ -137,11 +146,32 @@ where
         }
     }
 
+    /// Groups that are streamed together: those of [`PAGES`] pages.
+    const SIDE_BY_SIDE: usize = PAGES * PAGE / (GROUP * size_of::<T>());
+
     /// The next `n` whole groups, of which there must be as many.
     #[inline(always)]
     fn groups(&mut self, words: &[u64], n: usize) {
-        let range = self.done..self.done + n;
-        self.done = range.end;
+        let end = self.done + n;
+        if W::STREAMED {
+            let in_page = Self::SIDE_BY_SIDE / PAGES;
+            while end - self.done >= Self::SIDE_BY_SIDE {
+                for place in 0..in_page {
+                    for page in 0..PAGES {
+                        let group = self.done + page * in_page + place;
+                        self.run(words, group..group + 1);
+                    }
+                }
+                self.done += Self::SIDE_BY_SIDE;
+            }
+        }
+        self.run(words, self.done..end);
+        self.done = end;
+    }
+
+    /// Whole groups, in order.
+    #[inline(always)]
+    fn run(&mut self, words: &[u64], range: Range<usize>) {
         let (first, shift) = (self.groups_start / WORD, self.groups_start % WORD);
         let words = &words[first + range.start..];
         let (elements, beside) = &mut self.groups;
@@ -184,9 +214,13 @@ where
         let ready = (made * LANES)
             .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
             .min(self.count);
-        if ready > self.done {
+        let mut n = ready.saturating_sub(self.done);
+        if W::STREAMED {
+            n -= n % Self::SIDE_BY_SIDE;
+        }
+        if n > 0 {
             self.head(words);
-            self.groups(words, ready - self.done);
+            self.groups(words, n);
         }
     }
 }

@@ -144,8 +144,8 @@ pub(super) fn unaligned_head<T>(y: &[T]) -> usize {
 
 /// How vectors reach the output.
 pub(super) trait Write<T: Element, S: Lanes<T>>: Copy {
-    /// Whether groups have to begin with a cache line.
-    const ALIGNED: bool;
+    /// Whether it goes around the cache: groups have to begin with a cache line then.
+    const STREAMED: bool;
 
     /// Says that groups after `y` will be written.
     fn announce(self, simd: S, y: &mut [T; GROUP]);
@@ -159,7 +159,7 @@ pub(super) trait Write<T: Element, S: Lanes<T>>: Copy {
 pub(super) struct Cached;
 
 impl<T: Element, S: Lanes<T>> Write<T, S> for Cached {
-    const ALIGNED: bool = false;
+    const STREAMED: bool = false;
 
     #[inline(always)]
     fn announce(self, simd: S, y: &mut [T; GROUP]) {
@@ -177,7 +177,7 @@ impl<T: Element, S: Lanes<T>> Write<T, S> for Cached {
 pub(super) struct Streamed<'f, S: Streaming>(pub(super) &'f Fence<S>);
 
 impl<T: Element, S: Lanes<T>> Write<T, S> for Streamed<'_, S> {
-    const ALIGNED: bool = true;
+    const STREAMED: bool = true;
 
     #[inline(always)]
     fn announce(self, _: S, _: &mut [T; GROUP]) {}

@@ -13,7 +13,14 @@ impl<S: Simd> Kernel<S> for FillMask<'_> {
         let TileWords(scratch) = &mut TileWords::new();
         for span in spans(first, len) {
             if span.has_own_words() {
-                make(simd, key, &rule, &span, span.own_words(&mut out), &mut Nothing);
+                make(
+                    simd,
+                    key,
+                    &rule,
+                    &span,
+                    span.own_words(&mut out),
+                    &mut Nothing,
+                );
             } else {
                 make(simd, key, &rule, &span, scratch, &mut Nothing);
                 out.write(span.at, span.bits(scratch));
