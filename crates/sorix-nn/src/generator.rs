@@ -200,6 +200,17 @@ impl Generator {
         Self::new(SipHasher24::new_with_keys(self.seed(), VERSION).hash(name.as_bytes()))
     }
 
+    /// The fork by each of the names in `path`, which dots join, in turn.
+    pub(crate) fn fork_path(&self, path: &str) -> Self {
+        let (first, rest) = path
+            .split_once('.')
+            .map_or((path, None), |(a, b)| (a, Some(b)));
+        let fork = self.fork(first);
+        rest.into_iter()
+            .flat_map(|rest| rest.split('.'))
+            .fold(fork, |fork, name| fork.fork(name))
+    }
+
     fn lock(&self) -> MutexGuard<'_, GeneratorState> {
         // The state is replaced whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

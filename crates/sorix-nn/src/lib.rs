@@ -19,7 +19,7 @@
 //!
 //! # Map
 //!
-//! * [`Module`]: what a layer is; [`Mode`]: whether it trains.
+//! * [`Module`]: what a layer is, with a derive for your own; [`Mode`]: whether it trains.
 //! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
 //!   [`Softmax`], [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
@@ -31,6 +31,9 @@
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
 #![forbid(unsafe_code)]
+
+// What `#[derive(Module)]` writes names this crate; so can it here.
+extern crate self as sorix_nn;
 
 #[cfg(feature = "safetensors")]
 mod checkpoint;
@@ -48,6 +51,7 @@ mod monte_carlo;
 pub mod optim;
 mod schedule;
 mod sequential;
+pub mod visit;
 
 #[cfg(feature = "safetensors")]
 pub use checkpoint::{Checkpoint, CheckpointError};

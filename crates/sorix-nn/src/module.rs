@@ -4,91 +4,95 @@ use core::fmt::Debug;
 use std::sync::Arc;
 
 use sorix_core::{DropRate, Tensor};
+pub use sorix_derive::Module;
 
 use crate::error::Result;
 use crate::generator::Generator;
 use crate::mode::Mode;
+use crate::visit::Visit;
 
 /// A layer, or a network of layers.
 ///
 /// [`forward`](Module::forward) takes `&self` and a module is `Send + Sync`, so that one may serve
 /// several threads at once.
 ///
-/// A module made of others hands them to both visitors; what concerns the whole tree, such as
-/// [`eval`](Module::eval) and [`parameters`](Module::parameters), then works by itself:
+/// A module of your own is a struct with `#[derive(Module)]` and a `forward`:
 ///
 /// ```
 /// use sorix_core::{Tensor, tensor};
-/// use sorix_nn::{Dropout, Generator, Mode, Module, Result};
+/// use sorix_nn::{Dropout, Linear, Mode, Module, Result};
 ///
-/// /// `dropout(weight * x)`
-/// #[derive(Debug)]
-/// struct Scaled {
-///     weight: Tensor,
+/// /// `dropout(scale * x)`, and then the layers.
+/// #[derive(Debug, Module)]
+/// struct Net {
+///     #[module(parameter)]
+///     scale: Tensor,
 ///     dropout: Dropout,
+///     layers: Vec<Linear>,
 /// }
 ///
-/// impl Module for Scaled {
+/// impl Module for Net {
 ///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-///         self.dropout.forward(&x.mul(&self.weight)?)
-///     }
-///
-///     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-///         visit("weight", &self.weight);
-///     }
-///
-///     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
-///         visit("dropout", &self.dropout);
-///     }
-///
-///     fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
-///         visit("dropout", &mut self.dropout);
+///         let x = self.dropout.forward(&x.mul(&self.scale)?)?;
+///         self.layers.iter().try_fold(x, |x, layer| layer.forward(&x))
 ///     }
 /// }
 ///
-/// let mut scaled = Scaled {
-///     weight: tensor([3.0]).requires_grad(true),
+/// let layer = |weight| Linear::from_tensors(tensor([[weight]]), None);
+/// let mut net = Net {
+///     scale: tensor([3.0]).requires_grad(true),
 ///     dropout: Dropout::new(0.5)?,
+///     layers: vec![layer(10.0)?, layer(2.0)?],
 /// };
-/// assert_eq!(scaled.mode(), Some(Mode::Train));
-/// scaled.eval();
-/// assert_eq!(scaled.dropout.mode(), Some(Mode::Eval));
-/// assert_eq!(scaled.forward(&tensor([1.0, 2.0]))?.to_vec::<f64>()?, [3.0, 6.0]);
-/// assert_eq!(scaled.named_parameters()[0].0, "weight");
+/// assert_eq!(net.mode(), Some(Mode::Train));
+/// net.eval();
+/// assert_eq!(net.dropout.mode(), Some(Mode::Eval));
+/// assert_eq!(net.forward(&tensor([[1.0]]))?.item::<f64>()?, 60.0);
+/// let names: Vec<_> = net.named_parameters().into_iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["scale", "layers.0.weight", "layers.1.weight"]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-pub trait Module: Debug + Send + Sync {
+///
+/// # Derive
+///
+/// The derive implements [`Visit`], which says what a module consists of; `Module` needs it, so a
+/// module whose children are not shown does not compile. A field under its name, which is also that
+/// in checkpoints, is
+///
+/// * a child, if its type is a module;
+/// * a generator, if it is an `Arc<Generator>`;
+/// * several of these, if it is an `Option`, a `Vec`, an array or a tuple: `"layers.0"`, `"layers.1"`;
+/// * nothing, if it is a number, a `bool`, a `char`, a string or `PhantomData`.
+///
+/// A field of any other type has to say what it is:
+///
+/// * `#[module(parameter)]`: a `Tensor`, `Option<Tensor>` or `Vec<Tensor>` for an optimiser to change;
+/// * `#[module(skip)]`: nothing to the module. A module that is skipped keeps its mode.
+/// * `#[module(rename = "…")]`: another name, for instance that in an old checkpoint.
+///
+/// `#[module(crate = path)]` on the struct says where sorix-nn is, for crates that depend on it under
+/// another name.
+///
+/// ```compile_fail
+/// use sorix_core::Tensor;
+/// use sorix_nn::Module;
+///
+/// #[derive(Debug, Module)]
+/// struct Net {
+///     weight: Tensor, // a parameter, or `#[module(skip)]`?
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a module",
+    note = "a module is a struct with `#[derive(Module)]` and an `impl Module` with its `forward`"
+)]
+pub trait Module: Visit + Debug + Send + Sync {
     /// What the module makes of `x`.
     ///
     /// # Errors
     ///
     /// Those of the operations it consists of.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
-
-    /// Calls `visit` with the name of each tensor that the module itself, not one of its children,
-    /// has for an optimiser to change. By default there are none.
-    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-        let _ = visit;
-    }
-
-    /// Calls `visit` with the name of each generator that the module itself, not one of its children,
-    /// takes keys from: what a checkpoint has to keep beside the parameters. By default there are
-    /// none; the [one of the process](crate::default_generator) belongs to no module.
-    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
-        let _ = visit;
-    }
-
-    /// Calls `visit` with each module this one consists of, under the name it has here. By default
-    /// there are none.
-    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
-        let _ = visit;
-    }
-
-    /// The same children as [`visit_children`](Module::visit_children), under the same names in the
-    /// same order, to be changed.
-    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
-        let _ = visit;
-    }
 
     /// The mode that [`forward`](Module::forward) runs in; `None` for a module that does the same
     /// in both. Modules made of others train while one of them does.
@@ -109,8 +113,8 @@ pub trait Module: Debug + Send + Sync {
     ///
     /// # Panics
     ///
-    /// If [`visit_children`](Module::visit_children) and
-    /// [`visit_children_mut`](Module::visit_children_mut) do not show the same names: a child that
+    /// If [`visit_children`](Visit::visit_children) and
+    /// [`visit_children_mut`](Visit::visit_children_mut) do not show the same names: a child that
     /// one of them forgets would train on after `eval`.
     fn set_mode(&mut self, mode: Mode) {
         change_children(self, |child| child.set_mode(mode));
@@ -154,8 +158,7 @@ pub trait Module: Debug + Send + Sync {
 
     /// Gives the module, and each below it that draws, a generator of its own: the fork of `generator`
     /// by each name on the way in turn, that of the generator last. So no two layers draw the same
-    /// masks, and what a layer draws depends on the seed and on its place alone. A module with
-    /// generators overrides this.
+    /// masks, and what a layer draws depends on the seed and on its place alone.
     ///
     /// # Panics
     ///
@@ -173,8 +176,9 @@ pub trait Module: Debug + Send + Sync {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     fn fork_generators(&mut self, generator: &Generator) {
+        self.fork_own_generators(generator);
         change_named_children(self, |name, child| {
-            child.fork_generators(&generator.fork(name));
+            child.fork_generators(&generator.fork_path(name));
         });
     }
 
@@ -270,11 +274,7 @@ fn change_named_children<M: Module + ?Sized>(
 }
 
 /// A boxed module is that module.
-impl<M: Module + ?Sized> Module for Box<M> {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        (**self).forward(x)
-    }
-
+impl<M: Visit + ?Sized> Visit for Box<M> {
     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
         (**self).visit_own_parameters(visit);
     }
@@ -289,6 +289,17 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
         (**self).visit_children_mut(visit);
+    }
+
+    fn fork_own_generators(&mut self, generator: &Generator) {
+        (**self).fork_own_generators(generator);
+    }
+}
+
+/// A boxed module is that module.
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        (**self).forward(x)
     }
 
     fn mode(&self) -> Option<Mode> {

@@ -7,6 +7,7 @@ use sorix_core::Tensor;
 use crate::error::Result;
 use crate::generator::Generator;
 use crate::module::Module;
+use crate::visit::Visit;
 
 /// Modules in a row: each takes the output of the one before. Without any it is the identity.
 ///
@@ -79,16 +80,14 @@ impl Sequential {
     }
 
     fn push_boxed(&mut self, module: Box<dyn Module>) {
-        let position = self.modules.len().to_string();
+        let position = self.modules.len();
         let mut before = self.named_generators();
         for (name, generator) in module.named_generators() {
             let same_masks = |(_, other): &(String, Arc<Generator>)| {
                 other.seed() == generator.seed() && !Arc::ptr_eq(other, &generator)
             };
             if before.iter().any(same_masks) {
-                let fork = name
-                    .split('.')
-                    .fold(generator.fork(&position), |fork, name| fork.fork(name));
+                let fork = generator.fork_path(&format!("{position}.{name}"));
                 generator.set_state(fork.state());
             }
             before.push((name, generator));
@@ -157,13 +156,7 @@ impl FromIterator<Box<dyn Module>> for Sequential {
     }
 }
 
-impl Module for Sequential {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.modules
-            .iter()
-            .try_fold(x.clone(), |x, module| module.forward(&x))
-    }
-
+impl Visit for Sequential {
     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
         for (i, module) in self.modules.iter().enumerate() {
             visit(&i.to_string(), module);
@@ -174,5 +167,13 @@ impl Module for Sequential {
         for (i, module) in self.modules.iter_mut().enumerate() {
             visit(&i.to_string(), module);
         }
+    }
+}
+
+impl Module for Sequential {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.modules
+            .iter()
+            .try_fold(x.clone(), |x, module| module.forward(&x))
     }
 }

@@ -77,10 +77,11 @@ fn the_masks_of_the_default_generator() {
 }
 
 /// Noise and dropouts of all kinds of calls, in eval; writes its outputs down.
-#[derive(Debug)]
+#[derive(Debug, Module)]
 struct Block {
     layers: Sequential,
     generator: Arc<Generator>,
+    #[module(skip)]
     outputs: Mutex<Vec<Vec<f64>>>,
 }
 
@@ -112,8 +113,8 @@ impl Module for Block {
 }
 
 /// A block whose inner tensors are computed again in backward, or not.
-#[derive(Debug)]
-struct Checkpointed(Arc<Block>, bool);
+#[derive(Debug, Module)]
+struct Checkpointed(#[module(skip)] Arc<Block>, bool);
 
 impl Module for Checkpointed {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

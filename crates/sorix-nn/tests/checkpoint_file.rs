@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::loss::mse_loss;
+use sorix_nn::visit::Visit;
 use sorix_nn::{
     Adam, AdamW, Checkpoint, CheckpointError, Dropout, Embedding, Error, Generator, LayerNorm,
     Linear, Module, Optimizer, ReLU, Reduction, Result, Sequential, Sgd, default_generator,
@@ -972,7 +973,9 @@ impl Module for Named {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.clone())
     }
+}
 
+impl Visit for Named {
     fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
         for (name, tensor) in &self.0 {
             visit(name, tensor);

@@ -10,9 +10,10 @@ const LAYERS: usize = 100;
 const ELEMENTS: usize = 256;
 
 /// A dropout that writes down its masks and passes its input on, so that each layer sees the same.
-#[derive(Debug)]
+#[derive(Debug, Module)]
 struct Recorder {
     dropout: Dropout,
+    #[module(skip)]
     masks: Arc<Mutex<Vec<Vec<bool>>>>,
 }
 
@@ -22,14 +23,6 @@ impl Module for Recorder {
         let mask = y.into_iter().map(|y| y != 0.0).collect();
         self.masks.lock().unwrap().push(mask);
         Ok(x.clone())
-    }
-
-    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
-        visit("dropout", &self.dropout);
-    }
-
-    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
-        visit("dropout", &mut self.dropout);
     }
 }
 

@@ -160,7 +160,7 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Lets the pool it runs on run something else.
-    #[derive(Debug)]
+    #[derive(Debug, Module)]
     struct Waits;
     impl Module for Waits {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -213,7 +213,7 @@ fn tasks_of_one_pool_do_not_see_each_others_samples() {
 #[test]
 fn mean_and_variance() {
     /// Gives 1, 2, 3 … times its input, whatever the thread.
-    #[derive(Debug)]
+    #[derive(Debug, Module)]
     struct Fixed(Vec<f64>);
     impl Module for Fixed {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {

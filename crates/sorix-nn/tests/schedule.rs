@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sorix_core::{DType, DropRate, Tensor};
+use sorix_nn::visit::Visit;
 use sorix_nn::{Dropout, Error, Generator, Module, Schedule, Sequential};
 
 #[test]

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sorix_core::{DType, DropRate, Tensor, tensor};
+use sorix_nn::visit::Visit;
 use sorix_nn::{Dropout, Generator, Mode, Module, Result, Sequential};
 
 /// Multiplies by a parameter, in either mode.
-#[derive(Debug)]
-struct Scale(Tensor);
+#[derive(Debug, Module)]
+struct Scale(#[module(parameter, rename = "factor")] Tensor);
 
 impl Scale {
     fn new(factor: f64) -> Self {
@@ -19,14 +20,10 @@ impl Module for Scale {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.mul(&self.0)?)
     }
-
-    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-        visit("factor", &self.0);
-    }
 }
 
 /// Adds a number.
-#[derive(Debug)]
+#[derive(Debug, Module)]
 struct Shift(f64);
 
 impl Module for Shift {
@@ -195,7 +192,9 @@ impl Module for Forgetful {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(x)
     }
+}
 
+impl Visit for Forgetful {
     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
         visit("dropout", &self.0);
     }
@@ -217,7 +216,7 @@ fn a_child_that_cannot_be_given_a_rate_is_noticed() {
 }
 
 /// Overrides what others leave as it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Module)]
 struct Own(&'static str);
 
 impl Module for Own {

@@ -50,8 +50,11 @@
 //! * `serde`: [`GeneratorState`] can be serialised.
 #![forbid(unsafe_code)]
 
+extern crate self as sorix;
+
 pub mod adapter;
 pub mod ndarray;
+pub mod nn;
 pub mod prelude;
 
 // The names that are given one by one take the place of those of the same name that `*` brings.
@@ -59,8 +62,6 @@ pub use sorix_core::*;
 pub use sorix_core::{Error as TensorError, Result as TensorResult};
 #[doc(no_inline)]
 pub use sorix_kernels as kernels;
-#[doc(inline)]
-pub use sorix_nn as nn;
 #[doc(no_inline)]
 pub use sorix_nn::{Error, Generator, GeneratorState, Result, default_generator, manual_seed};
 

@@ -14,6 +14,26 @@ fn is_of_a_module(error: &Error) -> bool {
     !matches!(error, Error::Tensor(_))
 }
 
+/// The trait and the derive, under one name.
+#[derive(Debug, Module)]
+struct Twice(Dropout, #[module(parameter)] Tensor);
+
+impl Module for Twice {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(&self.0.forward(&x.mul(&self.1)?)?)
+    }
+}
+
+#[test]
+fn a_module_of_a_crate_that_has_sorix_alone() {
+    let mut twice = Twice(Dropout::new(0.5).unwrap(), tensor([3.0]));
+    twice.eval();
+    assert_eq!(twice.0.mode(), Some(Mode::Eval));
+    let y = twice.forward(&tensor([2.0])).unwrap();
+    assert_eq!(y.item::<f64>().unwrap(), 6.0);
+    assert_eq!(twice.named_parameters()[0].0, "1");
+}
+
 #[test]
 fn names_of_the_crate_and_of_nn_are_not_ambiguous() {
     let y = half_of(&tensor([2.0, 4.0])).unwrap();

@@ -35,7 +35,7 @@ use crate::module::Module;
 /// assert_eq!(embedding.forward(&tensor([7.0]))?.to_vec::<f64>()?, [1.0; 3]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Module)]
 pub struct EmbeddingDropout {
     embedding: Embedding,
     dropout: DropoutLayer<Rows>,
@@ -79,15 +79,5 @@ impl Module for EmbeddingDropout {
         let rows = self.embedding.rows_of(x)?;
         let table = self.dropout.forward(self.embedding.weight())?;
         vectors(&table, &rows, x.shape())
-    }
-
-    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
-        visit("embedding", &self.embedding);
-        visit("dropout", &self.dropout);
-    }
-
-    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
-        visit("embedding", &mut self.embedding);
-        visit("dropout", &mut self.dropout);
     }
 }

@@ -79,6 +79,7 @@ use crate::generator::{Generator, default_generator};
 use crate::mode::Mode;
 use crate::module::Module;
 use crate::monte_carlo::key_source;
+use crate::visit::Visit;
 
 /// What a dropout drops: single elements, whole channels, paths, blocks.
 ///
@@ -400,17 +401,24 @@ fn index_of(layer: &'static str, axis: isize, what: &str, shape: &[usize]) -> Re
         .ok_or_else(|| Error::shape(layer, format!("a shape with axis {axis}{what}"), shape))
 }
 
+impl<F: Form> Visit for DropoutLayer<F> {
+    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
+        if let Some(generator) = &self.generator {
+            visit("generator", generator);
+        }
+    }
+
+    /// A layer that had none has one from then on.
+    fn fork_own_generators(&mut self, generator: &Generator) {
+        self.generator = Some(Arc::new(generator.fork("generator")));
+    }
+}
+
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self.key_source() {
             Some(key) => draw(&self.form, x, self.rate, self.save_mask, key),
             None => Ok(x.clone()),
-        }
-    }
-
-    fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
-        if let Some(generator) = &self.generator {
-            visit("generator", generator);
         }
     }
 
@@ -428,9 +436,5 @@ impl<F: Form> Module for DropoutLayer<F> {
 
     fn set_drop_rate(&mut self, rate: DropRate) {
         self.rate = rate;
-    }
-
-    fn fork_generators(&mut self, generator: &Generator) {
-        self.generator = Some(Arc::new(generator.fork("generator")));
     }
 }

@@ -34,7 +34,7 @@ use crate::module::Module;
 /// assert_eq!(layer.forward(&tensor([[1.0, 10.0, 100.0]]))?.item::<f64>()?, 111.5);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Module)]
 pub struct WeightDropout {
     linear: Linear,
     dropout: Dropout,
@@ -60,15 +60,5 @@ impl Module for WeightDropout {
         check_input(x, self.linear.weight())?;
         let weight = self.dropout.forward(self.linear.weight())?;
         linear(x, &weight, self.linear.bias())
-    }
-
-    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
-        visit("linear", &self.linear);
-        visit("dropout", &self.dropout);
-    }
-
-    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
-        visit("linear", &mut self.linear);
-        visit("dropout", &mut self.dropout);
     }
 }

@@ -23,8 +23,9 @@ use crate::module::Module;
 /// );
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Module)]
 pub struct Embedding {
+    #[module(parameter)]
     weight: Tensor,
 }
 
@@ -181,9 +182,5 @@ impl Module for Embedding {
     /// hold the number of every row: f32 holds those up to 2^24, f16 up to 2^11, bf16 up to 2^8.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         vectors(&self.weight, &self.rows_of(x)?, x.shape())
-    }
-
-    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-        visit("weight", &self.weight);
     }
 }

@@ -18,7 +18,7 @@ use crate::module::Module;
 /// assert!((GELU::with_tanh().forward(&one)?.item::<f64>()? - 0.8411920).abs() < 1e-7);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Module)]
 pub struct GELU {
     with_tanh: bool,
 }

@@ -5,6 +5,7 @@ use sorix_core::{DType, ErrorKind, Tensor};
 use crate::error::{Error, Result};
 use crate::hyperparameter::non_negative;
 use crate::module::Module;
+use crate::visit::Visit;
 
 /// `(x - mean) / √(variance + eps) * weight + bias`, with mean and variance over the last axes of
 /// `x`, whose lengths are given.
@@ -149,6 +150,15 @@ impl LayerNorm {
     }
 }
 
+impl Visit for LayerNorm {
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        if let Some(Affine { weight, bias }) = &self.affine {
+            visit("weight", weight);
+            visit("bias", bias);
+        }
+    }
+}
+
 impl Module for LayerNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if !x.shape().ends_with(&self.shape) {
@@ -174,12 +184,5 @@ impl Module for LayerNorm {
         let y = x.to_dtype(wide)?.standardize(&axes, self.eps)?;
         let y = y.mul(&weight.to_dtype(wide)?)?.add(&bias.to_dtype(wide)?)?;
         Ok(y.to_dtype(dtype)?)
-    }
-
-    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-        if let Some(Affine { weight, bias }) = &self.affine {
-            visit("weight", weight);
-            visit("bias", bias);
-        }
     }
 }

@@ -23,9 +23,11 @@ use crate::module::Module;
 /// assert_eq!(linear.forward(&tensor([10.0, 1.0]))?.to_vec::<f64>()?, [12.5, 34.0]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Module)]
 pub struct Linear {
+    #[module(parameter)]
     weight: Tensor,
+    #[module(parameter)]
     bias: Option<Tensor>,
 }
 
@@ -128,13 +130,6 @@ impl Linear {
 impl Module for Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         linear(x, &self.weight, self.bias.as_ref())
-    }
-
-    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
-        visit("weight", &self.weight);
-        if let Some(bias) = &self.bias {
-            visit("bias", bias);
-        }
     }
 }
 

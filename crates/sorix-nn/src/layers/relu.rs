@@ -16,7 +16,7 @@ use crate::module::Module;
 /// assert_eq!(ReLU.forward(&tensor([-1.0, 0.0, 2.0]))?.to_vec::<f64>()?, [0.0, 0.0, 2.0]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Module)]
 pub struct ReLU;
 
 impl Module for ReLU {

@@ -16,7 +16,7 @@ use crate::module::Module;
 /// assert_eq!(y.to_vec::<f64>()?, [0.0, 0.5, 1.0]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Module)]
 pub struct Sigmoid;
 
 impl Module for Sigmoid {

@@ -20,7 +20,7 @@ use crate::module::Module;
 /// assert_eq!(y.to_vec::<f64>()?, [0.5, 0.5, 1.0, 0.0]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Module)]
 pub struct Softmax {
     axis: isize,
 }

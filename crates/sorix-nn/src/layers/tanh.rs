@@ -17,7 +17,7 @@ use crate::module::Module;
 /// assert!((y[1] - 0.46211715726000975).abs() < 1e-15);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Module)]
 pub struct Tanh;
 
 impl Module for Tanh {
