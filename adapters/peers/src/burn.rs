@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use burn::nn::DropoutConfig;
 use burn::tensor::{Device, Tensor, TensorData};
-use sorix_benches::case::Op;
+use sorix_benches::op::Op;
 use sorix_benches::peers::{Pass, Peer, Setting, measure_in_process};
 use sorix_benches::sample::Measured;
 

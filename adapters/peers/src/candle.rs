@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use candle_nn::Dropout;
-use sorix_benches::case::Op;
+use sorix_benches::op::Op;
 use sorix_benches::peers::{Pass, Peer, Setting, measure_in_process};
 use sorix_benches::sample::Measured;
 

@@ -4,7 +4,7 @@ use crate::affine::Affine;
 use crate::backend::Backend;
 use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
-use crate::cache::last_level_bytes;
+use crate::cache::output_bytes;
 use crate::dispatch;
 use crate::element::Element;
 use crate::error::{BackendError, Error, LengthError};
@@ -47,7 +47,7 @@ pub struct Engine<'b> {
 impl Engine<'static> {
     /// The [active](dispatch::active) backend, with threads where they pay, and streaming stores
     /// for outputs of more bytes than the environment variable `SORIX_STREAMING_ABOVE` says, by
-    /// default as many as the last-level cache has.
+    /// default as many as a [cache keeps](crate::cache::output_bytes).
     ///
     /// # Errors
     ///
@@ -69,15 +69,16 @@ impl<'b> Engine<'b> {
         Self {
             backend,
             sequential: false,
-            streaming_above: last_level_bytes(),
+            streaming_above: output_bytes(),
         }
     }
 
     /// Writes outputs of more than `bytes` bytes with stores that go around the cache, others with
     /// ordinary ones.
     ///
-    /// The default is the size of the last-level cache as the system reports it. Around the cache
-    /// saves reading the old content of the output, but leaves nothing there for the next reader.
+    /// The default is what a [cache keeps](crate::cache::output_bytes). Around the cache saves reading
+    /// the old content of the output, but leaves nothing there for the next reader. What is rewritten
+    /// in place never goes around the cache: it is there already.
     #[must_use]
     pub fn streaming_above(self, bytes: usize) -> Self {
         Self {
