@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use sorix_kernels::{Backend, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::dispatch;
 
 /// A kernel, under the name its rows carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -17,7 +17,8 @@ use sorix_benches::report::{Report, check_writable, write};
 use sorix_benches::runner::{LayerCase, PeerCase, Plan};
 use sorix_benches::sample::Sampling;
 use sorix_benches::step;
-use sorix_kernels::{Backend, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::dispatch;
 
 /// Measures the kernels on activation tensors, as ratios to a memory copy sampled in turn.
 ///

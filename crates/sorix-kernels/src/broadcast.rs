@@ -186,7 +186,7 @@ impl Broadcast {
     }
 }
 
-/// The number of elements of a shape; where that is beyond counting, a number that no slice's
+/// The number of elements of a shape; if that is more than `usize` holds, a number that no slice's
 /// length is equal to.
 fn product(shape: &[usize]) -> usize {
     if shape.contains(&0) {

@@ -10,7 +10,7 @@ const ASSUMED: usize = 32 << 20;
 /// does not say.
 ///
 /// ```
-/// assert!(sorix_kernels::cache::last_level_bytes() > 0);
+/// assert!(sorix_kernels::internal::last_level_bytes() > 0);
 /// ```
 #[must_use]
 pub fn last_level_bytes() -> usize {

@@ -7,6 +7,7 @@ use crate::buffers::Buffers;
 use crate::cache::last_level_bytes;
 use crate::dispatch;
 use crate::element::Element;
+use crate::environment;
 use crate::error::{BackendError, Error, LengthError};
 use crate::job::{
     Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Update,
@@ -15,9 +16,9 @@ use crate::mask::{BitMask, BitSlice, WORD};
 use crate::parallel::{self, Split};
 use crate::pass::Pass;
 use crate::rate::{DropRate, Keep};
-use crate::region::MaskRegion;
+use crate::region::{MaskRegion, Part};
 
-/// A backend and how to run it: on the rayon thread pool where that pays, or on this thread alone.
+/// A backend and how to run it: on the rayon thread pool if that pays, or on this thread alone.
 ///
 /// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`]; what they
 /// mean is said there. A method takes [`Buffers`], which say what is read and what is written, so that
@@ -45,17 +46,17 @@ pub struct Engine<'b> {
 }
 
 impl Engine<'static> {
-    /// The [active](dispatch::active) backend, with threads where they pay, and streaming stores
-    /// for outputs of more bytes than the environment variable `SORIX_STREAMING_ABOVE` says, by
-    /// default as many as the last-level cache has.
+    /// The [active](dispatch::active) backend, with threads if they pay, and streaming stores
+    /// for outputs larger than the last-level cache, or than the number of bytes in the environment
+    /// variable `SORIX_STREAMING_ABOVE`.
     ///
     /// # Errors
     ///
-    /// [`BackendError`] where `SORIX_BACKEND` names a backend that is unknown or not supported, or
+    /// [`BackendError`] if `SORIX_BACKEND` names a backend that is unknown or not supported, or
     /// `SORIX_STREAMING_ABOVE` is not a number.
     pub fn active() -> Result<Self, BackendError> {
         let engine = Self::new(dispatch::active()?);
-        Ok(match dispatch::streaming_above()? {
+        Ok(match environment::streaming_above()? {
             Some(bytes) => engine.streaming_above(bytes),
             None => engine,
         })
@@ -63,7 +64,7 @@ impl Engine<'static> {
 }
 
 impl<'b> Engine<'b> {
-    /// Runs `backend`, with threads where they pay.
+    /// Runs `backend`, with threads if they pay.
     #[must_use]
     pub fn new(backend: &'b dyn Backend) -> Self {
         Self {
@@ -124,11 +125,15 @@ impl<'b> Engine<'b> {
                 let bytes = mask.len().saturating_mul(BYTES_PER_ELEMENT);
                 let out = mask.as_slice_mut();
                 let fill = |job: FillMask<'_>| self.backend.fill_mask(job);
-                match region.as_window() {
-                    Some(window) => self.run(FillMask::new(window, &rule, out)?, bytes, fill),
-                    None => self.run(FillRegion::new(region, &rule, out), bytes, |job| {
-                        job.compose(fill);
-                    }),
+                match region.part() {
+                    Part::Window { window, .. } => {
+                        self.run(FillMask::new(window, &rule, out)?, bytes, fill);
+                    }
+                    Part::Strided(strided) => {
+                        self.run(FillRegion::new(strided, &rule, out), bytes, |job| {
+                            job.compose(fill);
+                        });
+                    }
                 }
                 mask.as_slice_mut().clear_surplus();
             }
@@ -321,13 +326,13 @@ impl<'b> Engine<'b> {
                 let (bytes, update) = (update.bytes(), self.sized(update));
                 let out = mask.as_deref_mut().map(BitMask::as_slice_mut);
                 let kernels = T::kernels(self.backend);
-                match region.as_window() {
-                    Some(window) => {
+                match region.part() {
+                    Part::Window { window, .. } => {
                         let job = Dropout::new(window, &rule, update, out)?;
                         self.run(job, bytes, |job| kernels.dropout(job));
                     }
-                    None => {
-                        let job = DropoutRegion::new(region, &rule, update, out);
+                    Part::Strided(strided) => {
+                        let job = DropoutRegion::new(strided, &rule, update, out);
                         self.run(job, bytes, |job| {
                             job.compose(
                                 |fill| self.backend.fill_mask(fill),

@@ -61,7 +61,7 @@ impl MaskWindow {
     ///
     /// # Errors
     ///
-    /// [`WindowError`] where that is beyond the last index, 2^64 - 1.
+    /// [`WindowError`] if that is beyond the last index, 2^64 - 1.
     pub fn advance(self, by: usize) -> Result<Self, WindowError> {
         let first = self.first.checked_add(by as u64);
         let first = first.ok_or(WindowError {

@@ -2,7 +2,7 @@
 
 use core::mem::ManuallyDrop;
 
-use sorix_kernels::parallel::TaskValue;
+use sorix_kernels::internal::parallel::TaskValue;
 
 /// The values of the scopes that are open on a thread, for a thread-local variable.
 ///

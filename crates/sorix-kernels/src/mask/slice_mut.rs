@@ -59,6 +59,7 @@ impl<'a> BitSliceMut<'a> {
     }
 
     /// The same bits for a shorter time.
+    #[must_use]
     pub fn reborrow(&mut self) -> BitSliceMut<'_> {
         BitSliceMut {
             words: self.words,

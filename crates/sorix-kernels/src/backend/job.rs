@@ -1,7 +1,7 @@
 //! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
 //!
 //! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
-//! them. What "apply" means is a [`Pass`](crate::Pass), so that there are three jobs however many
+//! them. What "apply" means is a [`Pass`](crate::backend::Pass), so that there are three jobs however many
 //! kernels there are.
 //!
 //! A job never has a corner case in it. p = 0 and p = 1 need no random bits and are settled before
