@@ -20,10 +20,9 @@ use crate::region::{MaskRegion, Part};
 
 /// A backend and how to run it: on the rayon thread pool if that pays, or on this thread alone.
 ///
-/// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`]; what they
-/// mean is said there. A method takes [`Buffers`], which say what is read and what is written, so that
-/// there is one for a kernel, in place or not. Make an engine of your own to name the backend or to
-/// rule out threads.
+/// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`], and their docs say
+/// what each computes. A method takes [`Buffers`], which are an input and an output, or one slice that is
+/// rewritten in place. Make your own engine to name the backend or to rule out threads.
 ///
 /// ```
 /// use sorix_kernels::{BitMask, Buffers, DropRate, Engine, MaskKey, dispatch};
@@ -74,11 +73,12 @@ impl<'b> Engine<'b> {
         }
     }
 
-    /// Writes outputs of more than `bytes` bytes with stores that go around the cache, others with
-    /// ordinary ones.
+    /// Writes outputs of more than `bytes` bytes with stores that bypass the cache, smaller ones with
+    /// ordinary stores. Outputs that are rewritten in place always get ordinary stores.
     ///
-    /// The default is the size of the last-level cache as the system reports it. Around the cache
-    /// saves reading the old content of the output, but leaves nothing there for the next reader.
+    /// The default is the size of the last-level cache as the system reports it. A store that bypasses
+    /// the cache does not first read the old content of the output, but leaves nothing in the cache for
+    /// the next reader.
     #[must_use]
     pub fn streaming_above(self, bytes: usize) -> Self {
         Self {

@@ -18,7 +18,7 @@ fn rates() -> impl Strategy<Value = DropRate> {
         // Half of these are ties.
         (0..1_u32 << 20).prop_map(|k| f64::from(k) * (-65_f64).exp2()),
     ]
-    .prop_map(|p| rate(p))
+    .prop_map(rate)
 }
 
 fn windows() -> impl Strategy<Value = MaskWindow> {
