@@ -16,7 +16,8 @@ use sorix_benches::kernel::{check_case, engine};
 use sorix_benches::op::{Op, call};
 use sorix_benches::tensors::{Operands, Tensors, copy};
 use sorix_benches::with_dtype;
-use sorix_kernels::{Backend, BitMask, DropRate, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::{BitMask, DropRate, dispatch};
 
 const P: f64 = 0.1;
 

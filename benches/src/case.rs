@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use sorix_kernels::{Backend, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::dispatch;
 
 use crate::op::Op;
 

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use rayon::ThreadPool;
-use sorix_kernels::{Backend, BitMask, DropRate, Engine, Error, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::stream::TILE;
+use sorix_kernels::{BitMask, DropRate, Engine, Error, dispatch};
 
 use crate::case::{Case, Shape};
 use crate::op::{Op, call};
@@ -11,7 +13,7 @@ use crate::with_dtype;
 
 /// Elements of the tensor that [`check`] compares: several tiles, and a tail that fills neither a
 /// block nor a word of the mask.
-const CHECKED: usize = 5 * 8192 + 77;
+const CHECKED: usize = 5 * TILE + 77;
 
 /// The same where a tensor is one of 64 channels of 32 by 32, or cut in columns.
 const CHECKED_SHAPED: usize = 64 * 1024;
@@ -85,8 +87,9 @@ pub fn check_case(case: &Case, pool: &ThreadPool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use rayon::ThreadPoolBuilder;
-    use sorix_kernels::job::{Apply, FillMask};
-    use sorix_kernels::{Element, Kernels, MakeMasks};
+    use sorix_kernels::Element;
+    use sorix_kernels::backend::job::{Apply, FillMask};
+    use sorix_kernels::backend::{Kernels, MakeMasks};
 
     use super::*;
     use crate::case::Dtype;

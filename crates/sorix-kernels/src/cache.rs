@@ -11,7 +11,7 @@ const ASSUMED: usize = 32 << 20;
 /// does not say.
 ///
 /// ```
-/// assert!(sorix_kernels::cache::last_level_bytes() > 0);
+/// assert!(sorix_kernels::internal::last_level_bytes() > 0);
 /// ```
 #[must_use]
 pub fn last_level_bytes() -> usize {
@@ -33,7 +33,7 @@ const OWN_AT_MOST: usize = 32 << 20;
 /// a measurement, which would take longer than the calls that it helps and differ from run to run.
 ///
 /// ```
-/// use sorix_kernels::cache::{last_level_bytes, output_bytes};
+/// use sorix_kernels::internal::{last_level_bytes, output_bytes};
 /// assert!(output_bytes() <= last_level_bytes());
 /// ```
 #[must_use]

@@ -4,13 +4,12 @@
 //! the environment variable `SORIX_BACKEND`, else the best one this CPU can run. A name that is
 //! unknown or not supported here is an error, never a silent fallback.
 
-use std::ffi::OsStr;
 use std::sync::{LazyLock, OnceLock};
 
 use crate::backend::Backend;
+use crate::backend::reference::Reference;
 use crate::error::BackendError;
 use crate::kernel::SimdBackend;
-use crate::reference::Reference;
 use crate::simd::{self, Simd};
 
 /// Defines [`NAMES`] and [`simd_backends`] from one list of tokens: those of every instruction set
@@ -55,7 +54,7 @@ fn backend<S: Simd>(name: &str, token: Option<S>) -> Option<&'static dyn Backend
 }
 
 /// The environment variable that forces a backend by name.
-pub const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
+const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
 
 /// The backends this CPU can run, best first; the last two are always `portable` and `reference`.
 ///
@@ -77,8 +76,8 @@ pub fn available() -> &'static [&'static dyn Backend] {
 ///
 /// # Errors
 ///
-/// [`BackendError`], with the names that are available, where sorix has no such backend or this
-/// CPU cannot run it.
+/// [`BackendError`], with the names that are available, if sorix has no such backend or this CPU
+/// cannot run it.
 ///
 /// ```
 /// use sorix_kernels::dispatch;
@@ -109,7 +108,7 @@ pub fn best() -> &'static dyn Backend {
 ///
 /// # Errors
 ///
-/// [`BackendError`] where `SORIX_BACKEND` names one that is unknown or not supported here.
+/// [`BackendError`] if `SORIX_BACKEND` names one that is unknown or not supported here.
 pub fn active() -> Result<&'static dyn Backend, BackendError> {
     ACTIVE.get_or_init(from_environment).clone()
 }
@@ -119,7 +118,8 @@ pub fn active() -> Result<&'static dyn Backend, BackendError> {
 ///
 /// # Errors
 ///
-/// [`BackendError::AlreadyChosen`] where the choice was made before: call this first.
+/// [`BackendError::AlreadyChosen`] if the choice was made before, by an earlier call or by the first call of
+/// a kernel: call this first.
 pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
     ACTIVE.set(Ok(backend)).map_err(|_| {
         let chosen = match active() {
@@ -131,43 +131,6 @@ pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
 }
 
 static ACTIVE: OnceLock<Result<&'static dyn Backend, BackendError>> = OnceLock::new();
-
-/// The environment variable that says from how many bytes of output on stores go around the cache.
-pub const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
-
-/// What [`STREAMING_VARIABLE`] says, if anything.
-pub(crate) fn streaming_above() -> Result<Option<usize>, BackendError> {
-    static BYTES: LazyLock<Result<Option<usize>, BackendError>> = LazyLock::new(|| {
-        let value = std::env::var_os(STREAMING_VARIABLE);
-        let value = value.as_deref().map(OsStr::to_string_lossy);
-        value.as_deref().map(parse_streaming_above).transpose()
-    });
-    BYTES.clone()
-}
-
-/// What a value of [`STREAMING_VARIABLE`] means: a number of bytes, for
-/// [`Engine::streaming_above`](crate::Engine::streaming_above).
-///
-/// # Errors
-///
-/// [`BackendError::Variable`], with the value, where it is not a number that a `usize` can hold.
-///
-/// ```
-/// use sorix_kernels::dispatch::parse_streaming_above;
-/// assert_eq!(parse_streaming_above("1048576")?, 1 << 20);
-/// assert_eq!(
-///     parse_streaming_above("1 MiB").unwrap_err().to_string(),
-///     r#"environment variable SORIX_STREAMING_ABOVE: expected a number of bytes, got "1 MiB""#
-/// );
-/// # Ok::<(), sorix_kernels::BackendError>(())
-/// ```
-pub fn parse_streaming_above(value: &str) -> Result<usize, BackendError> {
-    value.parse().map_err(|_| BackendError::Variable {
-        variable: STREAMING_VARIABLE,
-        value: value.to_owned(),
-        expected: "a number of bytes",
-    })
-}
 
 fn from_environment() -> Result<&'static dyn Backend, BackendError> {
     match std::env::var_os(BACKEND_VARIABLE) {

@@ -23,7 +23,7 @@ macro_rules! passes {
         /// element at a time.
         ///
         /// A backend that does not know a pass hands the job to
-        /// [`reference::apply`](crate::reference::apply).
+        /// [`reference::apply`](crate::backend::reference::apply).
         #[derive(Clone, Copy, Debug, PartialEq)]
         #[non_exhaustive]
         pub enum Pass<T: Element> {

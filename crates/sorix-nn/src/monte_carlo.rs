@@ -149,7 +149,7 @@ pub fn mc_samples<M: Module + ?Sized>(
 #[cfg(feature = "parallel")]
 fn run(n: usize, sample: impl Fn(usize) -> Result<Tensor> + Sync) -> Result<Vec<Tensor>> {
     use rayon::prelude::*;
-    use sorix_kernels::parallel::waiting;
+    use sorix_kernels::internal::parallel::waiting;
 
     let pool = pool()?;
     waiting(|| pool.install(|| (0..n).into_par_iter().map(&sample).collect()))

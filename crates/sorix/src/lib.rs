@@ -48,6 +48,7 @@
 //! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
 //! * `safetensors`: `nn::Checkpoint` saves and loads parameters, optimisers and generators.
 //! * `serde`: [`GeneratorState`] can be serialised.
+//! * `conformance`: `kernels::backend::conformance::check_backend`, for authors of backends.
 #![forbid(unsafe_code)]
 
 extern crate self as sorix;

@@ -10,7 +10,7 @@
 
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Zip};
 #[cfg(feature = "parallel")]
-use sorix_kernels::parallel;
+use sorix_kernels::internal::parallel;
 
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
@@ -33,8 +33,8 @@ pub(crate) enum Cost {
 macro_rules! for_each {
     ($zip:expr, $bytes:expr, $f:expr) => {{
         #[cfg(feature = "parallel")]
-        if ::sorix_kernels::parallel::threads_pay($bytes) {
-            ::sorix_kernels::parallel::waiting(|| $zip.par_for_each($f));
+        if ::sorix_kernels::internal::parallel::threads_pay($bytes) {
+            ::sorix_kernels::internal::parallel::waiting(|| $zip.par_for_each($f));
         } else {
             $zip.for_each($f);
         }

@@ -12,7 +12,7 @@ use core::ops::Range;
 use ndarray::ArrayView1;
 use sorix_kernels::Element;
 #[cfg(feature = "parallel")]
-use sorix_kernels::parallel;
+use sorix_kernels::internal::parallel;
 
 use crate::dtype::{Real, Scalar};
 

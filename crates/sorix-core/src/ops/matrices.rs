@@ -29,7 +29,7 @@ use core::marker::PhantomData;
 use faer::linalg::matmul::matmul;
 use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
-use sorix_kernels::parallel;
+use sorix_kernels::internal::parallel;
 
 use crate::dtype::Scalar;
 use crate::error::{Call, Result};

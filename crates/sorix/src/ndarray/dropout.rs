@@ -314,12 +314,5 @@ fn with_shape_of<A: Element, D: Dimension>(
 
 /// For what cannot happen, so that it is no panic.
 fn not_in_order(len: usize) -> Error {
-    Error::Kernel(
-        LengthError {
-            what: "array in row-major order",
-            expected: len,
-            got: 0,
-        }
-        .into(),
-    )
+    Error::Kernel(LengthError::new("array in row-major order", len, 0).into())
 }

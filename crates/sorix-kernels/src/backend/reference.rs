@@ -13,7 +13,7 @@ use crate::stream::{BLOCK, Law, TILE, TileStream};
 /// The backend named `"reference"`: correct, always there, and slow.
 ///
 /// ```
-/// use sorix_kernels::{Backend, reference::Reference};
+/// use sorix_kernels::backend::{Backend, reference::Reference};
 /// assert_eq!(Reference.name(), "reference");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]

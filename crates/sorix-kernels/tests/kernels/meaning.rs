@@ -1,24 +1,16 @@
 //! What dropout means in every corner case, for every backend by name, the oracle included.
 
 use half::{bf16, f16};
-use sorix_kernels::reference::Reference;
+use sorix_kernels::backend::reference::Reference;
+use sorix_kernels::backend::{Backend, Kernels, MakeMasks};
+use sorix_kernels::stream::TILE;
 use sorix_kernels::{
-    Backend, BitMask, Buffers, DropRate, Element, Engine, Error, Kernels, LengthError, MakeMasks,
-    MaskKey, WindowError, dispatch, dropout,
+    BitMask, Buffers, Element, Engine, Error, LengthError, MaskKey, WindowError, dropout,
 };
 
+use crate::common::{self, for_each_backend, rate};
+
 const KEY: MaskKey = MaskKey { seed: 5, offset: 6 };
-
-fn for_each_backend(check: impl Fn(Engine<'static>)) {
-    for &backend in dispatch::available() {
-        println!("backend {}", backend.name());
-        check(Engine::new(backend));
-    }
-}
-
-fn rate(p: f64) -> DropRate {
-    DropRate::new(p).unwrap()
-}
 
 /// Values as f64, exactly representable in every element type.
 fn of<T: Element>(values: &[f64], from: impl Fn(f64) -> T) -> Vec<T> {
@@ -224,13 +216,10 @@ fn empty_buffers_and_windows_at_the_end_of_the_indices_work() {
         let error = engine
             .fill_mask(rate(0.5), KEY.window(u64::MAX - 1), &mut mask)
             .unwrap_err();
-        assert_eq!(
-            error,
-            Error::Window(WindowError {
-                first: u64::MAX - 1,
-                len: 3
-            })
-        );
+        let Error::Window(WindowError { first, len, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((first, len), (u64::MAX - 1, 3));
     });
 }
 
@@ -239,42 +228,38 @@ fn wrong_lengths_are_named_and_nothing_is_written() {
     for_each_backend(|engine| {
         let x = [1.0_f32; 4];
         let (mut y, mut mask) = ([7.0; 3], BitMask::from_bools(&[true; 4]));
-        let length = |what, expected, got| {
-            Error::Length(LengthError {
+        let length = |result| match result {
+            Err(Error::Length(LengthError {
                 what,
                 expected,
                 got,
-            })
+                ..
+            })) => (what, expected, got),
+            other => panic!("{other:?}"),
         };
         let error = Error::from(Buffers::new(&x, &mut y).unwrap_err());
-        assert_eq!(error, length("output", 4, 3));
         assert_eq!(error.to_string(), "length of output: expected 4, got 3");
-        let error = engine
-            .forward(
-                rate(1.0),
-                KEY,
-                Buffers::new(&x[..3], &mut y).unwrap(),
-                &mut mask,
-            )
-            .unwrap_err();
-        assert_eq!(error, length("mask", 3, 4));
+        assert_eq!(length(Err(error)), ("output", 4, 3));
+        let buffers = Buffers::new(&x[..3], &mut y).unwrap();
+        let result = engine.forward(rate(1.0), KEY, buffers, &mut mask);
+        assert_eq!(length(result), ("mask", 3, 4));
         for p in [0.0, 0.5, 1.0] {
             assert_eq!(
-                engine.apply(rate(p), &mask, Buffers::new(&x[..3], &mut y).unwrap()),
-                Err(length("mask", 3, 4))
+                length(engine.apply(rate(p), &mask, Buffers::new(&x[..3], &mut y).unwrap())),
+                ("mask", 3, 4)
             );
             assert_eq!(
-                engine.apply(rate(p), &mask, Buffers::in_place(&mut y)),
-                Err(length("mask", 3, 4))
+                length(engine.apply(rate(p), &mask, Buffers::in_place(&mut y))),
+                ("mask", 3, 4)
             );
             let beside = Buffers::in_place(&mut y).with_elements(&x[..3]).unwrap();
             assert_eq!(
-                engine.replay(rate(p), KEY, beside),
-                Err(length("second input", 0, 3))
+                length(engine.replay(rate(p), KEY, beside)),
+                ("second input", 0, 3)
             );
             assert_eq!(
-                dropout::replay(rate(p), KEY, &x, &mut y),
-                Err(length("output", 4, 3))
+                length(dropout::replay(rate(p), KEY, &x, &mut y)),
+                ("output", 4, 3)
             );
             let end = KEY.window(u64::MAX);
             assert!(
@@ -311,9 +296,9 @@ fn the_same_mask_whatever_the_dtype() {
     });
 }
 
+#[cfg(feature = "parallel")]
 #[test]
 fn one_two_and_seven_threads_agree() {
-    #[cfg(feature = "parallel")]
     for_each_backend(|engine| {
         let len = if engine.backend().name() == "reference" {
             300_000
@@ -321,10 +306,10 @@ fn one_two_and_seven_threads_agree() {
             3_000_001
         };
         let x: Vec<f32> = (0..len).map(|i| i as f32).collect();
-        for first in [0, 100, 8192 + 64] {
-            let run = |engine: Engine<'_>| {
+        for first in [0, 100, TILE + 64] {
+            let run = |engine: Engine<'static>| {
                 let (mut y, mut mask) = (vec![0.0; len], BitMask::new(len));
-                let at = KEY.window(first);
+                let at = KEY.window(first as u64);
                 engine
                     .forward(rate(0.1), at, Buffers::new(&x, &mut y).unwrap(), &mut mask)
                     .unwrap();
@@ -341,17 +326,7 @@ fn one_two_and_seven_threads_agree() {
                 assert!(dx == y && replayed == y);
                 (y, mask)
             };
-            let alone = run(engine.sequential());
-            for threads in [1, 2, 7] {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
-                assert!(
-                    pool.install(|| run(engine)) == alone,
-                    "{threads} threads from {first}"
-                );
-            }
+            common::one_two_and_seven_threads_agree(engine, &format!("from {first}"), run);
         }
     });
 }
@@ -363,7 +338,7 @@ fn the_parts_of_a_long_call_do_not_show() {
     let x: Vec<f32> = (0..len).map(|i| i as f32).collect();
     let run = |engine: Engine<'_>, first| {
         let (mut y, mut mask) = (vec![0.0; len], BitMask::new(len));
-        let at = KEY.window(first);
+        let at = KEY.window(first as u64);
         engine
             .forward(rate(0.1), at, Buffers::new(&x, &mut y).unwrap(), &mut mask)
             .unwrap();
@@ -374,7 +349,7 @@ fn the_parts_of_a_long_call_do_not_show() {
         assert_eq!(replayed, y);
         (y, mask)
     };
-    for first in [0, 100, 8192 - 64, 8000] {
+    for first in [0, 100, TILE - 64, TILE - 192] {
         let want = run(Engine::new(&Reference), first);
         for_each_backend(|engine| {
             assert!(run(engine.sequential(), first) == want, "from {first}");
@@ -385,13 +360,13 @@ fn the_parts_of_a_long_call_do_not_show() {
 #[test]
 fn shards_joined_are_the_whole() {
     for_each_backend(|engine| {
-        let len = 20_000;
+        let len = TILE + 11_808;
         let mut whole = BitMask::new(len);
         engine.fill_mask(rate(0.3), KEY, &mut whole).unwrap();
         for cuts in [
-            vec![1, 100, 8191, 8192, 10_000],
-            vec![64, 512, 576, 16_384],
-            vec![19_999],
+            vec![1, 100, TILE - 1, TILE, TILE + 1808],
+            vec![64, 512, 576, TILE],
+            vec![len - 1],
         ] {
             let edges: Vec<_> = [0].into_iter().chain(cuts).chain([len]).collect();
             let joined: BitMask = edges
@@ -409,7 +384,7 @@ fn shards_joined_are_the_whole() {
     });
 }
 
-/// A backend of one's own gets every method from the oracle until it brings it itself.
+/// A foreign backend gets every method from the oracle until it brings its own.
 #[test]
 fn a_backend_may_bring_nothing_but_its_name() {
     #[derive(Debug)]

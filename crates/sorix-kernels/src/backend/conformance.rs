@@ -1,14 +1,15 @@
 //! [`check_backend`]: what the author of a backend runs to know that it is right.
 //!
 //! Every job a backend can be given is tried in every way that has been seen to go wrong, and what
-//! it writes is compared by bits with the [reference](mod@crate::reference): all lengths to 300 and
+//! it writes is compared by bits with the [reference](mod@crate::backend::reference): all lengths to 300 and
 //! those around a block and a tile; outputs that begin at every alignment to 64 bytes; windows that
 //! begin at any element; masks that begin at any bit; in place and out of place; with and without
 //! streaming stores; every pass and element type, over NaN payloads, infinities, subnormals and negative
 //! zeros; rates from the least to the greatest. Memory around each output must stay as it was.
 //!
 //! ```
-//! use sorix_kernels::{conformance::check_backend, dispatch};
+//! use sorix_kernels::backend::conformance::check_backend;
+//! use sorix_kernels::dispatch;
 //!
 //! let report = check_backend(dispatch::by_name("portable")?).expect("portable is right");
 //! assert!(report.jobs > 10_000);
@@ -99,13 +100,13 @@ impl Dtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Job {
-    /// [`MakeMasks::fill_mask`](crate::MakeMasks::fill_mask).
+    /// [`MakeMasks::fill_mask`](crate::backend::MakeMasks::fill_mask).
     FillMask,
-    /// [`Kernels::apply`](crate::Kernels::apply).
+    /// [`Kernels::apply`](crate::backend::Kernels::apply).
     Apply(PassKind, Dtype),
-    /// [`Kernels::dropout`](crate::Kernels::dropout), with a mask to write.
+    /// [`Kernels::dropout`](crate::backend::Kernels::dropout), with a mask to write.
     Forward(PassKind, Dtype),
-    /// [`Kernels::dropout`](crate::Kernels::dropout), without.
+    /// [`Kernels::dropout`](crate::backend::Kernels::dropout), without.
     Replay(PassKind, Dtype),
 }
 

@@ -3,8 +3,12 @@
 use core::num::NonZeroU64;
 
 use rand_core::{Rng, SeedableRng};
-use sorix_kernels::stream::{AliasTable, LANES, Law, TILE, TileStream, philox4x32};
-use sorix_kernels::{Backend, BitMask, DropRate, Engine, Keep, MaskKey, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::internal::philox4x32;
+use sorix_kernels::stream::{AliasTable, LANES, Law, TILE, TileStream};
+use sorix_kernels::{BitMask, DropRate, Engine, Keep, MaskKey, dispatch};
+
+use crate::common::for_each_backend;
 
 /// The fields of each line of a file of vectors, whose first line names them.
 fn lines<const FIELDS: usize>(
@@ -35,7 +39,7 @@ struct Vector {
 }
 
 fn vectors() -> Vec<Vector> {
-    let file = include_str!("data/mask-format-v1.csv");
+    let file = include_str!("../data/mask-format-v1.csv");
     let parse = |[seed, offset, p, first, length, hex]: [&str; 6]| {
         let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
         let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
@@ -70,15 +74,12 @@ fn the_reference_reproduces_the_vectors() {
 
 #[test]
 fn every_backend_reproduces_the_vectors() {
-    for &backend in dispatch::available() {
-        println!("backend {}", backend.name());
-        reproduces_the_vectors(backend);
-    }
+    for_each_backend(|engine| reproduces_the_vectors(engine.backend()));
 }
 
 #[test]
 fn thresholds_and_tables_are_those_of_the_vectors() {
-    let file = include_str!("data/mask-format-v1-laws.csv");
+    let file = include_str!("../data/mask-format-v1-laws.csv");
     for [p, expected, draws, limits, aliases] in lines(file, "p,T,draws,limits,aliases", 40) {
         let rate = DropRate::new(p.parse().unwrap()).unwrap();
         let (threshold, law) = match rate.keep() {
@@ -108,7 +109,7 @@ fn thresholds_and_tables_are_those_of_the_vectors() {
 
 #[test]
 fn blocks_of_given_draws_are_those_of_the_vectors() {
-    let file = include_str!("data/mask-format-v1-blocks.csv");
+    let file = include_str!("../data/mask-format-v1-blocks.csv");
     for (i, [threshold, draws, block]) in lines(file, "T,draws,words", 40).into_iter().enumerate() {
         let draws = words(draws);
         let (draws, []) = draws.as_chunks::<LANES>() else {

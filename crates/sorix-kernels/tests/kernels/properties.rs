@@ -4,6 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sorix_kernels::{BitMask, Buffers, DropRate, Engine, Keep, MaskKey, MaskWindow, dropout};
 
+#[cfg(feature = "parallel")]
+use crate::common::one_two_and_seven_threads_agree;
+use crate::common::rate;
+
 fn rates() -> impl Strategy<Value = DropRate> {
     prop_oneof![
         Just(0.0),
@@ -14,7 +18,7 @@ fn rates() -> impl Strategy<Value = DropRate> {
         // Half of these are ties.
         (0..1_u32 << 20).prop_map(|k| f64::from(k) * (-65_f64).exp2()),
     ]
-    .prop_map(|p| DropRate::new(p).unwrap())
+    .prop_map(rate)
 }
 
 fn windows() -> impl Strategy<Value = MaskWindow> {
@@ -59,7 +63,7 @@ proptest! {
     #[test]
     fn the_scale_is_exact_to_two_roundings(k in 0..1_u64 << 53) {
         let p = k as f64 / (1_u64 << 53) as f64;
-        let scale = DropRate::new(p).unwrap().scale();
+        let scale = rate(p).scale();
         let mantissa = u128::from(scale.to_bits() & ((1 << 52) - 1) | 1 << 52);
         // scale = mantissa * 2^-down; scale * (1 - p) should be 1.
         let down = 1075 - (scale.to_bits() >> 52);
@@ -127,19 +131,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3) })]
 
     #[test]
-    fn one_two_and_seven_threads_agree(p in 0.01..0.99, at in windows(), extra in 0..70_000_usize) {
-        let (rate, x) = (DropRate::new(p).unwrap(), vec![1.0_f32; 1_000_000 + extra]);
-        let run = |engine: Engine<'_>| {
+    fn threads_do_not_show(p in 0.01..0.99, at in windows(), extra in 0..70_000_usize) {
+        let (rate, x) = (rate(p), vec![1.0_f32; 1_000_000 + extra]);
+        let run = |engine: Engine<'static>| {
             let (mut y, mut mask) = (vec![0.0; x.len()], BitMask::new(x.len()));
             let at = at.key.window(at.first / 2);
             engine.forward(rate, at, Buffers::new(&x, &mut y).unwrap(), &mut mask).unwrap();
             (y, mask)
         };
-        let engine = Engine::active().unwrap();
-        let alone = run(engine.sequential());
-        for threads in [1, 2, 7] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            prop_assert!(pool.install(|| run(engine)) == alone, "{threads} threads");
-        }
+        one_two_and_seven_threads_agree(Engine::active().unwrap(), &format!("{at:?}"), run);
     }
 }

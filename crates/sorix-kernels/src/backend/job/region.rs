@@ -9,13 +9,13 @@ use super::{Apply, FillMask, Update};
 use crate::element::Element;
 use crate::keep::KeepRule;
 use crate::mask::{BitSlice, BitSliceMut, WORD};
-use crate::region::MaskRegion;
+use crate::region::Strided;
 use crate::stream::TILE;
 
 /// Write the bits of a part of a region.
 #[derive(Debug)]
 pub(crate) struct FillRegion<'a> {
-    pub(super) region: MaskRegion,
+    pub(super) region: Strided,
     /// The region's element that `out` begins with.
     pub(super) first: usize,
     pub(super) rule: &'a KeepRule,
@@ -24,7 +24,7 @@ pub(crate) struct FillRegion<'a> {
 
 impl<'a> FillRegion<'a> {
     /// The job for a whole region, whose length was checked.
-    pub(crate) fn new(region: MaskRegion, rule: &'a KeepRule, out: BitSliceMut<'a>) -> Self {
+    pub(crate) fn new(region: Strided, rule: &'a KeepRule, out: BitSliceMut<'a>) -> Self {
         Self {
             region,
             first: 0,
@@ -56,7 +56,7 @@ impl<'a> FillRegion<'a> {
             if within >= made_len {
                 made = index / TILE as u64 * TILE as u64;
                 within = index - made;
-                // Where the next run is not far there is no tile that no run falls into.
+                // If the next run is near, some run falls into every tile.
                 let end = if region.gap() < TILE as u64 {
                     last
                 } else {
@@ -84,7 +84,7 @@ impl<'a> FillRegion<'a> {
 /// apart.
 #[derive(Debug)]
 pub(crate) struct DropoutRegion<'a, T: Element> {
-    pub(super) region: MaskRegion,
+    pub(super) region: Strided,
     /// The region's element that the buffers begin with.
     pub(super) first: usize,
     pub(super) rule: &'a KeepRule,
@@ -95,7 +95,7 @@ pub(crate) struct DropoutRegion<'a, T: Element> {
 impl<'a, T: Element> DropoutRegion<'a, T> {
     /// The job for a whole region, whose length was checked.
     pub(crate) fn new(
-        region: MaskRegion,
+        region: Strided,
         rule: &'a KeepRule,
         update: Update<'a, T>,
         out: Option<BitSliceMut<'a>>,

@@ -18,7 +18,7 @@ impl<T: Element> Dropout<'_, T> {
     /// Does the job with the kernels for its two halves: `fill` makes the bits, `apply` applies
     /// them, a chunk of a few tiles at a time.
     ///
-    /// It is what a [`Backend`](crate::Backend) does that brings these two and nothing else.
+    /// It is what a [`Backend`](crate::backend::Backend) does that brings these two and nothing else.
     pub fn compose(self, mut fill: impl FnMut(FillMask<'_>), mut apply: impl FnMut(Apply<'_, T>)) {
         let Self {
             window,
@@ -66,7 +66,7 @@ pub(super) fn in_chunks<T: Element>(
 }
 
 /// The length of the next chunk of a window that begins at element `first` and has `len` left: to
-/// the end of a tile, so that no tile is made twice; or, where that is not at a word of the
+/// the end of a tile, so that no tile is made twice; or, if that is not at a word of the
 /// window's own mask, to the last word before it.
 fn chunk_len(first: u64, len: usize) -> usize {
     let to_end_of_tile = CHUNK - (first % TILE as u64) as usize;

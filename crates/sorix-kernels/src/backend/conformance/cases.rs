@@ -1,7 +1,7 @@
 //! The jobs that a backend is given.
 
+use super::{Case, Dtype, Job};
 use crate::affine::Affine;
-use crate::conformance::{Case, Dtype, Job};
 use crate::element::Element;
 use crate::key::MaskKey;
 use crate::pass::{Pass, PassKind};
@@ -13,7 +13,7 @@ const KEY: MaskKey = MaskKey {
     offset: 7,
 };
 
-/// Where thresholds are plain, long, at either end, and where the scale is no short fraction.
+/// Thresholds that are plain, that are long, and at either end; and a scale that is no short fraction.
 const RATES: [f64; 12] = [
     1e-10,
     0.1,

@@ -2,8 +2,8 @@
 //!
 //! The mask is never expanded in memory. A run of elements that share one bit is handed on as kept
 //! or dropped, a run of elements with consecutive bits with those bits of the mask as they are.
-//! Where runs are too short for a call each, their bits are put together, a chunk at a time, in a
-//! buffer on the stack; where the same bits come again and again, as with channels in the last axis,
+//! If runs are too short for a call each, their bits are put together, a chunk at a time, in a
+//! buffer on the stack. If the same bits come again and again, as with channels in the last axis,
 //! the buffer is made once and used many times.
 
 use crate::broadcast::Broadcast;

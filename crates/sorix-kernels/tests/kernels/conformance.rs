@@ -1,11 +1,10 @@
 //! The conformance kit finds what is wrong with a backend, and says it in the smallest case.
 
 use half::{bf16, f16};
-use sorix_kernels::conformance::{Difference, Dtype, Failure, Job, check_backend};
-use sorix_kernels::job::{Apply, Dropout, FillMask};
-use sorix_kernels::{
-    Backend, BitSliceMut, Element, Kernels, MakeMasks, MaskKey, Pass, PassKind, reference,
-};
+use sorix_kernels::backend::conformance::{Difference, Dtype, Failure, Job, check_backend};
+use sorix_kernels::backend::job::{Apply, Dropout, FillMask};
+use sorix_kernels::backend::{Backend, BitSliceMut, Kernels, MakeMasks, Pass, PassKind, reference};
+use sorix_kernels::{Element, MaskKey};
 
 /// A backend that is the reference but for the method given: of `fill_mask`, or of one element type.
 macro_rules! broken {

@@ -3,10 +3,10 @@
 use half::{bf16, f16};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sorix_kernels::reference::Reference;
-use sorix_kernels::{
-    Affine, BitMask, Broadcast, Buffers, DropRate, Element, Engine, MaskKey, dispatch, dropout,
-};
+use sorix_kernels::backend::reference::Reference;
+use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, Element, Engine, MaskKey, dropout};
+
+use crate::common::{for_each_backend, rate};
 
 const KEY: MaskKey = MaskKey { seed: 8, offset: 1 };
 
@@ -57,7 +57,6 @@ fn expanded(shape: &[usize], mask_shape: &[usize], mask: &BitMask) -> BitMask {
 
 fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
     let oracle = Engine::new(&Reference);
-    let rate = |p| DropRate::new(p).unwrap();
     let affines = [
         Affine::scale(1.0),
         Affine {
@@ -94,9 +93,9 @@ fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
                 .apply(rate(p), &whole, Buffers::new(&x, &mut expected).unwrap())
                 .unwrap();
             let expected = as_bits(&expected);
-            for &backend in dispatch::available() {
-                let context = format!("{} {} {shape:?} {mask_shape:?}", T::NAME, backend.name());
-                let engine = Engine::new(backend);
+            for_each_backend(|engine| {
+                let name = engine.backend().name();
+                let context = format!("{} {name} {shape:?} {mask_shape:?}", T::NAME);
                 let stream = engine.streaming_above(0);
                 stream
                     .apply_broadcast(rate(p), &mask, &cover, Buffers::new(&x, y).unwrap())
@@ -107,7 +106,7 @@ fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
                     .apply_broadcast(rate(p), &mask, &cover, Buffers::in_place(&mut z))
                     .unwrap();
                 assert_eq!(as_bits(&z), expected, "{context} p = {p}, in place");
-            }
+            });
         }
         for affine in affines {
             let full = Broadcast::full(len);
@@ -120,9 +119,9 @@ fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
                 )
                 .unwrap();
             let expected = as_bits(&expected);
-            for &backend in dispatch::available() {
-                let context = format!("{} {} {shape:?} {mask_shape:?}", T::NAME, backend.name());
-                let engine = Engine::new(backend);
+            for_each_backend(|engine| {
+                let name = engine.backend().name();
+                let context = format!("{} {name} {shape:?} {mask_shape:?}", T::NAME);
                 engine
                     .apply_affine(affine, &mask, &cover, Buffers::new(&x, y).unwrap())
                     .unwrap();
@@ -132,7 +131,7 @@ fn check<T: Element>(from: fn(f32) -> T, bits: fn(T) -> u64) {
                     .apply_affine(affine, &mask, &cover, Buffers::in_place(&mut z))
                     .unwrap();
                 assert_eq!(as_bits(&z), expected, "{context} {affine:?}, in place");
-            }
+            });
         }
     }
 }
@@ -167,8 +166,7 @@ fn affine_rounds_the_sum_once() {
         shift: 1.0 / 512.0,
         dropped: -1.7580993408473766,
     };
-    for &backend in dispatch::available() {
-        let engine = Engine::new(backend);
+    for_each_backend(|engine| {
         let mut y = [bf16::ZERO; 2];
         let x = [bf16::from_f32(1.0078125); 2];
         engine
@@ -184,14 +182,14 @@ fn affine_rounds_the_sum_once() {
             y.map(bf16::to_f32),
             [1.0078125, -1.7578125],
             "{}",
-            backend.name()
+            engine.backend().name()
         );
-    }
+    });
 }
 
 #[test]
 fn what_does_not_fit_is_an_error_and_nothing_is_written() {
-    let rate = DropRate::new(0.5).unwrap();
+    let rate = rate(0.5);
     for (shape, mask_shape) in [(&[2, 3][..], &[2][..]), (&[2, 3], &[2, 2]), (&[2], &[0])] {
         let error = Broadcast::new(shape, mask_shape).unwrap_err();
         assert_eq!(
@@ -242,7 +240,7 @@ proptest! {
 
     #[test]
     fn any_shape_equals_the_expanded_mask((shape, mask_shape) in shapes(), seed in any::<u64>()) {
-        let rate = DropRate::new(0.4).unwrap();
+        let rate = rate(0.4);
         let cover = Broadcast::new(&shape, &mask_shape).unwrap();
         let mut mask = BitMask::new(cover.mask_len());
         dropout::fill_mask(rate, MaskKey::new(seed, 0), &mut mask).unwrap();
@@ -258,7 +256,7 @@ proptest! {
 #[cfg(feature = "parallel")]
 #[test]
 fn one_two_and_seven_threads_agree() {
-    let rate = DropRate::new(0.4).unwrap();
+    let rate = rate(0.4);
     for (shape, mask_shape) in [
         ([64, 48, 1000], [64, 48, 1]),
         ([64, 700, 68], [64, 1, 68]),
@@ -268,25 +266,18 @@ fn one_two_and_seven_threads_agree() {
         let mut mask = BitMask::new(cover.mask_len());
         dropout::fill_mask(rate, KEY, &mut mask).unwrap();
         let x: Vec<f32> = (0..cover.len()).map(|i| i as f32).collect();
-        let run = |engine: Engine<'_>| {
+        let run = |engine: Engine<'static>| {
             let mut y = vec![9.0_f32; x.len()];
             engine
                 .apply_broadcast(rate, &mask, &cover, Buffers::new(&x, &mut y).unwrap())
                 .unwrap();
             y
         };
-        let engine = Engine::active().unwrap();
-        let alone = run(engine.sequential());
-        for threads in [1, 2, 7] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
-            assert!(
-                pool.install(|| run(engine)) == alone,
-                "{shape:?}, {threads} threads"
-            );
-        }
+        crate::common::one_two_and_seven_threads_agree(
+            Engine::active().unwrap(),
+            &format!("{shape:?}"),
+            run,
+        );
     }
 }
 
@@ -306,12 +297,6 @@ fn shapes_beyond_any_tensor_are_no_panic() {
     let empty = Broadcast::new(&[0, MOST, MOST], &[1, MOST, 1]).unwrap();
     assert_eq!((empty.len(), empty.is_empty()), (0, true));
     let mask = BitMask::new(0);
-    let refused = dropout::apply_broadcast(
-        DropRate::new(0.5).unwrap(),
-        &mask,
-        &empty,
-        &[0.0; 0],
-        &mut [],
-    );
+    let refused = dropout::apply_broadcast(rate(0.5), &mask, &empty, &[0.0; 0], &mut []);
     assert!(refused.is_err(), "the mask has more elements than that");
 }

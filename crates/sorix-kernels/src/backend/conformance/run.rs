@@ -4,17 +4,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use half::{bf16, f16};
 
+use super::cases::pass;
+use super::guarded::{Guarded, GuardedBits, Sample};
+use super::{Case, Difference, Dtype, Job};
 use crate::backend::Backend;
+use crate::backend::reference;
 use crate::buffers::Buffers;
-use crate::conformance::cases::pass;
-use crate::conformance::guarded::{Guarded, GuardedBits, Sample};
-use crate::conformance::{Case, Difference, Dtype, Job};
 use crate::job::{Apply, Dropout, FillMask, Update};
 use crate::keep::KeepRule;
 use crate::mask::{BitMask, BitSlice};
 use crate::pass::{Pass, PassKind, Reads};
 use crate::rate::{DropRate, Keep};
-use crate::reference;
 
 const LENGTHS: &str = "all buffers have the length of the case";
 

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::conformance::Difference;
+use super::Difference;
 use crate::element::Element;
 use crate::mask::{BitMask, BitSliceMut};
 

@@ -2,20 +2,21 @@
 //! through every method of the engine.
 
 use half::{bf16, f16};
-use sorix_kernels::conformance::check_backend;
-use sorix_kernels::reference::Reference;
-use sorix_kernels::{
-    Affine, Backend, BitMask, Broadcast, Buffers, DropRate, Element, Engine, MaskKey, dispatch,
-};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::backend::conformance::check_backend;
+use sorix_kernels::backend::reference::Reference;
+use sorix_kernels::stream::TILE;
+use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, Element, Engine, MaskKey, dispatch};
+
+use crate::common::{self, rate};
 
 /// Runs `check` for every backend but the oracle, saying which.
 fn for_each_backend(check: impl Fn(&'static dyn Backend)) {
-    for &backend in dispatch::available() {
-        if backend.name() != "reference" {
-            println!("backend {}", backend.name());
-            check(backend);
+    common::for_each_backend(|engine| {
+        if engine.backend().name() != "reference" {
+            check(engine.backend());
         }
-    }
+    });
 }
 
 /// With `SORIX_REQUIRE_BACKENDS=avx2,avx512`, a machine that lacks one fails instead of testing
@@ -54,10 +55,7 @@ fn every_backend_conforms_to_the_reference() {
 #[test]
 fn every_method_of_the_engine_agrees_with_the_oracle() {
     fn check<T: Element>(backend: &dyn Backend, from_f64: fn(f64) -> T) {
-        let (rate, at) = (
-            DropRate::new(0.3).unwrap(),
-            MaskKey::new(1, 7).window(8192 - 256),
-        );
+        let (rate, at) = (rate(0.3), MaskKey::new(1, 7).window(TILE as u64 - 256));
         let x: Vec<T> = (0..9000).map(|i| from_f64(f64::from(i) - 99.5)).collect();
         let (mut want, mut mask) = (x.clone(), BitMask::new(x.len()));
         let oracle = Engine::new(&Reference).sequential();
@@ -124,7 +122,7 @@ fn every_method_of_the_engine_agrees_with_the_oracle() {
 #[test]
 fn a_view_of_a_mask_serves_any_part() {
     let mask = BitMask::from_bools(&std::array::from_fn::<_, 1000, _>(|i| i * i % 7 < 3));
-    let rate = DropRate::new(0.5).unwrap();
+    let rate = rate(0.5);
     let x: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     for_each_backend(|backend| {
         for (begin, end) in [
@@ -161,7 +159,7 @@ fn every_16_bit_number_is_rounded_as_the_oracle_does() {
         let all_kept = BitMask::from_bools(&vec![true; x.len()]);
         let (mut y, mut want) = (x.clone(), x.clone());
         for p in [0.1, 0.2, 0.25, 0.3, 0.5, 0.6, 0.75, 0.9, 0.999, 1.0 - 1e-9] {
-            let rate = DropRate::new(p).unwrap();
+            let rate = rate(p);
             let oracle = Engine::new(&Reference).sequential();
             oracle
                 .apply(rate, &all_kept, Buffers::new(&x, &mut want).unwrap())

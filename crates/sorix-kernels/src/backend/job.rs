@@ -1,11 +1,10 @@
 //! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
 //!
 //! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
-//! them. What "apply" means is a [`Pass`](crate::Pass), so that there are three jobs however many
-//! kernels there are.
+//! them. A [`Pass`](crate::backend::Pass) says what "apply" means, so that a new kernel is a new pass and no
+//! new job.
 //!
-//! A job never has a corner case in it. p = 0 and p = 1 need no random bits and are settled before
-//! a backend is called.
+//! A backend never sees p = 0 or p = 1: they need no random bits and are done before it is called.
 
 mod broadcast;
 mod compose;
@@ -94,8 +93,8 @@ impl<'a, T: Element> Update<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`LengthError`] if the pass reads a second input that the buffers lack, or the other way
-    /// round.
+    /// [`LengthError`] if the pass reads a second input that the buffers do not have, or the buffers have
+    /// one that it does not read.
     pub fn new(pass: Pass<T>, buffers: Buffers<'a, T>) -> Result<Self, LengthError> {
         pass.check(&buffers)?;
         Ok(Self {
@@ -105,14 +104,14 @@ impl<'a, T: Element> Update<'a, T> {
         })
     }
 
-    /// Says that the whole output is larger than what a cache keeps, so that stores that go
-    /// around the cache pay. A backend may ignore it.
+    /// Says that the whole output is larger than the cache, so that stores which bypass the cache are
+    /// faster. A backend may ignore it.
     #[must_use]
     pub fn streaming(self, streaming: bool) -> Self {
         Self { streaming, ..self }
     }
 
-    /// Whether stores that go around the cache are expected to pay.
+    /// Whether stores that bypass the cache are expected to be faster.
     #[must_use]
     pub fn is_streaming(&self) -> bool {
         self.streaming
