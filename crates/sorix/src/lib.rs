@@ -29,7 +29,8 @@
 //! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
 //!   `sorix-kernels`.
 //! * `ndarray`: dropout of the arrays of ndarray (feature `ndarray`).
-//! * [`adapter`]: the family over slices, for adapters to other tensor libraries.
+//! * [`adapter`]: the family over slices, for adapters to other tensor libraries; those to candle and
+//!   burn are crates of their own, `sorix-candle` and `sorix-burn`.
 //!
 //! # Features
 //!
