@@ -1,4 +1,4 @@
-//! sorix's dropout for [burn](burn): one `use` to change, masks that can be seeded layer by layer, forward
+//! sorix's dropout for [burn]: one `use` to change, masks that can be seeded layer by layer, forward
 //! and backward at about the speed of a memory copy on burn's CPU backend.
 //!
 //! ```

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use sorix::nn::Module as _;
 use sorix_burn::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
     DropoutConfig, Error, FeatureAlphaDropout, Generator, LockedDropout, MaskKey, SaveMask, forms,
