@@ -1,7 +1,7 @@
 //! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
 //!
 //! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
-//! them. A [`Pass`](crate::backend::Pass) says what "apply" means, so that a new kernel is a new pass and no
+//! them. A [`Pass`] says what "apply" means, so that a new kernel is a new pass and no
 //! new job.
 //!
 //! A backend never sees p = 0 or p = 1: they need no random bits and are done before it is called.
