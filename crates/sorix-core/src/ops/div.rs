@@ -4,7 +4,7 @@ use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
-use crate::ops::factor::Factor;
+use crate::ops::factor::{self, Factor};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -71,17 +71,21 @@ impl Function for DivBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let by = &self.by.get(self)?;
-        let quotient = grad.div(by)?;
-        let divisor = match &self.divisor {
-            Some(Factor { shape, other }) => {
-                // d(x / y) / dy = -(x / y) / y, and not -x / y², which overflows sooner.
-                let slope = other.get(self)?.div(by)?.neg()?;
-                Some(quotient.mul(&slope)?.sum_to(self.name(), shape)?)
+        let dividend = match &self.dividend {
+            Some(shape) => {
+                let gradient = |grad, by| grad / by;
+                Some(factor::of_two(self.name(), shape, [&grad, by], gradient)?)
             }
             None => None,
         };
-        let dividend = match &self.dividend {
-            Some(shape) => Some(quotient.sum_to(self.name(), shape)?),
+        let divisor = match &self.divisor {
+            Some(Factor { shape, other }) => {
+                let operands = [&grad, &other.get(self)?, by];
+                // Not x / y², which overflows sooner; and of an x that is 0, as what was dropped is,
+                // not an infinite dy / y times 0.
+                let gradient = |grad: f64, x, y| -grad * (x / y / y);
+                Some(factor::of_three(self.name(), shape, operands, gradient)?)
+            }
             None => None,
         };
         Ok(vec![dividend, divisor])
