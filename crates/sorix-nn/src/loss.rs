@@ -1,7 +1,10 @@
 //! Losses: how far a network's output is from what it should be, as one number or one for each
 //! example.
+//!
+//! A loss has the dtype of the network's output. f16 and bf16 are computed with in f32, and the loss and
+//! its gradient are rounded once.
 
-use sorix_core::Tensor;
+use sorix_core::{DType, ErrorKind, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -32,13 +35,21 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    fn apply(self, losses: Tensor) -> Result<Tensor> {
-        Ok(match self {
+    /// The result of losses in `dtype`, from those in the dtype that it is computed in.
+    fn apply(self, losses: Tensor, dtype: DType) -> Result<Tensor> {
+        let reduced = match self {
             Self::Mean => losses.mean()?,
             Self::Sum => losses.sum()?,
             Self::None => losses,
-        })
+        };
+        Ok(reduced.to_dtype(dtype)?)
     }
+}
+
+/// The tensor in the dtype that its own is computed in: a loss of f16 or bf16 and its gradient are
+/// rounded once, and not between the operations that they are made of.
+fn widen(x: &Tensor) -> Result<Tensor> {
+    Ok(x.to_dtype(x.dtype().arithmetic())?)
 }
 
 /// The squares of the differences, over all elements; without a [reduction](Reduction::None), of the
@@ -71,8 +82,13 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> R
             target.shape(),
         ));
     }
-    let difference = prediction.sub(target)?;
-    reduction.apply(difference.mul(&difference)?)
+    let dtype = prediction.dtype();
+    if target.dtype() != dtype {
+        let kind = ErrorKind::MixedDTypes;
+        return Err(sorix_core::Error::new("mse_loss", &[prediction, target], kind).into());
+    }
+    let difference = widen(prediction)?.sub(&widen(target)?)?;
+    reduction.apply(difference.mul(&difference)?, dtype)
 }
 
 /// `-log softmax(logits)` at the class of each example: the cross entropy between the classes given
@@ -125,5 +141,6 @@ pub fn cross_entropy(logits: &Tensor, classes: &[usize], reduction: Reduction) -
             got: class.to_string(),
         });
     }
-    reduction.apply(logits.log_softmax(1)?.gather_last(classes)?.neg()?)
+    let losses = widen(logits)?.log_softmax(1)?.gather_last(classes)?.neg()?;
+    reduction.apply(losses, logits.dtype())
 }

@@ -134,3 +134,49 @@ fn what_does_not_fit_is_named() {
     let single = Tensor::zeros([2, 2], DType::F32).unwrap();
     assert!(squares(&single).contains("one dtype"));
 }
+
+/// bf16 has 8 bits: what is rounded on the way shows in the sum of a row, which is 0.
+#[test]
+fn the_gradient_of_a_cross_entropy_in_16_bits_is_rounded_once() {
+    const CLASSES: usize = 50_000;
+    let logits: Vec<f64> = (0..2 * CLASSES)
+        .map(|i| ((i * 7919) % 1000) as f64 / 250.0 - 2.0)
+        .collect();
+    for (dtype, step) in [(DType::F16, 2f64.powi(-11)), (DType::BF16, 2f64.powi(-8))] {
+        let x = Tensor::from_slice(&logits, [2, CLASSES]).unwrap();
+        let x = x.to_dtype(dtype).unwrap().requires_grad(true);
+        let loss = cross_entropy(&x, &[3, 17], Reduction::Mean).unwrap();
+        assert_eq!(loss.dtype(), dtype);
+        loss.backward_with(&Tensor::full([], 512.0, dtype).unwrap())
+            .unwrap();
+        let (x, gradient) = (values(&x), values(&x.grad().unwrap()));
+        for (row, class) in [3, 17].into_iter().enumerate() {
+            let row = row * CLASSES..(row + 1) * CLASSES;
+            let total: f64 = x[row.clone()].iter().map(|x| x.exp()).sum();
+            for (k, i) in row.clone().enumerate() {
+                let expected = 256.0 * (x[i].exp() / total - f64::from(u8::from(k == class)));
+                let allowed = step * expected.abs() + 2f64.powi(-25);
+                assert!((gradient[i] - expected).abs() <= allowed, "{dtype}, {k}");
+            }
+            let sum: f64 = gradient[row].iter().sum();
+            assert!(sum.abs() < 256.0 * 1e-3, "{dtype}: {sum}");
+        }
+    }
+}
+
+/// The squares would overflow f16, and their mean does not.
+#[test]
+fn squared_errors_in_16_bits_are_in_range_if_their_mean_is() {
+    let x = tensor([300.0, 0.0])
+        .to_dtype(DType::F16)
+        .unwrap()
+        .requires_grad(true);
+    let target = Tensor::zeros([2], DType::F16).unwrap();
+    let loss = mse_loss(&x, &target, Reduction::Mean).unwrap();
+    assert_eq!(
+        values(&loss),
+        [45_000.0_f64].map(|x| sorix_core::half::f16::from_f64(x).to_f64())
+    );
+    loss.backward().unwrap();
+    assert_eq!(values(&x.grad().unwrap()), [300.0, 0.0]);
+}

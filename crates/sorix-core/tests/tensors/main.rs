@@ -18,6 +18,7 @@ mod matmul;
 mod npy;
 mod properties;
 mod random;
+mod range;
 mod rows;
 mod shards;
 mod sums;

@@ -97,6 +97,10 @@ const UNARY: &[Unary] = &[
     ("logsumexp_over", 1, Real, |x| {
         never_constant(x)?.logsumexp_over(0)
     }),
+    ("norm_over", 1, Real, |x| never_constant(x)?.norm_over(0)),
+    ("normalize", 1, Real, |x| {
+        never_constant(x)?.normalize(&[0], 1e-3)
+    }),
     ("softmax", 1, Real, |x| x.softmax(-1)),
     ("log_softmax", 1, Real, |x| x.log_softmax(0)),
     ("gather_last", 1, Real, |x| {

@@ -31,7 +31,8 @@ trait Unary: Debug + Send + Sync + 'static {
     const BACKWARD: &'static str;
 
     /// What the gradient is computed from. The output is as good as free where the next operation
-    /// saves it too, as its input.
+    /// saves it too, as its input, but it was rounded: the slope of a function that has come near to a
+    /// limit is lost in it.
     const SAVED: Saved;
 
     /// What the function costs.
