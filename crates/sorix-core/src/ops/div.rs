@@ -52,6 +52,52 @@ impl Tensor {
         })?;
         Ok(record(output, &[self], || DivScalarBackward { number }))
     }
+
+    /// A number, rounded to the type the dtype computes in, divided by each element: `1.0 / &x`.
+    ///
+    /// # Errors
+    ///
+    /// If allocation fails.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([2.0, -8.0]).rdiv_scalar(1.0)?.to_vec::<f64>()?, [0.5, -0.125]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn rdiv_scalar(&self, number: f64) -> Result<Self> {
+        let call = Call::on("rdiv_scalar", self);
+        let input = SavedTensor::new(self);
+        let output = dispatch!(self.dtype(), T => {
+            let number = <T as Scalar>::Acc::nearest(number);
+            elementwise::map::<T>(call, self, Cost::Move, |x| number / x)
+        })?;
+        Ok(record(output, &[self], || RdivScalarBackward {
+            number,
+            input,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct RdivScalarBackward {
+    number: f64,
+    input: SavedTensor,
+}
+
+impl Function for RdivScalarBackward {
+    fn name(&self) -> &'static str {
+        "RdivScalarBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let input = self.input.get(self)?;
+        let number =
+            dispatch!(grad.dtype(), T => <T as Scalar>::Acc::nearest(self.number).to_f64());
+        let gradient = |grad: f64, x| -grad * (number / x / x);
+        let operands = [&grad, &input];
+        let gradient = factor::of_two(self.name(), input.shape(), operands, gradient)?;
+        Ok(vec![Some(gradient)])
+    }
 }
 
 #[derive(Debug)]

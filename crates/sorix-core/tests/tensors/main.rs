@@ -7,6 +7,7 @@ mod common;
 mod arange;
 mod autograd;
 mod checkpoint;
+mod choices;
 mod conversion;
 mod display;
 mod dropout;

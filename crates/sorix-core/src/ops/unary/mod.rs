@@ -6,11 +6,15 @@
 mod abs;
 mod clamp;
 mod exp;
+mod expm1;
 mod gelu;
 mod log;
+mod log1p;
 mod powf;
 mod relu;
+mod selu;
 mod sigmoid;
+mod softplus;
 mod sqrt;
 mod tanh;
 
