@@ -23,7 +23,7 @@
 //! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
 //!   [`Softmax`], [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
-//! * [`loss`]: mean squared error, cross entropy. [`init`]: first values of parameters.
+//! * [`loss`]: mean squared error, cross entropy, of two classes too. [`init`]: first values of parameters.
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
