@@ -126,7 +126,7 @@ pub enum Error {
     /// A checkpoint that could not be written, read or used.
     #[cfg(feature = "safetensors")]
     #[error(transparent)]
-    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    Checkpoint(#[from] crate::checkpoint::error::CheckpointError),
     /// Monte Carlo dropout without samples, of which there is no mean.
     #[error("mc_samples: expected at least one sample, got n = 0")]
     NoSamples,

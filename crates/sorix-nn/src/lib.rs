@@ -51,7 +51,7 @@ mod schedule;
 mod sequential;
 
 #[cfg(feature = "safetensors")]
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, error::CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
     Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,

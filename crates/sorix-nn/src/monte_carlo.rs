@@ -102,8 +102,8 @@ pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
     Some(key)
 }
 
-/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due. Only
-/// where the key is not the scope's is `generator` called.
+/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due.
+/// `generator` is called only if no scope gives the key.
 pub(crate) fn key_source<'a, E>(
     mode: Mode,
     generator: impl FnOnce() -> Result<&'a Generator, E>,
@@ -238,7 +238,7 @@ impl McSamples {
     ///
     /// # Errors
     ///
-    /// Where the memory cannot be had.
+    /// If allocation fails.
     pub fn mean(&self) -> Result<Tensor> {
         self.rounded(self.mean_f64()?)
     }

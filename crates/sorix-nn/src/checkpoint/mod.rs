@@ -2,19 +2,21 @@
 //! bit.
 
 mod archive;
+pub(crate) mod error;
 mod replace;
 mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sorix_core::Tensor;
 use sorix_core::autograd::no_grad;
 
 use self::archive::{Archive, Entry, io_error};
+use self::error::CheckpointError;
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
 use crate::init::check_writable;
@@ -295,8 +297,8 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// Where the file is not one, or does not fit: nothing has changed then. And where the memory for
-    /// a parameter cannot be had, which takes new memory only while another holds what it was: the
+    /// If the file is not one, or does not fit: nothing has changed then. And if a parameter is out of
+    /// memory, which takes new memory only while another holds what it was: the
     /// optimisers, and the parameters before it, may be set by then.
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         // Memory has no path, and nothing that it could refuse.
@@ -473,84 +475,4 @@ fn join(above: &str, name: &str) -> String {
 fn generator_entry(generator: &Generator) -> Entry {
     let GeneratorState { seed, offset } = generator.state();
     Entry::words(&[seed, offset])
-}
-
-/// Why a [`Checkpoint`] could not be written, read or used.
-///
-/// ```
-/// use sorix_nn::{Checkpoint, CheckpointError, Error, Generator, Linear};
-/// let linear = Linear::new(2, 3, &Generator::new(1))?;
-/// let bytes = Checkpoint::new().parameters("", &linear.clone().without_bias()).to_bytes()?;
-/// let error = Checkpoint::new().parameters("", &linear).load_bytes(&bytes).unwrap_err();
-/// assert_eq!(error.to_string(), "checkpoint: there is no \"bias\"");
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// The file system refused.
-    #[error("checkpoint: {path:?}: {reason}")]
-    Io {
-        /// The file that was to be written or read.
-        path: PathBuf,
-        /// The kind of the refusal: whether nothing is there, for instance.
-        kind: std::io::ErrorKind,
-        /// What it said.
-        reason: String,
-    },
-    /// The file is not in the safetensors format.
-    #[error("checkpoint: not a safetensors file: {reason}")]
-    Format {
-        /// What is wrong.
-        reason: String,
-    },
-    /// The file is of another version of sorix' layout.
-    #[error("checkpoint: expected version 1, got {got:?}")]
-    Version {
-        /// The version that came.
-        got: String,
-    },
-    /// Something is not in the file.
-    #[error("checkpoint: there is no {name:?}")]
-    Missing {
-        /// Its name.
-        name: String,
-    },
-    /// Something is in a section of the file that does not belong there.
-    #[error("checkpoint: {name:?} is not expected")]
-    Unexpected {
-        /// Its name.
-        name: String,
-    },
-    /// Something has another shape or dtype.
-    #[error("checkpoint: expected {name:?} to be {expected}, got {got}")]
-    Mismatch {
-        /// Its name.
-        name: String,
-        /// The dtype and shape it has to have.
-        expected: String,
-        /// The dtype and shape it has.
-        got: String,
-    },
-    /// Two entries of one name.
-    #[error("checkpoint: there are two of {name:?}")]
-    Repeated {
-        /// The name.
-        name: String,
-    },
-    /// An entry of a name that means something else in the format.
-    #[error("checkpoint: the format keeps the name {name:?} for itself")]
-    Reserved {
-        /// The name.
-        name: String,
-    },
-    /// A section that could be taken for another.
-    #[error(
-        "checkpoint: expected sections of different names, without a dot, and the empty name only \
-         for one that is alone; got {section:?}"
-    )]
-    Section {
-        /// The name of the section.
-        section: String,
-    },
 }
