@@ -130,8 +130,11 @@ pub enum Error {
     /// Monte Carlo dropout without samples, of which there is no mean.
     #[error("mc_samples: expected at least one sample, got n = 0")]
     NoSamples,
-    /// Threads for Monte Carlo samples could not be started.
-    #[error("mc_samples: cannot start threads: {reason}")]
+    /// The environment chooses a backend that cannot be used, or says something that means nothing.
+    #[error(transparent)]
+    Backend(#[from] sorix_kernels::BackendError),
+    /// The threads of the current pool could not be started.
+    #[error("cannot start threads: {reason}")]
     Threads {
         /// What the operating system said.
         reason: String,

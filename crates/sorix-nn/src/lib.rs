@@ -28,7 +28,8 @@
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
-//! * [`monte_carlo`], [`mc_samples`]: dropout at inference, repeatably.
+//! * [`monte_carlo`], [`mc_samples`], [`MonteCarlo`]: dropout at inference, repeatably.
+//! * [`init`]: what may be wrong with a machine, said at the start.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
 #![forbid(unsafe_code)]
@@ -49,6 +50,7 @@ mod monte_carlo;
 pub mod optim;
 mod schedule;
 mod sequential;
+mod startup;
 
 #[cfg(feature = "safetensors")]
 pub use checkpoint::{Checkpoint, error::CheckpointError};
@@ -63,10 +65,11 @@ pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tan
 pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;
-pub use monte_carlo::{McSamples, is_monte_carlo, mc_samples, monte_carlo, take_key};
+pub use monte_carlo::{McSamples, MonteCarlo, is_monte_carlo, mc_samples, monte_carlo, take_key};
 pub use optim::{
     Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,
 };
 pub use schedule::Schedule;
 pub use sequential::Sequential;
 pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, SaveMask};
+pub use startup::{Startup, init};

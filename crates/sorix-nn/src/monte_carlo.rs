@@ -1,18 +1,22 @@
 //! Monte Carlo dropout: a trained network that drops at inference, repeatably.
 
+mod passes;
+mod samples;
+
 use core::cell::RefCell;
 use core::convert::Infallible;
 use core::marker::PhantomData;
 use std::rc::Rc;
 
-use sorix_core::autograd::{no_grad, taped_mode};
-use sorix_core::{DType, MaskKey, Tensor};
+use sorix_core::MaskKey;
+use sorix_core::autograd::taped_mode;
 use sorix_kernels::parallel::TaskValue;
 
-use crate::error::{Error, Result};
+pub use self::passes::{MonteCarlo, mc_samples};
+pub use self::samples::McSamples;
+use crate::error::Result;
 use crate::generator::Generator;
 use crate::mode::Mode;
-use crate::module::Module;
 
 thread_local! {
     /// Where the keys come from while a scope is open on this thread.
@@ -26,7 +30,7 @@ thread_local! {
 /// `Generator::new(seed).fork("monte carlo sample 7")` for sample 7. Their own generators and the one
 /// of the process do not advance. So the result depends on the model, its input, `seed` and `sample`
 /// alone, and one model serves many threads at once, each in a scope of its own. A scope within a
-/// scope replaces it until it ends. It ends also where `f` panics.
+/// scope replaces it until it ends. It ends also if `f` panics.
 ///
 /// Source: Gal and Ghahramani, *Dropout as a Bayesian approximation*, ICML 2016.
 ///
@@ -35,8 +39,8 @@ thread_local! {
 /// The scope belongs to the calling thread. A model that runs dropouts on other threads has to enter
 /// it there too, with samples of its own numbering. Tasks that rayon runs on this thread while one of
 /// sorix's operations waits are not in the scope; but those that it runs while `f` waits for a pool
-/// by itself, by `rayon::join` or `yield_now`, are. Where such tasks run models too, use
-/// [`mc_samples`], whose threads run nothing else.
+/// by itself, by `rayon::join` or `yield_now`, are. If such tasks run models too, wait within
+/// [`parallel::waiting`](sorix_kernels::parallel::waiting), which hides the scope from all of them.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -131,164 +135,4 @@ pub fn is_monte_carlo() -> bool {
 /// The scope of the task that runs on this thread, not that of one which waits meanwhile.
 fn scope() -> Option<Rc<Generator>> {
     SCOPE.with_borrow(|scope| scope.as_ref()?.get().cloned())
-}
-
-/// `n` stochastic passes of `x` through a model: [`monte_carlo`] samples 0 to n - 1 of `seed`.
-///
-/// The model may be in eval mode and may be used by others meanwhile. No pass records a graph or
-/// keeps a mask. With the feature `parallel` the passes share threads of their own, as many as rayon
-/// takes by default; what a sample is depends neither on the number of threads nor on `n`.
-///
-/// # Errors
-///
-/// Where `n` is 0, where a pass fails, and where threads cannot be started.
-///
-/// ```
-/// use sorix_core::tensor;
-/// use sorix_nn::{Dropout, Module, mc_samples};
-///
-/// let mut dropout = Dropout::new(0.5)?;
-/// dropout.eval();
-/// let samples = mc_samples(&dropout, &tensor([3.0]), 1000, 42)?;
-/// // Each sample is 0 or 6, half of them 6: the mean is 3, the variance 9.
-/// assert!((samples.mean()?.item::<f64>()? - 3.0).abs() < 0.5);
-/// assert!((samples.variance()?.item::<f64>()? - 9.0).abs() < 0.5);
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-pub fn mc_samples<M: Module + ?Sized>(
-    model: &M,
-    x: &Tensor,
-    n: usize,
-    seed: u64,
-) -> Result<McSamples> {
-    if n == 0 {
-        return Err(Error::NoSamples);
-    }
-    let sample = |i: usize| no_grad(|| monte_carlo(seed, i as u64, || model.forward(x)));
-    Ok(McSamples {
-        samples: run(n, sample)?,
-    })
-}
-
-#[cfg(feature = "parallel")]
-fn run(n: usize, sample: impl Fn(usize) -> Result<Tensor> + Sync) -> Result<Vec<Tensor>> {
-    use rayon::prelude::*;
-    use sorix_kernels::parallel::waiting;
-
-    let pool = pool()?;
-    waiting(|| pool.install(|| (0..n).into_par_iter().map(&sample).collect()))
-}
-
-#[cfg(not(feature = "parallel"))]
-fn run(n: usize, sample: impl Fn(usize) -> Result<Tensor>) -> Result<Vec<Tensor>> {
-    (0..n).map(sample).collect()
-}
-
-/// The threads that run samples. A pool of its own, because a worker that waits for a part of one
-/// task runs another of its pool in between: here that is another sample, which brings its own
-/// scope, and not some pass that should drop nothing.
-#[cfg(feature = "parallel")]
-fn pool() -> Result<&'static rayon::ThreadPool> {
-    static POOL: std::sync::OnceLock<Result<rayon::ThreadPool, String>> =
-        std::sync::OnceLock::new();
-    POOL.get_or_init(|| {
-        rayon::ThreadPoolBuilder::new()
-            .thread_name(|i| format!("sorix-mc-{i}"))
-            .build()
-            .map_err(|error| error.to_string())
-    })
-    .as_ref()
-    .map_err(|reason| Error::Threads {
-        reason: reason.clone(),
-    })
-}
-
-/// What [`mc_samples`] drew: one output of the model for each sample, and at least one.
-///
-/// ```
-/// use sorix_core::tensor;
-/// use sorix_nn::{Dropout, mc_samples};
-///
-/// let dropout = Dropout::new(0.5)?;
-/// let samples = mc_samples(&dropout, &tensor([1.0, 1.0]), 10, 42)?;
-/// assert_eq!(samples.samples().len(), 10);
-/// assert_eq!(samples.mean()?.shape(), [2]);
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct McSamples {
-    samples: Vec<Tensor>,
-}
-
-impl McSamples {
-    /// The outputs, by their number.
-    #[must_use]
-    pub fn samples(&self) -> &[Tensor] {
-        &self.samples
-    }
-
-    /// The outputs, to keep.
-    #[must_use]
-    pub fn into_samples(self) -> Vec<Tensor> {
-        self.samples
-    }
-
-    /// The mean of each element over the samples: the prediction. Computed in f64, in the order of
-    /// the samples, and rounded to their dtype.
-    ///
-    /// # Errors
-    ///
-    /// If allocation fails.
-    pub fn mean(&self) -> Result<Tensor> {
-        self.rounded(self.mean_f64()?)
-    }
-
-    /// The unbiased variance (divided by n - 1) of each element over the samples: how sure the model
-    /// is. NaN where there is a single sample.
-    ///
-    /// Computed in f64 from the squared distances to the mean, so nothing cancels, and rounded to
-    /// the dtype of the samples.
-    ///
-    /// # Errors
-    ///
-    /// As [`mean`](McSamples::mean).
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{Dropout, mc_samples};
-    /// // Far from zero, where the mean of squares less the square of the mean would be off by 10^4.
-    /// let samples = mc_samples(&Dropout::new(0.0)?, &tensor([1e10]), 3, 42)?;
-    /// assert_eq!(samples.variance()?.item::<f64>()?, 0.0);
-    /// # Ok::<(), sorix_nn::Error>(())
-    /// ```
-    pub fn variance(&self) -> Result<Tensor> {
-        let mean = self.mean_f64()?;
-        let distances = self.sum_f64(|sample| {
-            let distance = sample.sub(&mean)?;
-            distance.mul(&distance)
-        })?;
-        self.rounded(distances.mul_scalar(1.0 / (self.samples.len() as f64 - 1.0))?)
-    }
-
-    fn mean_f64(&self) -> Result<Tensor> {
-        let sum = self.sum_f64(|sample| Ok(sample.clone()))?;
-        Ok(sum.mul_scalar(1.0 / self.samples.len() as f64)?)
-    }
-
-    /// The sum of `f` of each sample.
-    fn sum_f64(&self, f: impl Fn(&Tensor) -> sorix_core::Result<Tensor>) -> Result<Tensor> {
-        let term = |sample: &Tensor| f(&sample.to_dtype(DType::F64)?);
-        let (first, rest) = self
-            .samples
-            .split_first()
-            .expect("there is at least one sample");
-        let sum = rest
-            .iter()
-            .try_fold(term(first)?, |sum, sample| sum.add(&term(sample)?))?;
-        Ok(sum)
-    }
-
-    fn rounded(&self, x: Tensor) -> Result<Tensor> {
-        Ok(x.to_dtype(self.samples[0].dtype())?)
-    }
 }

@@ -140,19 +140,20 @@ fn one_model_serves_many_requests_at_once() {
     assert_eq!(generator.state().offset, 0);
 }
 
-/// While a sample waits, the worker of a pool runs another task of that pool; samples must run where
-/// that is no pass which should drop nothing.
+/// While a sample waits, the worker of a pool runs another task of that pool, which should drop nothing.
 #[cfg(feature = "parallel")]
 #[test]
 fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    use sorix_kernels::parallel::waiting;
 
     /// Lets the pool it runs on run something else.
     #[derive(Debug)]
     struct Waits;
     impl Module for Waits {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
-            rayon::yield_now();
+            waiting(rayon::yield_now);
             Ok(x.clone())
         }
     }
@@ -161,9 +162,8 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
         .with(Dropout::new(0.5).unwrap());
     let x = tensor([1.0; 64]);
     let expected = values(&monte_carlo(3, 0, || model.forward(&x)).unwrap());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let in_scope = AtomicBool::new(true);
-    pool.unwrap().install(|| {
+    pool(1).install(|| {
         rayon::scope(|scope| {
             scope.spawn(|_| in_scope.store(is_monte_carlo(), Ordering::Relaxed));
             let samples = mc_samples(&model, &x, 1, 3).unwrap();
@@ -179,12 +179,7 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
 fn tasks_of_one_pool_do_not_see_each_others_samples() {
     // A function of so many elements is shared out.
     let x = Tensor::ones([1 << 13], DType::F64).unwrap();
-    // A task that waits runs another on top of itself, which may wait in turn: room for all of them.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(4)
-        .stack_size(64 << 20)
-        .build();
-    pool.unwrap().in_place_scope(|scope| {
+    pool(4).in_place_scope(|scope| {
         for task in 0..100 {
             let x = &x;
             scope.spawn(move |_| {
@@ -196,6 +191,12 @@ fn tasks_of_one_pool_do_not_see_each_others_samples() {
             });
         }
     });
+}
+
+#[cfg(feature = "parallel")]
+fn pool(threads: usize) -> rayon::ThreadPool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build().unwrap()
 }
 
 #[test]

@@ -42,7 +42,7 @@
 pub use sorix_core::*;
 pub use sorix_kernels as kernels;
 pub use sorix_nn as nn;
-pub use sorix_nn::{Generator, GeneratorState, default_generator, manual_seed};
+pub use sorix_nn::{Generator, GeneratorState, Startup, default_generator, init, manual_seed};
 
 /// The examples of the README run as tests.
 #[cfg(doctest)]
