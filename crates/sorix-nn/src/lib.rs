@@ -53,7 +53,7 @@ mod sequential;
 mod startup;
 
 #[cfg(feature = "safetensors")]
-pub use checkpoint::{Checkpoint, error::CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointEntry, error::CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
     Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,

@@ -59,6 +59,20 @@ pub enum CheckpointError {
         /// The dtype and shape it has.
         got: String,
     },
+    /// The data of an entry is not what was written: it has another checksum.
+    #[error("checkpoint: the data of {name:?} is damaged")]
+    Damaged {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor that a module has under two names, and that a file has twice, with different elements.
+    #[error("checkpoint: {first:?} and {second:?} are one tensor, and differ in the file")]
+    Tied {
+        /// The first name.
+        first: String,
+        /// The other one.
+        second: String,
+    },
     /// Two entries of one name.
     #[error("checkpoint: there are two of {name:?}")]
     Repeated {
