@@ -127,6 +127,9 @@ pub enum Error {
     #[cfg(feature = "safetensors")]
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::error::CheckpointError),
+    /// A dropout within [`monte_carlo_rows`](crate::monte_carlo_rows) whose mask is for all rows.
+    #[error("monte_carlo_rows: a dropout shares its mask among all rows of the batch")]
+    SharedKey,
     /// Monte Carlo dropout without samples, of which there is no mean.
     #[error("mc_samples: expected at least one sample, got n = 0")]
     NoSamples,

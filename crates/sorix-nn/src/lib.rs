@@ -65,7 +65,9 @@ pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tan
 pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;
-pub use monte_carlo::{McSamples, MonteCarlo, is_monte_carlo, mc_samples, monte_carlo, take_key};
+pub use monte_carlo::{
+    McSamples, MonteCarlo, is_monte_carlo, mc_samples, monte_carlo, monte_carlo_rows, take_key,
+};
 pub use optim::{
     Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,
 };

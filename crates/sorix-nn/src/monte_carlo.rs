@@ -3,24 +3,41 @@
 mod passes;
 mod samples;
 
-use core::cell::RefCell;
-use core::convert::Infallible;
+use core::cell::{Cell, RefCell};
 use core::marker::PhantomData;
 use std::rc::Rc;
 
-use sorix_core::MaskKey;
 use sorix_core::autograd::taped_mode;
+use sorix_core::{MaskKey, batch_invariant};
 use sorix_kernels::parallel::TaskValue;
 
 pub use self::passes::{MonteCarlo, mc_samples};
 pub use self::samples::McSamples;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generator::Generator;
 use crate::mode::Mode;
 
 thread_local! {
     /// Where the keys come from while a scope is open on this thread.
-    static SCOPE: RefCell<Option<TaskValue<Rc<Generator>>>> = const { RefCell::new(None) };
+    static SCOPE: RefCell<Option<TaskValue<Rc<Keys>>>> = const { RefCell::new(None) };
+}
+
+/// What gives keys in a scope.
+#[derive(Debug)]
+enum Keys {
+    /// One for each call.
+    Whole(Generator),
+    /// One for each row of each call.
+    Rows {
+        rows: Vec<Generator>,
+        /// Whether a call wanted one for all rows, which is an error.
+        shared: Cell<bool>,
+    },
+}
+
+/// Where sample number `sample` of the stream `seed` takes its keys from.
+fn keys_of(seed: u64, sample: u64) -> Generator {
+    Generator::new(seed).fork(&format!("monte carlo sample {sample}"))
 }
 
 /// Runs `f`, normally the forward pass of a model in eval mode, as Monte Carlo sample number
@@ -58,22 +75,73 @@ thread_local! {
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn monte_carlo<R>(seed: u64, sample: u64, f: impl FnOnce() -> R) -> R {
-    let keys = Generator::new(seed).fork(&format!("monte carlo sample {sample}"));
-    let _scope = Scope::enter(keys);
+    let _scope = Scope::enter(Keys::Whole(keys_of(seed, sample)));
     f()
+}
+
+/// [`monte_carlo`] for a batch of requests, each with a seed of its own: what comes out for a request has
+/// the same bits alone and in any batch, at any place in it.
+///
+/// Every dropout in `f` drops. The first axis of its input is cut into as many equal parts as there are
+/// seeds, and each part is dropped from as if it came alone, by keys from `Generator::new(seed).fork("monte
+/// carlo sample 7")` with the seed of its request. So a model whose input has one row for each request may
+/// fold other axes into the first one, behind it. Products of matrices are
+/// [`batch_invariant`]. A mask costs what one for the whole batch does, and a call of the kernel for each request.
+///
+/// # Errors
+///
+/// Those of `f`; if the first axis of a dropout's input has not as many equal parts; if a dropout shares its
+/// mask among all rows, as [`WeightDropout`](crate::WeightDropout) and
+/// [`EmbeddingDropout`](crate::EmbeddingDropout) do, or if `f` [takes a key](take_key) itself.
+///
+/// # Limits
+///
+/// As [`monte_carlo`]. A model whose first axis is not that of the batch gives something else than each
+/// request alone, without an error unless the lengths tell; so does one whose layers mix rows.
+///
+/// ```
+/// use sorix_core::{DType, MaskKey, Tensor};
+/// use sorix_nn::{Dropout, Generator, Linear, Module, Result, Sequential, monte_carlo_rows};
+///
+/// let generator = Generator::new(1);
+/// let mut net = Sequential::new()
+///     .with(Linear::new(8, 16, &generator)?)
+///     .with(Dropout::new(0.5)?)
+///     .with(Linear::new(16, 2, &generator)?);
+/// net.eval();
+/// let x = Tensor::randn([3, 8], DType::F32, MaskKey { seed: 2, offset: 0 })?;
+///
+/// let batch = monte_carlo_rows(&[70, 71, 72], 0, || net.forward(&x))?;
+/// let alone = monte_carlo_rows(&[71], 0, || net.forward(&x.slice(0, 1..2)?))?;
+/// assert_eq!(alone.to_vec::<f32>()?, batch.slice(0, 1..2)?.to_vec::<f32>()?);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn monte_carlo_rows<R>(seeds: &[u64], sample: u64, f: impl FnOnce() -> Result<R>) -> Result<R> {
+    let scope = Scope::enter(Keys::Rows {
+        rows: seeds.iter().map(|&seed| keys_of(seed, sample)).collect(),
+        shared: Cell::new(false),
+    });
+    let output = batch_invariant(f)?;
+    match &*scope.keys {
+        Keys::Rows { shared, .. } if shared.get() => Err(Error::SharedKey),
+        _ => Ok(output),
+    }
 }
 
 /// Closes the scope, and opens again the one it replaced, when dropped.
 struct Scope {
-    previous: Option<TaskValue<Rc<Generator>>>,
+    keys: Rc<Keys>,
+    previous: Option<TaskValue<Rc<Keys>>>,
     // The scope is the thread's, so the guard has to stay there.
     not_send: PhantomData<*const ()>,
 }
 
 impl Scope {
-    fn enter(keys: Generator) -> Self {
+    fn enter(keys: Keys) -> Self {
+        let keys = Rc::new(keys);
         Self {
-            previous: SCOPE.replace(Some(TaskValue::new(Rc::new(keys)))),
+            previous: SCOPE.replace(Some(TaskValue::new(Rc::clone(&keys)))),
+            keys,
             not_send: PhantomData,
         }
     }
@@ -89,7 +157,8 @@ impl Drop for Scope {
 /// own asks before it draws.
 ///
 /// Within [`monte_carlo`] it is a key of the scope. Otherwise it is one of `generator` in training,
-/// and there is none in eval.
+/// and there is none in eval. Within [`monte_carlo_rows`], which has no key for all rows, it is the one
+/// of the first row, and the scope ends in an error.
 ///
 /// ```
 /// use sorix_nn::{Generator, Mode, monte_carlo, take_key};
@@ -102,24 +171,61 @@ impl Drop for Scope {
 /// ```
 #[must_use = "a key that is taken names one mask, and is not given again"]
 pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
-    let Ok(key) = key_source(mode, || Ok::<_, Infallible>(generator))?();
-    Some(key)
-}
-
-/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due.
-/// `generator` is called only if no scope gives the key.
-pub(crate) fn key_source<'a, E>(
-    mode: Mode,
-    generator: impl FnOnce() -> Result<&'a Generator, E>,
-) -> Option<impl FnOnce() -> Result<MaskKey, E>> {
-    let drops = mode == Mode::Train || is_monte_carlo();
-    drops.then_some(|| match scope() {
-        Some(keys) => Ok(keys.next_key()),
-        None => Ok(generator()?.next_key()),
+    let draws = key_source(mode)?;
+    Some(match &draws.scope {
+        None => generator.next_key(),
+        Some(keys) => match &**keys {
+            Keys::Whole(keys) => keys.next_key(),
+            Keys::Rows { rows, shared } => {
+                shared.set(true);
+                rows.first().unwrap_or(generator).next_key()
+            }
+        },
     })
 }
 
-/// Whether [`monte_carlo`] is open on this thread, so that dropouts drop in either mode. When backward
+/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due.
+pub(crate) fn key_source(mode: Mode) -> Option<KeySource> {
+    let drops = mode == Mode::Train || is_monte_carlo();
+    drops.then(|| KeySource { scope: scope() })
+}
+
+/// What a call takes its key from: the scope, if there is one.
+pub(crate) struct KeySource {
+    scope: Option<Rc<Keys>>,
+}
+
+impl KeySource {
+    /// The number of keys, if each row has its own.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        match self.scope.as_deref() {
+            Some(Keys::Rows { rows, .. }) => Some(rows.len()),
+            _ => None,
+        }
+    }
+
+    /// A key for the whole call. `generator` is called only if no scope gives one.
+    pub(crate) fn take<'a>(
+        self,
+        generator: impl FnOnce() -> Result<&'a Generator>,
+    ) -> Result<MaskKey> {
+        match self.scope.as_deref() {
+            None => Ok(generator()?.next_key()),
+            Some(Keys::Whole(keys)) => Ok(keys.next_key()),
+            Some(Keys::Rows { .. }) => Err(Error::SharedKey),
+        }
+    }
+
+    /// A key for each row.
+    pub(crate) fn take_rows(self) -> Vec<MaskKey> {
+        match self.scope.as_deref() {
+            Some(Keys::Rows { rows, .. }) => rows.iter().map(Generator::next_key).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whether [`monte_carlo`] or [`monte_carlo_rows`] is open on this thread, so that dropouts drop in either mode. When backward
 /// computes a [checkpoint](sorix_core::autograd::checkpoint) again: whether it was the first time.
 ///
 /// ```
@@ -133,6 +239,6 @@ pub fn is_monte_carlo() -> bool {
 }
 
 /// The scope of the task that runs on this thread, not that of one which waits meanwhile.
-fn scope() -> Option<Rc<Generator>> {
+fn scope() -> Option<Rc<Keys>> {
     SCOPE.with_borrow(|scope| scope.as_ref()?.get().cloned())
 }

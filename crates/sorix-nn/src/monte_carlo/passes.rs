@@ -1,11 +1,13 @@
 //! Many passes of one input through a model, by several threads.
 
+use core::ops::Range;
+
 use sorix_core::autograd::no_grad;
 use sorix_core::{Tensor, batch_invariant, is_batch_invariant};
 
 use crate::error::{Error, Result};
 use crate::module::Module;
-use crate::monte_carlo::{McSamples, monte_carlo};
+use crate::monte_carlo::{McSamples, monte_carlo, monte_carlo_rows};
 
 /// `n` stochastic passes of `x` through a model: [`monte_carlo`] samples 0 to n - 1 of `seed`.
 ///
@@ -57,8 +59,16 @@ pub fn mc_samples<M: Module + ?Sized>(
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MonteCarlo<'p> {
-    seed: u64,
+    seeds: Seeds<'p>,
     helpers: Helpers<'p>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Seeds<'p> {
+    /// Of the whole input.
+    One(u64),
+    /// Of each row.
+    Rows(&'p [u64]),
 }
 
 /// The threads that run passes beside the calling one.
@@ -81,8 +91,30 @@ impl<'p> MonteCarlo<'p> {
     /// Samples of the stream `seed`, by the calling thread and those of the current rayon pool.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::of(Seeds::One(seed))
+    }
+
+    /// Samples of a batch of requests, each with a seed of its own, as [`monte_carlo_rows`] draws them: a
+    /// request gets the same bits alone and in any batch.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor};
+    /// use sorix_nn::{Dropout, MonteCarlo};
+    ///
+    /// let (model, x) = (Dropout::new(0.5)?, Tensor::ones([2, 64], DType::F32)?);
+    /// let batch = MonteCarlo::of_rows(&[7, 8]).samples(&model, &x, 10)?.mean()?;
+    /// let alone = MonteCarlo::of_rows(&[8]).samples(&model, &x.slice(0, 1..2)?, 10)?.mean()?;
+    /// assert_eq!(batch.slice(0, 1..2)?.to_vec::<f32>()?, alone.to_vec::<f32>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn of_rows(seeds: &'p [u64]) -> Self {
+        Self::of(Seeds::Rows(seeds))
+    }
+
+    fn of(seeds: Seeds<'p>) -> Self {
         Self {
-            seed,
+            seeds,
             #[cfg(feature = "parallel")]
             helpers: Helpers::CurrentPool,
             #[cfg(not(feature = "parallel"))]
@@ -126,20 +158,28 @@ impl<'p> MonteCarlo<'p> {
         if n == 0 {
             return Err(Error::NoSamples);
         }
-        let pass = |i: usize| no_grad(|| monte_carlo(self.seed, i as u64, || model.forward(x)));
-        self.run(n, &pass).map(McSamples::new)
+        self.run(0..n, &|i| self.pass(model, x, i))
+            .map(McSamples::new)
     }
 
-    /// What the passes 0 to n - 1 return, or the error of the first one that fails.
+    fn pass<M: Module + ?Sized>(self, model: &M, x: &Tensor, i: usize) -> Result<Tensor> {
+        no_grad(|| match self.seeds {
+            Seeds::One(seed) => monte_carlo(seed, i as u64, || model.forward(x)),
+            Seeds::Rows(seeds) => monte_carlo_rows(seeds, i as u64, || model.forward(x)),
+        })
+    }
+
+    /// What passes of these numbers return, or the error of the first one that fails.
     fn run(
         self,
-        n: usize,
+        numbers: Range<usize>,
         pass: &(impl Fn(usize) -> Result<Tensor> + Sync),
     ) -> Result<Vec<Tensor>> {
         let alike = is_batch_invariant();
+        let (first, n) = (numbers.start, numbers.len());
         let pass = |i: usize| match alike {
-            true => batch_invariant(|| pass(i)),
-            false => pass(i),
+            true => batch_invariant(|| pass(first + i)),
+            false => pass(first + i),
         };
         #[cfg(feature = "parallel")]
         {
