@@ -66,7 +66,8 @@ pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;
 pub use monte_carlo::{
-    McSamples, MonteCarlo, is_monte_carlo, mc_samples, monte_carlo, monte_carlo_rows, take_key,
+    McClasses, McMoments, McSamples, MonteCarlo, is_monte_carlo, mc_samples, monte_carlo,
+    monte_carlo_rows, take_key,
 };
 pub use optim::{
     Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,

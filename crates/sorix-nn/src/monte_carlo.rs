@@ -1,5 +1,6 @@
 //! Monte Carlo dropout: a trained network that drops at inference, repeatably.
 
+mod moments;
 mod passes;
 mod samples;
 
@@ -11,6 +12,7 @@ use sorix_core::autograd::taped_mode;
 use sorix_core::{MaskKey, batch_invariant};
 use sorix_kernels::parallel::TaskValue;
 
+pub use self::moments::{McClasses, McMoments};
 pub use self::passes::{MonteCarlo, mc_samples};
 pub use self::samples::McSamples;
 use crate::error::{Error, Result};

@@ -1,13 +1,13 @@
 //! Many passes of one input through a model, by several threads.
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 use sorix_core::autograd::no_grad;
 use sorix_core::{Tensor, batch_invariant, is_batch_invariant};
 
 use crate::error::{Error, Result};
 use crate::module::Module;
-use crate::monte_carlo::{McSamples, monte_carlo, monte_carlo_rows};
+use crate::monte_carlo::{McClasses, McMoments, McSamples, monte_carlo, monte_carlo_rows};
 
 /// `n` stochastic passes of `x` through a model: [`monte_carlo`] samples 0 to n - 1 of `seed`.
 ///
@@ -162,6 +162,138 @@ impl<'p> MonteCarlo<'p> {
             .map(McSamples::new)
     }
 
+    /// The mean and the variance of the [`samples`](Self::samples), bit for bit, of which no more are kept at
+    /// a time than two for each thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`samples`](Self::samples).
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, MonteCarlo};
+    ///
+    /// let (model, x, passes) = (Dropout::new(0.5)?, tensor([3.0]), MonteCarlo::new(42));
+    /// let moments = passes.moments(&model, &x, 1000)?;
+    /// let samples = passes.samples(&model, &x, 1000)?;
+    /// assert_eq!(moments.mean()?.to_vec::<f64>()?, samples.mean()?.to_vec::<f64>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn moments<M: Module + ?Sized>(self, model: &M, x: &Tensor, n: usize) -> Result<McMoments> {
+        let mut moments = McMoments::new();
+        self.each(model, x, n, |y| moments.add(&y).map(|()| true))?;
+        Ok(moments)
+    }
+
+    /// [`moments`](Self::moments) of as many samples as it takes for the standard error of the mean to be at
+    /// most `standard_error` in every element: at least the start of `n`, at most its end. How many that
+    /// are does not depend on the number of threads; some more passes may have run.
+    ///
+    /// # Errors
+    ///
+    /// As [`samples`](Self::samples), and if `standard_error` is NaN or negative.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, MonteCarlo};
+    ///
+    /// let (model, x) = (Dropout::new(0.5)?, tensor([1.0; 4]));
+    /// let moments = MonteCarlo::new(42).moments_until(&model, &x, 0.1, 10..=1000)?;
+    /// // The standard deviation is 1, so it takes about a hundred.
+    /// assert!((50..200).contains(&moments.count()));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn moments_until<M: Module + ?Sized>(
+        self,
+        model: &M,
+        x: &Tensor,
+        standard_error: f64,
+        n: RangeInclusive<usize>,
+    ) -> Result<McMoments> {
+        if standard_error.is_nan() || standard_error < 0.0 {
+            return Err(Error::Hyperparameter {
+                op: "moments_until",
+                what: "standard_error",
+                expected: "a number, at least 0",
+                got: standard_error,
+            });
+        }
+        let (least, most) = n.into_inner();
+        let mut moments = McMoments::new();
+        self.each(model, x, most, |y| {
+            moments.add(&y)?;
+            // Of one there is no variance, and of nothing no largest element.
+            if moments.count() < least.max(2) || y.numel() == 0 {
+                return Ok(true);
+            }
+            let largest = moments.standard_error_f64()?.max()?.item::<f64>()?;
+            // NaN goes on.
+            Ok(!(largest <= standard_error))
+        })?;
+        Ok(moments)
+    }
+
+    /// What the [`samples`](Self::samples) of a classifier say together, whose outputs are logits `[..,
+    /// classes]`. Of them no more are kept at a time than two for each thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`samples`](Self::samples), and if an output has no axes.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, MonteCarlo};
+    ///
+    /// let classes = MonteCarlo::new(42).classes(&Dropout::new(0.5)?, &tensor([1.0, -1.0]), 100)?;
+    /// let probabilities = classes.probabilities()?.to_vec::<f64>()?;
+    /// assert!(probabilities[0] > 0.5 && probabilities[1] < 0.5);
+    /// assert!(classes.mutual_information()?.item::<f64>()? > 0.0);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn classes<M: Module + ?Sized>(self, model: &M, x: &Tensor, n: usize) -> Result<McClasses> {
+        let mut classes = McClasses::new();
+        self.each(model, x, n, |y| classes.add(&y).map(|()| true))?;
+        Ok(classes)
+    }
+
+    /// Calls `take` with each sample, in their order, as long as it says `true`.
+    fn each<M: Module + ?Sized>(
+        self,
+        model: &M,
+        x: &Tensor,
+        n: usize,
+        mut take: impl FnMut(Tensor) -> Result<bool>,
+    ) -> Result<()> {
+        if n == 0 {
+            return Err(Error::NoSamples);
+        }
+        // One for each thread, and one to begin while others end.
+        let at_once = 2 * self.threads();
+        for first in (0..n).step_by(at_once) {
+            let numbers = first..n.min(first + at_once);
+            for y in self.run(numbers, &|i| self.pass(model, x, i))? {
+                if !take(y)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The threads that run passes, the calling one among them.
+    fn threads(self) -> usize {
+        #[cfg(feature = "parallel")]
+        use sorix_kernels::parallel::{may_wait, may_wait_for};
+
+        match self.helpers {
+            #[cfg(feature = "parallel")]
+            Helpers::CurrentPool if may_wait() => rayon::current_num_threads(),
+            #[cfg(feature = "parallel")]
+            Helpers::Pool(pool) if may_wait_for(pool) => pool.current_num_threads() + 1,
+            _ => 1,
+        }
+    }
+
     fn pass<M: Module + ?Sized>(self, model: &M, x: &Tensor, i: usize) -> Result<Tensor> {
         no_grad(|| match self.seeds {
             Seeds::One(seed) => monte_carlo(seed, i as u64, || model.forward(x)),
@@ -183,14 +315,9 @@ impl<'p> MonteCarlo<'p> {
         };
         #[cfg(feature = "parallel")]
         {
-            use sorix_kernels::parallel::{may_wait, may_wait_for, waiting};
+            use sorix_kernels::parallel::waiting;
 
-            let threads = match self.helpers {
-                Helpers::None => 1,
-                Helpers::CurrentPool if may_wait() => rayon::current_num_threads(),
-                Helpers::Pool(pool) if may_wait_for(pool) => pool.current_num_threads() + 1,
-                _ => 1,
-            };
+            let threads = self.threads();
             if n > 1 && threads > 1 {
                 let passes = shared::Passes::new(n);
                 let help = n.min(threads) - 1;
