@@ -367,13 +367,13 @@ impl Tensor {
     /// ```
     /// use sorix_core::tensor;
     /// let x = tensor([1.0, 2.0]);
-    /// let before = x.frozen();
+    /// let before = x.snapshot();
     /// x.assign(&tensor([3.0, 4.0]))?;
     /// assert_eq!(before.to_vec::<f64>()?, [1.0, 2.0]);
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     #[must_use]
-    pub fn frozen(&self) -> Self {
+    pub fn snapshot(&self) -> Self {
         Self(Arc::new(Inner {
             storage: Arc::new(Storage::of(self.0.storage.snapshot())),
             layout: self.0.layout.clone(),

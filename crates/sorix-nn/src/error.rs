@@ -127,6 +127,14 @@ pub enum Error {
     #[cfg(feature = "safetensors")]
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::error::CheckpointError),
+    /// Two modules that have not the same parameters.
+    #[error("copy_parameters: expected parameter {name:?} {expected}")]
+    OtherParameters {
+        /// The name.
+        name: String,
+        /// What it has to be.
+        expected: String,
+    },
     /// A dropout within [`monte_carlo_rows`](crate::monte_carlo_rows) whose mask is for all rows.
     #[error("monte_carlo_rows: a dropout shares its mask among all rows of the batch")]
     SharedKey,

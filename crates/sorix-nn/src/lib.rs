@@ -29,6 +29,7 @@
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
 //! * [`monte_carlo`], [`mc_samples`], [`MonteCarlo`]: dropout at inference, repeatably.
+//! * [`freeze`], [`copy_parameters`]: all parameters of a module at once.
 //! * [`init`]: what may be wrong with a machine, said at the start.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
@@ -48,6 +49,7 @@ mod mode;
 mod module;
 mod monte_carlo;
 pub mod optim;
+mod parameters;
 mod schedule;
 mod sequential;
 mod startup;
@@ -72,6 +74,7 @@ pub use monte_carlo::{
 pub use optim::{
     Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,
 };
+pub use parameters::{copy_parameters, freeze, unfreeze};
 pub use schedule::Schedule;
 pub use sequential::Sequential;
 pub use sorix_core::{DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, SaveMask};

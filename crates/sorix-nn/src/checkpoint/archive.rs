@@ -54,7 +54,7 @@ impl Entry {
     pub(super) fn tensor(tensor: &Tensor) -> Result<Self> {
         Ok(Self::Tensor {
             dtype: file_dtype(tensor.dtype())?,
-            tensor: tensor.frozen(),
+            tensor: tensor.snapshot(),
         })
     }
 
