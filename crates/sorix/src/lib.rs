@@ -53,3 +53,8 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/dropout-family.md")]
 pub struct DropoutFamily;
+
+/// The examples of the page on services run as tests.
+#[cfg(all(doctest, feature = "parallel"))]
+#[doc = include_str!("../../../docs/serving.md")]
+pub struct Serving;
