@@ -2,9 +2,9 @@
 //!
 //! The choice is made once, at first use: the one given to [`set_active`], else the one named by
 //! the environment variable `SORIX_BACKEND`, else the best one this CPU can run. A name that is
-//! unknown or not supported here is an error, never a silent fallback.
+//! unknown or not supported here is an error, never a silent fallback. An empty variable counts as
+//! one that is not set.
 
-use std::ffi::OsStr;
 use std::sync::{LazyLock, OnceLock};
 
 use crate::backend::Backend;
@@ -109,9 +109,14 @@ pub fn best() -> &'static dyn Backend {
 ///
 /// # Errors
 ///
-/// [`BackendError`] where `SORIX_BACKEND` names one that is unknown or not supported here.
+/// [`BackendError::Environment`] if `SORIX_BACKEND` names one that is unknown or not supported here.
 pub fn active() -> Result<&'static dyn Backend, BackendError> {
-    ACTIVE.get_or_init(from_environment).clone()
+    if let Some(&backend) = ACTIVE.get() {
+        return Ok(backend);
+    }
+    // An error is not kept: `set_active` sets it right.
+    let backend = from_environment()?;
+    Ok(*ACTIVE.get_or_init(|| backend))
 }
 
 /// Makes `backend`, which may be one of your own, the one that [`dropout`](crate::dropout) uses in
@@ -121,28 +126,31 @@ pub fn active() -> Result<&'static dyn Backend, BackendError> {
 ///
 /// [`BackendError::AlreadyChosen`] where the choice was made before: call this first.
 pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
-    ACTIVE.set(Ok(backend)).map_err(|_| {
-        let chosen = match active() {
-            Ok(backend) => backend.name().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        BackendError::AlreadyChosen { chosen }
-    })
+    ACTIVE
+        .set(backend)
+        .map_err(|_| BackendError::AlreadyChosen {
+            chosen: ACTIVE.get().map_or("", |chosen| chosen.name()).to_owned(),
+        })
 }
 
-static ACTIVE: OnceLock<Result<&'static dyn Backend, BackendError>> = OnceLock::new();
+static ACTIVE: OnceLock<&'static dyn Backend> = OnceLock::new();
 
 /// The environment variable that says from how many bytes of output on stores go around the cache.
 pub const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
 
 /// What [`STREAMING_VARIABLE`] says, if anything.
-pub(crate) fn streaming_above() -> Result<Option<usize>, BackendError> {
-    static BYTES: LazyLock<Result<Option<usize>, BackendError>> = LazyLock::new(|| {
-        let value = std::env::var_os(STREAMING_VARIABLE);
-        let value = value.as_deref().map(OsStr::to_string_lossy);
-        value.as_deref().map(parse_streaming_above).transpose()
-    });
-    BYTES.clone()
+///
+/// # Errors
+///
+/// As [`parse_streaming_above`].
+pub fn streaming_above() -> Result<Option<usize>, BackendError> {
+    static BYTES: OnceLock<Option<usize>> = OnceLock::new();
+    if let Some(&bytes) = BYTES.get() {
+        return Ok(bytes);
+    }
+    let value = variable(STREAMING_VARIABLE);
+    let bytes = value.as_deref().map(parse_streaming_above).transpose()?;
+    Ok(*BYTES.get_or_init(|| bytes))
 }
 
 /// What a value of [`STREAMING_VARIABLE`] means: a number of bytes, for
@@ -170,9 +178,18 @@ pub fn parse_streaming_above(value: &str) -> Result<usize, BackendError> {
 }
 
 fn from_environment() -> Result<&'static dyn Backend, BackendError> {
-    match std::env::var_os(BACKEND_VARIABLE) {
-        None => Ok(best()),
-        // A name that is not Unicode is not one of ours; it is shown as well as it can be.
-        Some(name) => by_name(&name.to_string_lossy()),
-    }
+    let Some(name) = variable(BACKEND_VARIABLE) else {
+        return Ok(best());
+    };
+    by_name(&name).map_err(|error| BackendError::Environment {
+        variable: BACKEND_VARIABLE,
+        error: Box::new(error),
+    })
+}
+
+/// The value of an environment variable that is set and not empty. One that is not Unicode means
+/// nothing to us; it is shown as well as it can be.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+    Some(value.to_string_lossy().into_owned())
 }

@@ -76,6 +76,8 @@ mod region;
 #[allow(unsafe_code, reason = "intrinsics; nothing else in sorix needs it")]
 mod simd;
 pub mod stream;
+#[cfg(feature = "parallel")]
+mod threads;
 
 pub use affine::Affine;
 pub use backend::{Backend, Kernels, MakeMasks};
