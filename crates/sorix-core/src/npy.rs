@@ -15,7 +15,7 @@ use npyz::{WriteOptions, WriterBuilder};
 use num_traits::ToPrimitive;
 use py_literal::Value;
 
-use crate::bytes::swap_bytes;
+use crate::bytes::{CHUNK, swap_bytes, write_chunks};
 use crate::dtype::{DType, Scalar, dispatch};
 use crate::error::{Call, Error, ErrorKind, TensorSpec};
 use crate::shape::checked_numel;
@@ -164,17 +164,7 @@ fn write_native<T: Scalar>(file: &mut impl Write, elements: &Snapshot<'_>) -> io
     if let Some(elements) = elements.slice::<T>() {
         return file.write_all(bytemuck::cast_slice(elements));
     }
-    let view = elements.view::<T>();
-    let mut elements = view.iter().copied();
-    let mut chunk: Vec<T> = Vec::new();
-    loop {
-        chunk.clear();
-        chunk.extend(elements.by_ref().take(CHUNK / size_of::<T>()));
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        file.write_all(bytemuck::cast_slice(&chunk))?;
-    }
+    write_chunks::<T>(file, elements, |_, _| {})
 }
 
 /// NumPy, too, reads headers up to 10,000 bytes unless told otherwise.
@@ -333,10 +323,6 @@ fn plain_dtype(descr: &str) -> Option<(DType, bool)> {
     };
     Some((dtype, swapped))
 }
-
-/// Bytes that are read or written at once: few enough to stay in cache, enough that a call of the
-/// operating system for them does not show.
-const CHUNK: usize = 1 << 18;
 
 fn read_elements<T: Scalar>(header: Header, mut reader: impl Read) -> Result<Tensor, NpyError> {
     let mut shape = header.shape;

@@ -216,6 +216,20 @@ impl Tensor {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)
     }
 
+    /// Whether each element of this tensor is that of the other one at the same place in memory: the
+    /// two are handles to one tensor, or views of one that show the same.
+    ///
+    /// ```
+    /// let x = sorix_core::tensor([[1.0, 2.0], [3.0, 4.0]]);
+    /// assert!(x.same_elements(&x.requires_grad(true)));
+    /// assert!(!x.slice(0, 0..1)?.same_elements(&x.slice(0, 1..2)?));
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn same_elements(&self, other: &Self) -> bool {
+        self.same_storage(other) && self.0.layout == other.0.layout
+    }
+
     /// Whether the two are handles to one tensor, as a clone is; of a leaf, whether they share its
     /// gradient too.
     ///
@@ -307,8 +321,18 @@ impl Tensor {
     }
 
     /// The tensor as it is now, in a storage of its own that no later write reaches: the buffer is
-    /// shared until one comes. Apart from the graph.
-    pub(crate) fn frozen(&self) -> Self {
+    /// shared until one comes, which then takes memory of its own. Apart from the graph.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let x = tensor([1.0, 2.0]);
+    /// let before = x.snapshot();
+    /// x.assign(&tensor([3.0, 4.0]))?;
+    /// assert_eq!(before.to_vec::<f64>()?, [1.0, 2.0]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
         Self(Arc::new(Inner {
             storage: Arc::new(Storage::of(self.0.storage.snapshot())),
             layout: self.0.layout.clone(),

@@ -2,12 +2,14 @@
 //!
 //! The choice is made once, at first use: the one given to [`set_active`], else the one named by
 //! the environment variable `SORIX_BACKEND`, else the best one this CPU can run. A name that is
-//! unknown or not supported here is an error, never a silent fallback.
+//! unknown or not supported here is an error, never a silent fallback. An empty variable counts as
+//! one that is not set.
 
 use std::sync::{LazyLock, OnceLock};
 
 use crate::backend::Backend;
 use crate::backend::reference::Reference;
+use crate::environment::{BACKEND_VARIABLE, variable};
 use crate::error::BackendError;
 use crate::kernel::SimdBackend;
 use crate::simd::{self, Simd};
@@ -52,9 +54,6 @@ fn backend<S: Simd>(name: &str, token: Option<S>) -> Option<&'static dyn Backend
     // known once the CPU has been asked.
     token.map(|token| &*Box::leak(Box::new(SimdBackend(token))) as &'static dyn Backend)
 }
-
-/// The environment variable that forces a backend by name.
-const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
 
 /// The backends this CPU can run, best first; the last two are always `portable` and `reference`.
 ///
@@ -108,9 +107,14 @@ pub fn best() -> &'static dyn Backend {
 ///
 /// # Errors
 ///
-/// [`BackendError`] if `SORIX_BACKEND` names one that is unknown or not supported here.
+/// [`BackendError::Environment`] if `SORIX_BACKEND` names one that is unknown or not supported here.
 pub fn active() -> Result<&'static dyn Backend, BackendError> {
-    ACTIVE.get_or_init(from_environment).clone()
+    if let Some(&backend) = ACTIVE.get() {
+        return Ok(backend);
+    }
+    // An error is not kept: `set_active` sets it right.
+    let backend = from_environment()?;
+    Ok(*ACTIVE.get_or_init(|| backend))
 }
 
 /// Makes `backend`, which may be one of your own, the one that [`dropout`](crate::dropout) uses in
@@ -121,21 +125,21 @@ pub fn active() -> Result<&'static dyn Backend, BackendError> {
 /// [`BackendError::AlreadyChosen`] if the choice was made before, by an earlier call or by the first call of
 /// a kernel: call this first.
 pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
-    ACTIVE.set(Ok(backend)).map_err(|_| {
-        let chosen = match active() {
-            Ok(backend) => backend.name().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        BackendError::AlreadyChosen { chosen }
-    })
+    ACTIVE
+        .set(backend)
+        .map_err(|_| BackendError::AlreadyChosen {
+            chosen: ACTIVE.get().map_or("", |chosen| chosen.name()).to_owned(),
+        })
 }
 
-static ACTIVE: OnceLock<Result<&'static dyn Backend, BackendError>> = OnceLock::new();
+static ACTIVE: OnceLock<&'static dyn Backend> = OnceLock::new();
 
 fn from_environment() -> Result<&'static dyn Backend, BackendError> {
-    match std::env::var_os(BACKEND_VARIABLE) {
-        None => Ok(best()),
-        // A name that is not Unicode is not one of ours; it is shown as well as it can be.
-        Some(name) => by_name(&name.to_string_lossy()),
-    }
+    let Some(name) = variable(BACKEND_VARIABLE) else {
+        return Ok(best());
+    };
+    by_name(&name).map_err(|error| BackendError::Environment {
+        variable: BACKEND_VARIABLE,
+        error: Box::new(error),
+    })
 }

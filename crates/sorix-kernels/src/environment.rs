@@ -1,21 +1,35 @@
-//! `SORIX_STREAMING_ABOVE`: how large an output is to be written around the cache.
+//! The environment variables by which a user says how sorix runs.
 
-use std::ffi::OsStr;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use crate::error::BackendError;
+
+/// The environment variable that forces a backend by name.
+pub(crate) const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
 
 /// The environment variable that says from how many bytes of output on stores go around the cache.
 const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
 
-/// What the variable says, if anything.
-pub(crate) fn streaming_above() -> Result<Option<usize>, BackendError> {
-    static BYTES: LazyLock<Result<Option<usize>, BackendError>> = LazyLock::new(|| {
-        let value = std::env::var_os(STREAMING_VARIABLE);
-        let value = value.as_deref().map(OsStr::to_string_lossy);
-        value.as_deref().map(parse_streaming_above).transpose()
-    });
-    BYTES.clone()
+/// The value of an environment variable that is set and not empty. One that is not Unicode means
+/// nothing to us; it is shown as well as it can be.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+    Some(value.to_string_lossy().into_owned())
+}
+
+/// What `SORIX_STREAMING_ABOVE` says, if anything.
+///
+/// # Errors
+///
+/// As [`parse_streaming_above`]; an error is not kept.
+pub fn streaming_above() -> Result<Option<usize>, BackendError> {
+    static BYTES: OnceLock<Option<usize>> = OnceLock::new();
+    if let Some(&bytes) = BYTES.get() {
+        return Ok(bytes);
+    }
+    let value = variable(STREAMING_VARIABLE);
+    let bytes = value.as_deref().map(parse_streaming_above).transpose()?;
+    Ok(*BYTES.get_or_init(|| bytes))
 }
 
 /// What a value of `SORIX_STREAMING_ABOVE` means: a number of bytes, for

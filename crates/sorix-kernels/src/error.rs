@@ -199,6 +199,13 @@ pub enum BackendError {
         /// The names this machine can run, best first.
         available: Vec<&'static str>,
     },
+    /// An environment variable names a backend that cannot be used.
+    Environment {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with the name.
+        error: Box<BackendError>,
+    },
     /// An environment variable that says how to run has a value that means nothing.
     Variable {
         /// The variable.
@@ -239,6 +246,9 @@ impl fmt::Display for BackendError {
                     f,
                     "environment variable {variable}: expected {expected}, got {value:?}"
                 )
+            }
+            Self::Environment { variable, error } => {
+                write!(f, "environment variable {variable}: {error}")
             }
             Self::AlreadyChosen { chosen } => {
                 write!(f, "the default backend is already chosen: {chosen:?}")

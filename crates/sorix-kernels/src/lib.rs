@@ -77,6 +77,8 @@ mod region;
 #[allow(unsafe_code, reason = "intrinsics; nothing else in sorix needs it")]
 mod simd;
 pub mod stream;
+#[cfg(feature = "parallel")]
+mod threads;
 
 // A short path for the modules of this crate.
 use backend::job;
@@ -101,11 +103,13 @@ pub use {bytemuck, half};
 #[doc(hidden)]
 pub mod internal {
     pub use crate::cache::{last_level_bytes, output_bytes};
-    pub use crate::environment::parse_streaming_above;
+    pub use crate::environment::{parse_streaming_above, streaming_above};
     pub use crate::lane::{Lane, philox4x32};
 
     /// When a loop is worth threads, and thread-local state that survives them.
     pub mod parallel {
-        pub use crate::parallel::{threads_pay, waiting, waits};
+        #[cfg(feature = "parallel")]
+        pub use crate::parallel::may_wait_for;
+        pub use crate::parallel::{ThreadsError, may_wait, threads, threads_pay, waiting, waits};
     }
 }

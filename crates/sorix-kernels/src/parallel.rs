@@ -15,6 +15,11 @@
 use core::cell::Cell;
 
 #[cfg(feature = "parallel")]
+use crate::threads;
+#[cfg(feature = "parallel")]
+pub use crate::threads::{ThreadsError, threads};
+
+#[cfg(feature = "parallel")]
 pub(crate) use crate::job::Split;
 #[cfg(feature = "parallel")]
 use crate::stream::TILE;
@@ -62,7 +67,7 @@ pub(crate) fn run<J: Split>(job: J, _bytes: usize, kernel: &(impl Fn(J) + Sync))
 /// Whether a job that reads and writes so many bytes, at the speed of a memory copy, is long enough
 /// to share out to the threads of the current rayon pool: from 2 MiB on when called from a thread of
 /// the pool, from 32 MiB on when called from outside, where its threads have to be woken first; never
-/// without the feature `parallel`. For a job that does more than a copy, give the bytes that a copy
+/// without the feature `parallel`, and never where one [may not wait](may_wait). For a job that does more than a copy, give the bytes that a copy
 /// would move in the same time.
 ///
 /// ```
@@ -76,8 +81,8 @@ pub fn threads_pay(bytes: usize) -> bool {
             Some(_) => MIN_BYTES_INSIDE,
             None => MIN_BYTES_OUTSIDE,
         };
-        // The number of threads is asked for last: it starts them, which a small job has no use for.
-        bytes >= min_bytes && rayon::current_num_threads() > 1
+        // The threads are asked for last: that starts them, which a small job has no use for.
+        bytes >= min_bytes && may_wait()
     }
     #[cfg(not(feature = "parallel"))]
     {
@@ -85,6 +90,45 @@ pub fn threads_pay(bytes: usize) -> bool {
         false
     }
 }
+
+/// Whether work may be given to the current rayon pool and waited for; never without the feature
+/// `parallel`. It may not
+///
+/// * if the pool has one thread, or if its threads could not be started;
+/// * in a process made by `fork` after a pool was used here, unless on a thread of a pool that this
+///   process has made: the threads of the others stayed with the parent;
+/// * on a thread on which two tasks wait already, one above the other. A thread of a pool that waits
+///   runs other tasks on the same stack, which then wait in turn: the stack would overflow, and the task
+///   that waited first would go on last.
+///
+/// ```
+/// use sorix_kernels::internal::parallel::{may_wait, waiting};
+/// let deep = || waiting(|| waiting(may_wait));
+/// assert!(!deep());
+/// ```
+#[must_use]
+pub fn may_wait() -> bool {
+    #[cfg(feature = "parallel")]
+    {
+        WAITS.get() < MAX_WAITS && threads::are_there() && rayon::current_num_threads() > 1
+    }
+    #[cfg(not(feature = "parallel"))]
+    {
+        false
+    }
+}
+
+/// [`may_wait`] for threads of this pool, which may be another one than the current.
+#[cfg(feature = "parallel")]
+#[must_use]
+pub fn may_wait_for(pool: &rayon::ThreadPool) -> bool {
+    WAITS.get() < MAX_WAITS && threads::is_of_this_process(pool.current_thread_index().is_some())
+}
+
+/// Tasks that wait on one stack, at most. A sample of Monte Carlo dropout and an operation in it are two
+/// of one request, and so are a stack of products and one of them.
+#[cfg(feature = "parallel")]
+const MAX_WAITS: usize = 2;
 
 thread_local! {
     /// How many calls of [`waiting`] this thread is in.

@@ -135,12 +135,26 @@ pub enum Error {
     /// A checkpoint that could not be written, read or used.
     #[cfg(feature = "safetensors")]
     #[error(transparent)]
-    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    Checkpoint(#[from] crate::checkpoint::error::CheckpointError),
+    /// Two modules that have not the same parameters.
+    #[error("copy_parameters: expected parameter {name:?} {expected}")]
+    OtherParameters {
+        /// The name.
+        name: String,
+        /// What it has to be.
+        expected: String,
+    },
+    /// A dropout within [`monte_carlo_rows`](crate::monte_carlo_rows) whose mask is for all rows.
+    #[error("monte_carlo_rows: a dropout shares its mask among all rows of the batch")]
+    SharedKey,
     /// Monte Carlo dropout without samples.
     #[error("mc_samples: expected at least one sample, got n = 0")]
     NoSamples,
-    /// Threads for Monte Carlo samples could not be started.
-    #[error("mc_samples: cannot start threads: {reason}")]
+    /// The environment chooses a backend that cannot be used, or says something that means nothing.
+    #[error(transparent)]
+    Backend(#[from] sorix_kernels::BackendError),
+    /// The threads of the current pool could not be started.
+    #[error("cannot start threads: {reason}")]
     Threads {
         /// What the operating system said.
         reason: String,

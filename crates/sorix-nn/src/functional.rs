@@ -29,7 +29,7 @@
 use sorix_core::{DropRate, SaveMask, Tensor};
 
 use crate::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, Paths, draw,
+    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, Paths, draw_by,
 };
 use crate::error::Result;
 use crate::generator::Generator;
@@ -68,8 +68,8 @@ pub fn dropout_form(
     generator: &Generator,
 ) -> Result<Tensor> {
     let rate = DropRate::new(p)?;
-    match key_source(mode, || Ok(generator)) {
-        Some(key) => draw(form, x, rate, SaveMask::Bits, key),
+    match key_source(mode) {
+        Some(source) => draw_by(form, x, rate, SaveMask::Bits, source, || Ok(generator)),
         None => Ok(x.clone()),
     }
 }

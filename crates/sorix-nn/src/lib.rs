@@ -27,7 +27,9 @@
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
-//! * [`monte_carlo`], [`mc_samples`]: dropout at inference, repeatably.
+//! * [`monte_carlo`], [`mc_samples`], [`MonteCarlo`]: dropout at inference, repeatably.
+//! * [`freeze`], [`copy_parameters`]: all parameters of a module at once.
+//! * [`init`]: what may be wrong with a machine, said at the start.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
 #![forbid(unsafe_code)]
@@ -49,12 +51,14 @@ mod mode;
 mod module;
 mod monte_carlo;
 pub mod optim;
+mod parameters;
 mod schedule;
 mod sequential;
+mod startup;
 pub mod visit;
 
 #[cfg(feature = "safetensors")]
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointEntry, error::CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
     Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,
@@ -66,9 +70,14 @@ pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tan
 pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;
-pub use monte_carlo::{McSamples, is_monte_carlo, mc_samples, monte_carlo, take_key};
+pub use monte_carlo::{
+    McClasses, McMoments, McSamples, MonteCarlo, is_monte_carlo, mc_samples, monte_carlo,
+    monte_carlo_rows, take_key,
+};
 pub use optim::{
     Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,
 };
+pub use parameters::{copy_parameters, freeze, unfreeze};
 pub use schedule::Schedule;
 pub use sequential::Sequential;
+pub use startup::{Startup, init};

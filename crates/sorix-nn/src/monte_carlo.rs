@@ -1,20 +1,43 @@
 //! Monte Carlo dropout: a trained network that drops at inference, repeatably.
 
-use core::cell::RefCell;
-use core::convert::Infallible;
+mod moments;
+mod passes;
+mod samples;
+
+use core::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use sorix_core::autograd::{Scopes, no_grad, taped_mode};
-use sorix_core::{DType, MaskKey, Tensor};
+use sorix_core::autograd::{Scopes, taped_mode};
+use sorix_core::{MaskKey, batch_invariant};
 
+pub use self::moments::{McClasses, McMoments};
+pub use self::passes::{MonteCarlo, mc_samples};
+pub use self::samples::McSamples;
 use crate::error::{Error, Result};
 use crate::generator::Generator;
 use crate::mode::Mode;
-use crate::module::Module;
 
 thread_local! {
     /// Where the keys come from within the scopes that are open on this thread.
-    static SCOPES: RefCell<Scopes<Rc<Generator>>> = const { RefCell::new(Scopes::new()) };
+    static SCOPES: RefCell<Scopes<Rc<Keys>>> = const { RefCell::new(Scopes::new()) };
+}
+
+/// What gives keys in a scope.
+#[derive(Debug)]
+enum Keys {
+    /// One for each call.
+    Whole(Generator),
+    /// One for each row of each call.
+    Rows {
+        rows: Vec<Generator>,
+        /// Whether a call wanted one for all rows, which is an error.
+        shared: Cell<bool>,
+    },
+}
+
+/// Where sample number `sample` of the stream `seed` takes its keys from.
+fn keys_of(seed: u64, sample: u64) -> Generator {
+    Generator::new(seed).fork(&format!("monte carlo sample {sample}"))
 }
 
 /// Runs `f`, normally the forward pass of a model in eval mode, as Monte Carlo sample number
@@ -24,7 +47,7 @@ thread_local! {
 /// `Generator::new(seed).fork("monte carlo sample 7")` for sample 7. Their own generators and the one
 /// of the process do not advance. So the result depends on the model, its input, `seed` and `sample`
 /// alone, and one model serves many threads at once, each in a scope of its own. A scope within a
-/// scope replaces it until it ends. It ends also where `f` panics.
+/// scope replaces it until it ends. It ends also if `f` panics.
 ///
 /// Source: Gal and Ghahramani, *Dropout as a Bayesian approximation*, ICML 2016.
 ///
@@ -33,8 +56,8 @@ thread_local! {
 /// The scope belongs to the calling thread. A model that runs dropouts on other threads has to enter
 /// it there too, with samples of its own numbering. Tasks that rayon runs on this thread while one of
 /// sorix's operations waits are not in the scope; but those that it runs while `f` waits for a pool
-/// by itself, by `rayon::join` or `yield_now`, are. Where such tasks run models too, use
-/// [`mc_samples`], whose threads run nothing else.
+/// by itself, by `rayon::join` or `yield_now`, are. If such tasks run models too, wait within
+/// [`parallel::waiting`](sorix_kernels::internal::parallel::waiting), which hides the scope from all of them.
 ///
 /// ```
 /// use sorix_core::tensor;
@@ -52,16 +75,67 @@ thread_local! {
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
 pub fn monte_carlo<R>(seed: u64, sample: u64, f: impl FnOnce() -> R) -> R {
-    let keys = Generator::new(seed).fork(&format!("monte carlo sample {sample}"));
+    let keys = Keys::Whole(keys_of(seed, sample));
     let _scope = Scopes::open(&SCOPES, Rc::new(keys));
     f()
+}
+
+/// [`monte_carlo`] for a batch of requests, each with a seed of its own: what comes out for a request has
+/// the same bits alone and in any batch, at any place in it.
+///
+/// Every dropout in `f` drops. The first axis of its input is cut into as many equal parts as there are
+/// seeds, and each part is dropped from as if it came alone, by keys from `Generator::new(seed).fork("monte
+/// carlo sample 7")` with the seed of its request. So a model whose input has one row for each request may
+/// fold other axes into the first one, behind it. Products of matrices are
+/// [`batch_invariant`]. A mask costs what one for the whole batch does, and a call of the kernel for each request.
+///
+/// # Errors
+///
+/// Those of `f`; if the first axis of a dropout's input has not as many equal parts; if a dropout shares its
+/// mask among all rows, as [`WeightDropout`](crate::WeightDropout) and
+/// [`EmbeddingDropout`](crate::EmbeddingDropout) do, or if `f` [takes a key](take_key) itself.
+///
+/// # Limits
+///
+/// As [`monte_carlo`]. A model whose first axis is not that of the batch gives something else than each
+/// request alone, without an error unless the lengths tell; so does one whose layers mix rows.
+///
+/// ```
+/// use sorix_core::{DType, MaskKey, Tensor};
+/// use sorix_nn::{Dropout, Generator, Linear, Module, Result, Sequential, monte_carlo_rows};
+///
+/// let generator = Generator::new(1);
+/// let mut net = Sequential::new()
+///     .with(Linear::new(8, 16, &generator)?)
+///     .with(Dropout::new(0.5)?)
+///     .with(Linear::new(16, 2, &generator)?);
+/// net.eval();
+/// let x = Tensor::randn([3, 8], DType::F32, MaskKey { seed: 2, offset: 0 })?;
+///
+/// let batch = monte_carlo_rows(&[70, 71, 72], 0, || net.forward(&x))?;
+/// let alone = monte_carlo_rows(&[71], 0, || net.forward(&x.slice(0, 1..2)?))?;
+/// assert_eq!(alone.to_vec::<f32>()?, batch.slice(0, 1..2)?.to_vec::<f32>()?);
+/// # Ok::<(), sorix_nn::Error>(())
+/// ```
+pub fn monte_carlo_rows<R>(seeds: &[u64], sample: u64, f: impl FnOnce() -> Result<R>) -> Result<R> {
+    let keys = Rc::new(Keys::Rows {
+        rows: seeds.iter().map(|&seed| keys_of(seed, sample)).collect(),
+        shared: Cell::new(false),
+    });
+    let _scope = Scopes::open(&SCOPES, Rc::clone(&keys));
+    let output = batch_invariant(f)?;
+    match &*keys {
+        Keys::Rows { shared, .. } if shared.get() => Err(Error::SharedKey),
+        _ => Ok(output),
+    }
 }
 
 /// The key for one call of a dropout, or `None` where the call drops nothing: what a layer of one's
 /// own asks before it draws.
 ///
 /// Within [`monte_carlo`] it is a key of the scope. Otherwise it is one of `generator` in training,
-/// and there is none in eval.
+/// and there is none in eval. Within [`monte_carlo_rows`], which has no key for all rows, it is the one
+/// of the first row, and the scope ends in an error.
 ///
 /// ```
 /// use sorix_nn::{Generator, Mode, monte_carlo, take_key};
@@ -74,24 +148,61 @@ pub fn monte_carlo<R>(seed: u64, sample: u64, f: impl FnOnce() -> R) -> R {
 /// ```
 #[must_use = "a key that is taken names one mask, and is not given again"]
 pub fn take_key(mode: Mode, generator: &Generator) -> Option<MaskKey> {
-    let Ok(key) = key_source(mode, || Ok::<_, Infallible>(generator))?();
-    Some(key)
-}
-
-/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due. Only
-/// where the key is not the scope's is `generator` called.
-pub(crate) fn key_source<'a, E>(
-    mode: Mode,
-    generator: impl FnOnce() -> Result<&'a Generator, E>,
-) -> Option<impl FnOnce() -> Result<MaskKey, E>> {
-    let drops = mode == Mode::Train || is_monte_carlo();
-    drops.then_some(|| match scope() {
-        Some(keys) => Ok(keys.next_key()),
-        None => Ok(generator()?.next_key()),
+    let draws = key_source(mode)?;
+    Some(match &draws.scope {
+        None => generator.next_key(),
+        Some(keys) => match &**keys {
+            Keys::Whole(keys) => keys.next_key(),
+            Keys::Rows { rows, shared } => {
+                shared.set(true);
+                rows.first().unwrap_or(generator).next_key()
+            }
+        },
     })
 }
 
-/// Whether [`monte_carlo`] is open on this thread, so that dropouts drop in either mode. When backward
+/// [`take_key`] in two steps: whether the call drops, and what takes its key once that is due.
+pub(crate) fn key_source(mode: Mode) -> Option<KeySource> {
+    let drops = mode == Mode::Train || is_monte_carlo();
+    drops.then(|| KeySource { scope: scope() })
+}
+
+/// What a call takes its key from: the scope, if there is one.
+pub(crate) struct KeySource {
+    scope: Option<Rc<Keys>>,
+}
+
+impl KeySource {
+    /// The number of keys, if each row has its own.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        match self.scope.as_deref() {
+            Some(Keys::Rows { rows, .. }) => Some(rows.len()),
+            _ => None,
+        }
+    }
+
+    /// A key for the whole call. `generator` is called only if no scope gives one.
+    pub(crate) fn take<'a>(
+        self,
+        generator: impl FnOnce() -> Result<&'a Generator>,
+    ) -> Result<MaskKey> {
+        match self.scope.as_deref() {
+            None => Ok(generator()?.next_key()),
+            Some(Keys::Whole(keys)) => Ok(keys.next_key()),
+            Some(Keys::Rows { .. }) => Err(Error::SharedKey),
+        }
+    }
+
+    /// A key for each row.
+    pub(crate) fn take_rows(self) -> Vec<MaskKey> {
+        match self.scope.as_deref() {
+            Some(Keys::Rows { rows, .. }) => rows.iter().map(Generator::next_key).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whether [`monte_carlo`] or [`monte_carlo_rows`] is open on this thread, so that dropouts drop in either mode. When backward
 /// computes a [checkpoint](sorix_core::autograd::checkpoint) again: whether it was the first time.
 ///
 /// ```
@@ -105,166 +216,6 @@ pub fn is_monte_carlo() -> bool {
 }
 
 /// The scope of the task that runs on this thread, not that of one which waits meanwhile.
-fn scope() -> Option<Rc<Generator>> {
+fn scope() -> Option<Rc<Keys>> {
     SCOPES.with_borrow_mut(|scopes| scopes.of_task().next().cloned())
-}
-
-/// `n` stochastic passes of `x` through a model: [`monte_carlo`] samples 0 to n - 1 of `seed`.
-///
-/// The model may be in eval mode and may be used by others meanwhile. No pass records a graph or
-/// keeps a mask. With the feature `parallel` the passes share threads of their own, as many as rayon
-/// takes by default; what a sample is depends neither on the number of threads nor on `n`.
-///
-/// # Errors
-///
-/// Where `n` is 0, where a pass fails, and where threads cannot be started.
-///
-/// ```
-/// use sorix_core::tensor;
-/// use sorix_nn::{Dropout, Module, mc_samples};
-///
-/// let mut dropout = Dropout::new(0.5)?;
-/// dropout.eval();
-/// let samples = mc_samples(&dropout, &tensor([3.0]), 1000, 42)?;
-/// // Each sample is 0 or 6, half of them 6: the mean is 3, the variance 9.
-/// assert!((samples.mean()?.item::<f64>()? - 3.0).abs() < 0.5);
-/// assert!((samples.variance()?.item::<f64>()? - 9.0).abs() < 0.5);
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-pub fn mc_samples<M: Module + ?Sized>(
-    model: &M,
-    x: &Tensor,
-    n: usize,
-    seed: u64,
-) -> Result<McSamples> {
-    if n == 0 {
-        return Err(Error::NoSamples);
-    }
-    let sample = |i: usize| no_grad(|| monte_carlo(seed, i as u64, || model.forward(x)));
-    Ok(McSamples {
-        samples: run(n, sample)?,
-    })
-}
-
-#[cfg(feature = "parallel")]
-fn run(n: usize, sample: impl Fn(usize) -> Result<Tensor> + Sync) -> Result<Vec<Tensor>> {
-    use rayon::prelude::*;
-    use sorix_kernels::internal::parallel::waiting;
-
-    let pool = pool()?;
-    waiting(|| pool.install(|| (0..n).into_par_iter().map(&sample).collect()))
-}
-
-#[cfg(not(feature = "parallel"))]
-fn run(n: usize, sample: impl Fn(usize) -> Result<Tensor>) -> Result<Vec<Tensor>> {
-    (0..n).map(sample).collect()
-}
-
-/// The threads that run samples. A pool of its own, because a worker that waits for a part of one
-/// task runs another of its pool in between: here that is another sample, which brings its own
-/// scope, and not some pass that should drop nothing.
-#[cfg(feature = "parallel")]
-fn pool() -> Result<&'static rayon::ThreadPool> {
-    static POOL: std::sync::OnceLock<Result<rayon::ThreadPool, String>> =
-        std::sync::OnceLock::new();
-    POOL.get_or_init(|| {
-        rayon::ThreadPoolBuilder::new()
-            .thread_name(|i| format!("sorix-mc-{i}"))
-            .build()
-            .map_err(|error| error.to_string())
-    })
-    .as_ref()
-    .map_err(|reason| Error::Threads {
-        reason: reason.clone(),
-    })
-}
-
-/// What [`mc_samples`] drew: one output of the model for each sample, and at least one.
-///
-/// ```
-/// use sorix_core::tensor;
-/// use sorix_nn::{Dropout, mc_samples};
-///
-/// let dropout = Dropout::new(0.5)?;
-/// let samples = mc_samples(&dropout, &tensor([1.0, 1.0]), 10, 42)?;
-/// assert_eq!(samples.samples().len(), 10);
-/// assert_eq!(samples.mean()?.shape(), [2]);
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct McSamples {
-    samples: Vec<Tensor>,
-}
-
-impl McSamples {
-    /// The outputs, by their number.
-    #[must_use]
-    pub fn samples(&self) -> &[Tensor] {
-        &self.samples
-    }
-
-    /// The outputs, to keep.
-    #[must_use]
-    pub fn into_samples(self) -> Vec<Tensor> {
-        self.samples
-    }
-
-    /// The mean of each element over the samples: the prediction. Computed in f64, in the order of
-    /// the samples, and rounded to their dtype.
-    ///
-    /// # Errors
-    ///
-    /// Where the memory cannot be had.
-    pub fn mean(&self) -> Result<Tensor> {
-        self.rounded(self.mean_f64()?)
-    }
-
-    /// The unbiased variance (divided by n - 1) of each element over the samples: how sure the model
-    /// is. NaN where there is a single sample.
-    ///
-    /// Computed in f64 from the squared distances to the mean, so nothing cancels, and rounded to
-    /// the dtype of the samples.
-    ///
-    /// # Errors
-    ///
-    /// As [`mean`](McSamples::mean).
-    ///
-    /// ```
-    /// use sorix_core::tensor;
-    /// use sorix_nn::{Dropout, mc_samples};
-    /// // Far from zero, where the mean of squares less the square of the mean would be off by 10^4.
-    /// let samples = mc_samples(&Dropout::new(0.0)?, &tensor([1e10]), 3, 42)?;
-    /// assert_eq!(samples.variance()?.item::<f64>()?, 0.0);
-    /// # Ok::<(), sorix_nn::Error>(())
-    /// ```
-    pub fn variance(&self) -> Result<Tensor> {
-        let mean = self.mean_f64()?;
-        let distances = self.sum_f64(|sample| {
-            let distance = sample.sub(&mean)?;
-            distance.mul(&distance)
-        })?;
-        self.rounded(distances.mul_scalar(1.0 / (self.samples.len() as f64 - 1.0))?)
-    }
-
-    fn mean_f64(&self) -> Result<Tensor> {
-        let sum = self.sum_f64(|sample| Ok(sample.clone()))?;
-        Ok(sum.mul_scalar(1.0 / self.samples.len() as f64)?)
-    }
-
-    /// The sum of `f` of each sample.
-    fn sum_f64(&self, f: impl Fn(&Tensor) -> sorix_core::Result<Tensor>) -> Result<Tensor> {
-        let term = |sample: &Tensor| f(&sample.to_dtype(DType::F64)?);
-        let (first, rest) = self
-            .samples
-            .split_first()
-            .expect("there is at least one sample");
-        let sum = rest
-            .iter()
-            .try_fold(term(first)?, |sum, sample| sum.add(&term(sample)?))?;
-        Ok(sum)
-    }
-
-    fn rounded(&self, x: Tensor) -> Result<Tensor> {
-        Ok(x.to_dtype(self.samples[0].dtype())?)
-    }
 }

@@ -341,6 +341,13 @@ fn with_header(bytes: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
     changed
 }
 
+/// The file as a program would write it that knows no checksums.
+fn without_checksums(bytes: &[u8]) -> Vec<u8> {
+    with_header(bytes, |header| {
+        header.replace("sorix_checksums", "sorix_checksumz")
+    })
+}
+
 #[test]
 fn what_does_not_fit_is_named_and_nothing_changes() {
     let (bytes, ..) = saved();
@@ -526,10 +533,8 @@ fn a_parameter_that_was_never_changed_comes_back_as_that() {
 fn what_is_kept_of_no_steps_is_not_expected() {
     let mut adam = Adam::new(leaves(["a"]), 0.1).unwrap();
     step(&mut adam, &["a"]);
-    let mut bytes = Checkpoint::new()
-        .optimizer("o", &mut adam)
-        .to_bytes()
-        .unwrap();
+    let bytes = Checkpoint::new().optimizer("o", &mut adam).to_bytes();
+    let mut bytes = without_checksums(&bytes.unwrap());
     // The one U64 of the file is the number of steps.
     let at = bytes
         .windows(8)
@@ -688,6 +693,7 @@ fn a_parameter_of_the_name_of_the_metadata_is_refused() {
 #[test]
 fn a_learning_rate_that_is_none_is_refused() {
     let (bytes, ..) = saved();
+    let bytes = without_checksums(&bytes);
     let rate = 0.01_f64.to_le_bytes();
     let at = bytes.windows(8).position(|window| window == rate).unwrap();
     let mut changed = bytes.clone();
@@ -980,5 +986,145 @@ impl Visit for Named {
         for (name, tensor) in &self.0 {
             visit(name, tensor);
         }
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_the_data_is_found_and_nothing_changes() {
+    let (bytes, ..) = saved();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let (net, generator) = (network(2, Keys::Own), Generator::new(3));
+    let mut adam = Adam::new(net.named_parameters(), 0.01).unwrap();
+    let before = weights(&net);
+    let data = 8 + header..bytes.len();
+    for i in 0..100 {
+        // Bits all over the data.
+        let bit = i * (data.len() * 8 - 1) / 99;
+        let mut damaged = bytes.clone();
+        damaged[data.start + bit / 8] ^= 1 << (bit % 8);
+        let error = parts(&net, &mut adam).load_bytes(&damaged).unwrap_err();
+        assert!(
+            matches!(&error, Error::Checkpoint(CheckpointError::Damaged { .. })),
+            "bit {bit}: {error}"
+        );
+        assert_eq!(weights(&net), before);
+    }
+    assert_eq!(generator.state().offset, 0);
+    // Without checksums nobody can tell.
+    parts(&net, &mut adam)
+        .load_bytes(&without_checksums(&bytes))
+        .unwrap();
+    assert_ne!(weights(&net), before);
+}
+
+#[test]
+fn tied_parameters_have_to_agree_and_may_be_there_once() {
+    let w = tensor([1.0, 2.0]).requires_grad(true);
+    let tied = Named(vec![
+        ("embed.weight", w.clone()),
+        ("head.weight", w.clone()),
+    ]);
+    let bytes = Checkpoint::new().parameters("", &tied).to_bytes().unwrap();
+    no_grad(|| w.assign(&tensor([0.0, 0.0]))).unwrap();
+    Checkpoint::new()
+        .parameters("", &tied)
+        .load_bytes(&bytes)
+        .unwrap();
+    assert_eq!(values(&w), [1.0, 2.0]);
+
+    let file = |named: Vec<(&'static str, Tensor)>| {
+        Checkpoint::new()
+            .parameters("", &Named(named))
+            .to_bytes()
+            .unwrap()
+    };
+    let apart = file(vec![
+        ("embed.weight", tensor([3.0, 4.0])),
+        ("head.weight", tensor([3.0, 5.0])),
+    ]);
+    assert_eq!(
+        load_error(Checkpoint::new().parameters("", &tied), &apart),
+        "checkpoint: \"embed.weight\" and \"head.weight\" are one tensor, and differ in the file"
+    );
+    assert_eq!(values(&w), [1.0, 2.0]);
+    for (name, value) in [("embed.weight", 7.0), ("head.weight", 8.0)] {
+        let once = file(vec![(name, tensor([value, value]))]);
+        Checkpoint::new()
+            .parameters("", &tied)
+            .load_bytes(&once)
+            .unwrap();
+        assert_eq!(values(&w), [value, value]);
+    }
+    assert_eq!(
+        load_error(Checkpoint::new().parameters("", &tied), &file(vec![])),
+        "checkpoint: there is no \"embed.weight\""
+    );
+    // Another leaf of the same memory is tied as well.
+    let twice = Named(vec![
+        ("a", w.clone()),
+        ("b", w.detach().requires_grad(true)),
+    ]);
+    let apart = file(vec![("a", tensor([1.0, 1.0])), ("b", tensor([2.0, 2.0]))]);
+    assert!(load_error(Checkpoint::new().parameters("", &twice), &apart).contains("one tensor"));
+}
+
+#[test]
+fn a_file_of_another_program() {
+    let net = Sequential::new().with(Linear::new(2, 3, &Generator::new(1)).unwrap());
+    let theirs = Named(vec![
+        (
+            "encoder.fc.kernel",
+            Tensor::full([3, 2], 0.1, DType::F64).unwrap(),
+        ),
+        (
+            "encoder.fc.bias",
+            Tensor::full([3], 2.0, DType::F16).unwrap(),
+        ),
+        ("decoder.bias", tensor([1.0_f32])),
+    ]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("theirs.safetensors");
+    Checkpoint::new()
+        .parameters("", &theirs)
+        .save(&path)
+        .unwrap();
+    let entries = Checkpoint::entries(&path).unwrap();
+    let listed: Vec<_> = entries
+        .iter()
+        .map(|e| (&*e.name, &*e.dtype, &*e.shape))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("decoder.bias", "F32", &[1][..]),
+            ("encoder.fc.bias", "F16", &[3]),
+            ("encoder.fc.kernel", "F64", &[3, 2]),
+        ]
+    );
+    let renamed = |name: &str| {
+        name.replace("0.weight", "encoder.fc.kernel")
+            .replace("0.bias", "encoder.fc.bias")
+    };
+    let ours = || Checkpoint::new().parameters("", &net).rename(&renamed);
+    let said = |checkpoint: Checkpoint<'_>| {
+        let mut checkpoint = checkpoint;
+        checkpoint.load(&path).unwrap_err().to_string()
+    };
+    assert!(said(ours().ignore_others()).contains("expected \"encoder.fc.kernel\" to be F32"));
+    assert_eq!(
+        said(ours().convert_dtypes()),
+        "checkpoint: \"decoder.bias\" is not expected"
+    );
+    ours().convert_dtypes().ignore_others().load(&path).unwrap();
+    assert_eq!(net.parameters()[0].to_vec::<f32>().unwrap(), [0.1; 6]);
+    assert_eq!(net.parameters()[1].to_vec::<f32>().unwrap(), [2.0; 3]);
+}
+
+#[test]
+fn the_same_state_is_the_same_file() {
+    let (_, net, mut adam) = saved();
+    let bytes = parts(&net, &mut adam).to_bytes().unwrap();
+    for _ in 0..5 {
+        assert!(parts(&net, &mut adam).to_bytes().unwrap() == bytes);
     }
 }

@@ -9,8 +9,8 @@ use sorix_core::autograd::is_grad_enabled;
 use sorix_core::{DType, Tensor, tensor};
 use sorix_kernels::internal::parallel::waiting;
 use sorix_nn::{
-    Dropout, Error, Generator, GeneratorState, Mode, Module, Result, Sequential, functional,
-    is_monte_carlo, mc_samples, monte_carlo, take_key,
+    Dropout, Error, Generator, GeneratorState, McClasses, McMoments, Mode, Module, MonteCarlo,
+    Result, Sequential, functional, is_monte_carlo, mc_samples, monte_carlo, take_key,
 };
 
 fn values(x: &Tensor) -> Vec<f64> {
@@ -152,8 +152,7 @@ fn a_scope_is_out_of_sight_while_its_task_waits() {
     assert!(!is_monte_carlo());
 }
 
-/// While a sample waits, the worker of a pool runs another task of that pool; samples must run where
-/// that is no pass which should drop nothing.
+/// While a sample waits, the worker of a pool runs another task of that pool, which should drop nothing.
 #[cfg(feature = "parallel")]
 #[test]
 fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
@@ -164,7 +163,7 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
     struct Waits;
     impl Module for Waits {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
-            rayon::yield_now();
+            waiting(rayon::yield_now);
             Ok(x.clone())
         }
     }
@@ -173,9 +172,8 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
         .with(Dropout::new(0.5).unwrap());
     let x = tensor([1.0; 64]);
     let expected = values(&monte_carlo(3, 0, || model.forward(&x)).unwrap());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let in_scope = AtomicBool::new(true);
-    pool.unwrap().install(|| {
+    pool(1).install(|| {
         rayon::scope(|scope| {
             scope.spawn(|_| in_scope.store(is_monte_carlo(), Ordering::Relaxed));
             let samples = mc_samples(&model, &x, 1, 3).unwrap();
@@ -191,12 +189,7 @@ fn a_task_that_runs_while_a_sample_waits_is_not_in_its_scope() {
 fn tasks_of_one_pool_do_not_see_each_others_samples() {
     // A function of so many elements is shared out.
     let x = Tensor::ones([1 << 13], DType::F64).unwrap();
-    // A task that waits runs another on top of itself, which may wait in turn: room for all of them.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(4)
-        .stack_size(64 << 20)
-        .build();
-    pool.unwrap().in_place_scope(|scope| {
+    pool(4).in_place_scope(|scope| {
         for task in 0..100 {
             let x = &x;
             scope.spawn(move |_| {
@@ -208,6 +201,12 @@ fn tasks_of_one_pool_do_not_see_each_others_samples() {
             });
         }
     });
+}
+
+#[cfg(feature = "parallel")]
+fn pool(threads: usize) -> rayon::ThreadPool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build().unwrap()
 }
 
 #[test]
@@ -261,6 +260,124 @@ fn statistics_of_the_samples_are_those_of_dropout() {
     // 40,000 draws of standard deviation 1.73: five standard errors are 0.043.
     assert!((average(&samples.mean().unwrap()) - 3.0).abs() < 0.05);
     assert!((average(&samples.variance().unwrap()) - 3.0).abs() < 0.1);
+}
+
+#[test]
+fn a_running_mean_and_variance_have_the_bits_of_those_of_all_samples() {
+    let bytes = |x: Result<Tensor>| x.unwrap().to_le_bytes().unwrap();
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+        let (model, x) = (
+            model(&Arc::new(Generator::new(1))),
+            Tensor::full([50], 0.3, dtype).unwrap(),
+        );
+        for n in [1, 2, 3, 100] {
+            let passes = MonteCarlo::new(3);
+            let (moments, samples) = (
+                passes.moments(&model, &x, n).unwrap(),
+                passes.samples(&model, &x, n).unwrap(),
+            );
+            assert_eq!(moments.count(), n);
+            assert_eq!(bytes(moments.mean()), bytes(samples.mean()));
+            assert_eq!(bytes(moments.variance()), bytes(samples.variance()));
+            let alone = passes.on_this_thread().moments(&model, &x, n).unwrap();
+            assert_eq!(
+                bytes(moments.standard_error()),
+                bytes(alone.standard_error())
+            );
+        }
+    }
+    let mut moments = McMoments::new();
+    assert_eq!(moments.mean().unwrap_err(), Error::NoSamples);
+    moments.add(&tensor([1.0, f64::INFINITY])).unwrap();
+    moments.add(&tensor([2.0, 1.0])).unwrap();
+    assert_eq!(values(&moments.mean().unwrap()), [1.5, f64::INFINITY]);
+    assert!(moments.add(&tensor([1.0])).is_err() && moments.add(&tensor([1.0_f32; 2])).is_err());
+    assert_eq!(moments.count(), 2);
+}
+
+#[test]
+fn sampling_stops_where_the_standard_error_is_small_enough() {
+    let (model, x) = (Dropout::new(0.5).unwrap(), tensor([1.0, 3.0]));
+    let passes = MonteCarlo::new(5);
+    let until = |wanted, n| passes.moments_until(&model, &x, wanted, n).unwrap();
+    let stopped = until(0.5, 2..=1000);
+    let n = stopped.count();
+    let largest = |n| {
+        let moments = passes.moments(&model, &x, n).unwrap();
+        values(&moments.standard_error().unwrap())
+            .into_iter()
+            .fold(0.0, f64::max)
+    };
+    assert!((10..200).contains(&n), "{n}");
+    assert!(largest(n) <= 0.5 && largest(n - 1) > 0.5);
+    let alone = passes
+        .on_this_thread()
+        .moments_until(&model, &x, 0.5, 2..=1000)
+        .unwrap();
+    assert_eq!(alone.count(), n);
+    assert_eq!(until(0.5, 300..=1000).count(), 300);
+    assert_eq!(until(0.0, 2..=40).count(), 40);
+    for wrong in [f64::NAN, -1.0] {
+        assert!(passes.moments_until(&model, &x, wrong, 2..=40).is_err());
+    }
+}
+
+#[test]
+fn quantiles() {
+    let mut dropout = Dropout::new(0.5).unwrap();
+    dropout.eval();
+    let samples = mc_samples(&dropout, &tensor([1.0]), 101, 1).unwrap();
+    let mut sorted: Vec<f64> = samples.samples().iter().map(|y| values(y)[0]).collect();
+    sorted.sort_by(f64::total_cmp);
+    for (q, at) in [(0.0, 0), (0.37, 37), (0.5, 50), (1.0, 100)] {
+        assert_eq!(values(&samples.quantile(q).unwrap()), [sorted[at]]);
+    }
+    let two = mc_samples(&Fourths, &tensor([0.0, 8.0]), 2, 1).unwrap();
+    assert_eq!(values(&two.quantile(0.25).unwrap()), [0.25, 8.25]);
+    assert!(two.quantile(1.5).is_err() && two.quantile(f64::NAN).is_err());
+}
+
+/// Adds the number of the sample, of the first two.
+#[derive(Debug, Module)]
+struct Fourths;
+impl Module for Fourths {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let key = take_key(Mode::Eval, &Generator::new(0)).unwrap();
+        let first = Generator::new(1).fork("monte carlo sample 0").seed();
+        Ok(x.add_scalar(f64::from(u8::from(key.seed != first)))?)
+    }
+}
+
+#[test]
+fn entropies_of_a_classifier() {
+    let mut classes = McClasses::new();
+    assert_eq!(classes.entropy().unwrap_err(), Error::NoSamples);
+    // Probabilities 1/4, 3/4 and 3/4, 1/4; and one row that is sure.
+    let third = 3.0_f64.ln();
+    classes
+        .add(&tensor([[0.0, third], [0.0, f64::NEG_INFINITY]]))
+        .unwrap();
+    classes
+        .add(&tensor([[third, 0.0], [0.0, f64::NEG_INFINITY]]))
+        .unwrap();
+    let close = |x: Result<Tensor>, expected: [f64; 2]| {
+        let values = values(&x.unwrap());
+        let near = values
+            .iter()
+            .zip(expected)
+            .all(|(x, y)| (x - y).abs() < 1e-12);
+        assert!(near, "{values:?}, not {expected:?}");
+    };
+    let each = -(0.25 * 0.25_f64.ln() + 0.75 * 0.75_f64.ln());
+    let both = 2.0_f64.ln();
+    close(classes.entropy(), [both, 0.0]);
+    close(classes.expected_entropy(), [each, 0.0]);
+    close(classes.mutual_information(), [both - each, 0.0]);
+    assert_eq!(
+        values(&classes.probabilities().unwrap()),
+        [0.5, 0.5, 1.0, 0.0]
+    );
+    assert!(classes.add(&tensor(1.0)).is_err());
 }
 
 #[test]

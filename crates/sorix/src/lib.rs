@@ -44,6 +44,8 @@
 //!
 //! # Features
 //!
+//! * `faer` (default): matrices are multiplied by faer, else by ndarray, which takes up to four times as
+//!   long and compiles 32 crates less.
 //! * `parallel` (default): large calls run on the current rayon thread pool.
 //! * `ndarray`: `sorix::ndarray::DropoutExt`.
 //! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
@@ -65,7 +67,9 @@ pub use sorix_core::{Error as TensorError, Result as TensorResult};
 #[doc(no_inline)]
 pub use sorix_kernels as kernels;
 #[doc(no_inline)]
-pub use sorix_nn::{Error, Generator, GeneratorState, Result, default_generator, manual_seed};
+pub use sorix_nn::{
+    Error, Generator, GeneratorState, Result, Startup, default_generator, init, manual_seed,
+};
 
 /// The examples of the README run as tests.
 #[cfg(all(doctest, feature = "ndarray"))]
@@ -76,3 +80,8 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/dropout-family.md")]
 pub struct DropoutFamily;
+
+/// The examples of the page on services run as tests.
+#[cfg(all(doctest, feature = "parallel"))]
+#[doc = include_str!("../../../docs/serving.md")]
+pub struct Serving;

@@ -27,7 +27,7 @@ pub(super) fn run(root: &Tensor, grad: Option<&Tensor>, graph: Graph) -> Result<
     let start = edge(root).ok_or_else(|| call.error(ErrorKind::NoGradient))?;
     let grad = match grad {
         // As it is now: several nodes may read it, and have to see the same.
-        Some(grad) => grad.frozen(),
+        Some(grad) => grad.snapshot(),
         None if root.numel() == 1 => Tensor::ones(root.shape(), root.dtype())?,
         None => {
             let call = Call::on("backward without a gradient", root);

@@ -119,7 +119,7 @@ impl Tensor {
     /// [`detach`](Tensor::detach).
     ///
     /// This makes a tensor; [`needs_grad`](Tensor::needs_grad) asks one. A tensor that needs a gradient
-    /// already comes back as it is.
+    /// already comes back as it is; so does a leaf that is [frozen](Tensor::freeze), and stays that.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -131,15 +131,44 @@ impl Tensor {
     /// ```
     #[must_use = "the tensor itself does not change; the leaf is returned"]
     pub fn requires_grad(&self, requires_grad: bool) -> Self {
-        match (requires_grad, self.needs_grad()) {
-            (true, true) => self.clone(),
-            (true, false) => self.clone().with_origin(Origin::Leaf(Leaf::new(self))),
+        match (requires_grad, self.origin()) {
+            (true, Origin::Constant) => self.clone().with_origin(Origin::Leaf(Leaf::new(self))),
+            (true, _) => self.clone(),
             (false, _) => self.detach(),
         }
     }
 
-    /// Whether this tensor needs a gradient: it is a leaf that [requires one](Tensor::requires_grad), or
-    /// was computed from such a leaf. PyTorch's attribute `requires_grad`; `{:?}` shows it.
+    /// Operations on this leaf take it for a constant from now on, on every thread and through every
+    /// handle to it, and its gradient is forgotten. What was recorded before stays recorded. A tensor that
+    /// is not a leaf stays as it is.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// let w = tensor([2.0]).requires_grad(true);
+    /// w.freeze();
+    /// assert!(!w.neg()?.needs_grad());
+    /// assert!(!w.clone().requires_grad(true).needs_grad());
+    /// w.unfreeze();
+    /// assert!(w.neg()?.needs_grad());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn freeze(&self) {
+        if let Origin::Leaf(leaf) = self.origin() {
+            leaf.set_frozen(true);
+            leaf.zero_grad();
+        }
+    }
+
+    /// Ends what [`freeze`](Tensor::freeze) began.
+    pub fn unfreeze(&self) {
+        if let Origin::Leaf(leaf) = self.origin() {
+            leaf.set_frozen(false);
+        }
+    }
+
+    /// Whether this tensor needs a gradient: it is a leaf that [requires one](Tensor::requires_grad) and
+    /// is not [frozen](Tensor::freeze), or was computed from such a leaf. PyTorch's attribute
+    /// `requires_grad`; `{:?}` shows it.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -154,7 +183,11 @@ impl Tensor {
     /// ```
     #[must_use]
     pub fn needs_grad(&self) -> bool {
-        !matches!(self.origin(), Origin::Constant)
+        match self.origin() {
+            Origin::Constant => false,
+            Origin::Leaf(leaf) => !leaf.is_frozen(),
+            Origin::Computed(_) => true,
+        }
     }
 
     /// Whether this tensor was not computed by an operation that recorded itself.
@@ -183,10 +216,9 @@ impl Tensor {
     /// ```
     #[must_use]
     pub fn detach(&self) -> Self {
-        if self.needs_grad() {
-            self.clone().with_origin(Origin::Constant)
-        } else {
-            self.clone()
+        match self.origin() {
+            Origin::Constant => self.clone(),
+            _ => self.clone().with_origin(Origin::Constant),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use core::cell::RefCell;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::autograd::Function;
@@ -75,12 +75,15 @@ pub(crate) struct Leaf {
     id: u64,
     tensor: TensorSpec,
     grad: Mutex<Option<Tensor>>,
+    /// Whether operations take it for a constant.
+    frozen: AtomicBool,
 }
 
 /// Where the gradient of `tensor` goes.
 pub(crate) fn edge(tensor: &Tensor) -> Option<Edge> {
     match tensor.origin() {
         Origin::Constant => None,
+        Origin::Leaf(leaf) if leaf.is_frozen() => None,
         Origin::Leaf(leaf) => Some(Edge::Leaf(Arc::clone(leaf))),
         Origin::Computed(node) => Some(Edge::Node(Arc::clone(node))),
     }
@@ -191,7 +194,17 @@ impl Leaf {
             id: next_id(),
             tensor: TensorSpec::of(tensor),
             grad: Mutex::new(None),
+            frozen: AtomicBool::new(false),
         })
+    }
+
+    // Relaxed: the flag says nothing of other memory.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -53,7 +53,7 @@ impl SavedTensor {
     /// The tensor, for the backward of the function of this name.
     pub(super) fn get_for(&self, function: &'static str) -> Result<Tensor> {
         // In this order: whatever write the snapshot has in it is counted by then.
-        let snapshot = self.tensor.frozen();
+        let snapshot = self.tensor.snapshot();
         let (saved, current) = (self.version, self.tensor.storage().version());
         if saved == current {
             Ok(snapshot)

@@ -17,13 +17,22 @@ impl Tensor {
     /// `[.., m, k]` times `[.., k, n]` is `[.., m, n]`. Views are read where they lie, a transposed
     /// one included; only one without neighbours in memory along a row or a column is copied. f16
     /// and bf16 are multiplied and added up in f32, and the sum is rounded once. The result is the
-    /// same for any number of threads; it may differ in the last bits between instruction sets, and
-    /// between a view and its contiguous copy.
+    /// same for any number of threads; it may differ in the last bits between instruction sets,
+    /// between a view and its contiguous copy, between numbers of rows (but for those within
+    /// [`batch_invariant`](crate::batch_invariant)), and between builds with the feature `faer` and
+    /// without, whose sums have another order.
+    ///
+    /// # Memory
+    ///
+    /// A thread keeps what faer packs operands into once it has multiplied matrices of more than 4096
+    /// products: address space of twice the last-level cache, of which only what is used becomes
+    /// memory. Where the address space is limited (`ulimit -v`), build without the feature `faer`.
     ///
     /// # Errors
     ///
     /// Where dtypes differ; where an operand has no axes, or the left one has not as many columns
-    /// as the right one has rows; where the leading axes do not broadcast.
+    /// as the right one has rows; where the leading axes do not broadcast; and if allocation fails, also
+    /// that of the memory to pack operands into.
     ///
     /// ```
     /// use sorix_core::{DType, Tensor, tensor};

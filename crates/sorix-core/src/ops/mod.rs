@@ -2,13 +2,14 @@
 //!
 //! Each file is one operation: a method of [`Tensor`](crate::Tensor) and the
 //! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
-//! [`elementwise`], and those of faer, in [`matrices`]; [`folds`] and [`sums`] are of runs in memory; a
+//! [`elementwise`], and those of faer or ndarray, in [`matrices`]; [`folds`] and [`sums`] are of runs in memory; a
 //! row at a time goes through [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
 //! Operators, in [`operators`], call these methods.
 
 mod accumulate;
 mod add;
 mod assign;
+pub(crate) mod batch_invariant;
 mod compare;
 mod concat;
 mod contiguous;

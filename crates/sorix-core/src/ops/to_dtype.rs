@@ -1,7 +1,8 @@
 //! Conversion to another dtype.
 
 use crate::autograd::{Function, Gradients, record};
-use crate::dtype::{DType, Scalar, dispatch};
+use crate::bytes::converted;
+use crate::dtype::{DType, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise;
 use crate::tensor::Tensor;
@@ -29,11 +30,7 @@ impl Tensor {
         let output = dispatch!(from, T => if dtype == from.arithmetic() {
             elementwise::widen::<T>(call, self)
         } else {
-            dispatch!(dtype, U => elementwise::convert(call, self, |x: T| match from {
-                DType::F64 => U::nearest(x.to_f64()),
-                // What f32 holds needs no care to be rounded once.
-                _ => U::from_acc(<U as Scalar>::Acc::nearest(x.to_f64())),
-            }))
+            dispatch!(dtype, U => elementwise::convert(call, self, converted::<T, U>))
         })?;
         Ok(record(output, &[self], || ToDTypeBackward { from }))
     }

@@ -6,6 +6,7 @@ mod common;
 
 mod arange;
 mod autograd;
+mod batch_invariant;
 mod checkpoint;
 mod choices;
 mod conversion;

@@ -2,14 +2,18 @@
 //!
 //! Nothing in a file is trusted. What its header says of an entry is checked against what is expected
 //! before the data is read, and only data that is expected is read, so no more memory is taken than
-//! for the tensors that are there already and for the header.
+//! for the largest tensor that is there already and for the header.
+//!
+//! Nothing is written that was put together in memory first: a file has the size of a model.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{Read, Seek, SeekFrom};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, View, serialize};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::Serialize;
+use siphasher::sip::SipHasher24;
 use sorix_core::{DType, ErrorKind, Tensor};
 
 use super::{CheckpointError, unique};
@@ -24,69 +28,192 @@ const VERSION_KEY: &str = "sorix_checkpoint";
 /// The version that is written, and the only one that is read.
 const VERSION: &str = "1";
 
+/// The key of the checksums in the file's metadata: a JSON object of the names of entries and the
+/// checksums of their data, in hexadecimal. A file need not have it, nor all entries.
+const CHECKSUMS_KEY: &str = "sorix_checksums";
+
 /// Bytes of a header, at most; the `safetensors` crate has the same limit.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// A named value in a file.
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 18;
+
+/// A named value to be written.
 #[derive(Debug)]
-pub(super) struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+pub(super) enum Entry {
+    /// As it was when the entry was made.
+    Tensor {
+        dtype: Dtype,
+        tensor: Tensor,
+    },
+    Words(Vec<u64>),
+    Number(f64),
 }
 
 impl Entry {
     pub(super) fn tensor(tensor: &Tensor) -> Result<Self> {
-        Ok(Self {
+        Ok(Self::Tensor {
             dtype: file_dtype(tensor.dtype())?,
-            shape: tensor.shape().to_vec(),
-            bytes: tensor.to_le_bytes()?,
+            tensor: tensor.snapshot(),
         })
     }
 
     pub(super) fn words(words: &[u64]) -> Self {
-        Self {
-            dtype: Dtype::U64,
-            shape: vec![words.len()],
-            bytes: words.iter().flat_map(|word| word.to_le_bytes()).collect(),
-        }
+        Self::Words(words.to_vec())
     }
 
     pub(super) fn number(number: f64) -> Self {
-        Self {
-            dtype: Dtype::F64,
-            shape: Vec::new(),
-            bytes: number.to_le_bytes().to_vec(),
+        Self::Number(number)
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Tensor { dtype, .. } => *dtype,
+            Self::Words(_) => Dtype::U64,
+            Self::Number(_) => Dtype::F64,
+        }
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Tensor { tensor, .. } => tensor.shape().to_vec(),
+            Self::Words(words) => vec![words.len()],
+            Self::Number(_) => Vec::new(),
+        }
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Self::Tensor { tensor, .. } => tensor.numel() * tensor.dtype().size(),
+            Self::Words(words) => size_of_val(words.as_slice()),
+            Self::Number(_) => size_of::<f64>(),
+        }
+    }
+
+    fn write_to(&self, mut writer: impl Write) -> io::Result<()> {
+        match self {
+            Self::Tensor { tensor, .. } => tensor.write_le_bytes(writer),
+            Self::Words(words) => words
+                .iter()
+                .try_for_each(|word| writer.write_all(&word.to_le_bytes())),
+            Self::Number(number) => writer.write_all(&number.to_le_bytes()),
         }
     }
 }
 
-impl View for Entry {
-    fn dtype(&self) -> Dtype {
-        self.dtype
+/// SipHash-2-4 of data that is written here, under a key of zeros: it finds damage, not malice.
+struct Checksum(SipHasher24);
+
+impl Checksum {
+    fn new() -> Self {
+        Self(SipHasher24::new())
     }
 
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
+    fn in_hex(&self) -> String {
+        format!("{:016x}", self.0.finish())
     }
 }
 
-/// A file of these entries.
-pub(super) fn write(entries: BTreeMap<String, Entry>) -> Result<Vec<u8>> {
-    if entries.contains_key(METADATA) {
-        let name = METADATA.to_owned();
-        return Err(CheckpointError::Reserved { name }.into());
+impl Write for Checksum {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.write(data);
+        Ok(data.len())
     }
-    let metadata = HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_owned())]);
-    Ok(serialize(entries, Some(metadata)).map_err(|error| format_error(&error))?)
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file to be written.
+#[derive(Debug)]
+pub(super) struct File {
+    header: Vec<u8>,
+    /// In the order of their data.
+    entries: Vec<Entry>,
+}
+
+impl File {
+    /// A file of these entries.
+    pub(super) fn of(entries: BTreeMap<String, Entry>) -> Result<Self> {
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum Member {
+            Metadata(BTreeMap<&'static str, String>),
+            Entry(TensorInfo),
+        }
+
+        if entries.contains_key(METADATA) {
+            let name = METADATA.to_owned();
+            return Err(CheckpointError::Reserved { name }.into());
+        }
+        let mut checksums = BTreeMap::new();
+        for (name, entry) in &entries {
+            let mut checksum = Checksum::new();
+            entry
+                .write_to(&mut checksum)
+                .map_err(io_error(Path::new("")))?;
+            checksums.insert(name, checksum.in_hex());
+        }
+        let checksums = serde_json::to_string(&checksums).map_err(|error| format_error(&error))?;
+        let metadata = BTreeMap::from([
+            (VERSION_KEY, VERSION.to_owned()),
+            (CHECKSUMS_KEY, checksums),
+        ]);
+        // The widest elements first, so that all are aligned; the `safetensors` crate does the same.
+        let mut ordered: Vec<_> = entries.into_iter().collect();
+        ordered.sort_by(|(left, a), (right, b)| b.dtype().cmp(&a.dtype()).then(left.cmp(right)));
+        let mut members = BTreeMap::from([(METADATA.to_owned(), Member::Metadata(metadata))]);
+        let (mut at, mut in_order) = (0, Vec::new());
+        for (name, entry) in ordered {
+            let info = TensorInfo {
+                dtype: entry.dtype(),
+                shape: entry.shape(),
+                data_offsets: (at, at + entry.length()),
+            };
+            at += entry.length();
+            members.insert(name, Member::Entry(info));
+            in_order.push(entry);
+        }
+        let mut header = serde_json::to_vec(&members).map_err(|error| format_error(&error))?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        if header.len() as u64 > MAX_HEADER {
+            return Err(format_error(&format!(
+                "the header has {} bytes, which is more than {MAX_HEADER}",
+                header.len()
+            ))
+            .into());
+        }
+        Ok(Self {
+            header,
+            entries: in_order,
+        })
+    }
+
+    /// The file, in memory.
+    pub(super) fn into_bytes(self) -> Result<Vec<u8>> {
+        let data: usize = self.entries.iter().map(Entry::length).sum();
+        let mut bytes = reserved(8 + self.header.len() + data)?;
+        self.write_to(&mut bytes).map_err(io_error(Path::new("")))?;
+        Ok(bytes)
+    }
+
+    pub(super) fn write_to(&self, mut writer: impl Write) -> io::Result<()> {
+        writer.write_all(&(self.header.len() as u64).to_le_bytes())?;
+        writer.write_all(&self.header)?;
+        let mut entries = self.entries.iter();
+        entries.try_for_each(|entry| entry.write_to(&mut writer))
+    }
+}
+
+/// Room for so many bytes.
+pub(super) fn reserved(bytes: usize) -> Result<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(bytes).map_err(|_| {
+        let kind = ErrorKind::Allocation { bytes };
+        sorix_core::Error::new("checkpoint", &[], kind)
+    })?;
+    Ok(room)
 }
 
 /// A file whose header was read and found to describe the whole of it.
@@ -98,7 +225,9 @@ pub(super) struct Archive<R> {
     header: Metadata,
     /// Where the data begins.
     data: u64,
-    /// The names of the entries that were read.
+    /// By the names of entries, in hexadecimal.
+    checksums: BTreeMap<String, String>,
+    /// The names of the entries that were asked for.
     read: BTreeSet<String>,
 }
 
@@ -152,13 +281,23 @@ impl<R: Read + Seek> Archive<R> {
                 let got = version.clone();
                 Err(CheckpointError::Version { got }.into())
             }
-            _ => Ok(Self {
-                source,
-                path: path.to_owned(),
-                header,
-                data,
-                read: BTreeSet::new(),
-            }),
+            _ => {
+                let checksums = metadata.and_then(|metadata| metadata.get(CHECKSUMS_KEY));
+                let checksums = checksums.map(|checksums| {
+                    unique::check(checksums.as_bytes())?;
+                    serde_json::from_str(checksums)
+                });
+                let checksums = checksums.transpose();
+                let checksums = checksums.map_err(|error| format_error(&error))?;
+                Ok(Self {
+                    source,
+                    path: path.to_owned(),
+                    checksums: checksums.unwrap_or_default(),
+                    header,
+                    data,
+                    read: BTreeSet::new(),
+                })
+            }
         }
     }
 
@@ -168,6 +307,53 @@ impl<R: Read + Seek> Archive<R> {
         names.filter(|name| !self.read.contains(name))
     }
 
+    /// What the header says of each entry, by name.
+    pub(super) fn entries(&self) -> BTreeMap<String, &TensorInfo> {
+        self.header.tensors().into_iter().collect()
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.header.info(name).is_some()
+    }
+
+    /// Finds a tensor that has to be of this shape and dtype, or with `convert` of any dtype that
+    /// tensors have; and checks its data. An entry is asked for once: whoever asks again has two things
+    /// of one name.
+    pub(super) fn find(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        convert: bool,
+    ) -> Result<Found> {
+        let info = self.info(name)?;
+        let of_file = DTYPES
+            .into_iter()
+            .find(|&dtype| file_dtype(dtype).is_ok_and(|dtype| dtype == info.dtype));
+        let got = match of_file {
+            Some(got) if got == dtype || convert => got,
+            _ => dtype,
+        };
+        let mut checksum = Checksum::new();
+        self.claim(name, shape, file_dtype(got)?)?;
+        self.each_chunk(name, |chunk| checksum.0.write(chunk))?;
+        self.check(name, &checksum)?;
+        let length = self.length(name)?;
+        Ok(Found {
+            name: name.to_owned(),
+            dtype: got,
+            length,
+            checksum: checksum.0.finish(),
+        })
+    }
+
+    /// The data of an entry that was found, in `room`, in place of what was there.
+    pub(super) fn read_into(&mut self, found: &Found, room: &mut Vec<u8>) -> Result<()> {
+        room.clear();
+        self.each_chunk(&found.name, |chunk| room.extend_from_slice(chunk))
+    }
+
+    /// A tensor of its own, for a state that is put together before it is set.
     pub(super) fn tensor(&mut self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let bytes = self.bytes(name, shape, file_dtype(dtype)?)?;
         Ok(Tensor::from_le_bytes(&bytes, shape, dtype)?)
@@ -189,13 +375,30 @@ impl<R: Read + Seek> Archive<R> {
             .map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes)))
     }
 
-    /// The data of an entry that has to be of this shape and dtype. An entry is asked for once:
-    /// whoever asks again has two things of one name.
+    /// The data of an entry that has to be of this shape and dtype, checked.
     fn bytes(&mut self, name: &str, shape: &[usize], dtype: Dtype) -> Result<Vec<u8>> {
-        let Some(info) = self.header.info(name) else {
-            let name = name.to_owned();
-            return Err(CheckpointError::Missing { name }.into());
-        };
+        self.claim(name, shape, dtype)?;
+        let mut bytes = reserved(self.length(name)?)?;
+        self.each_chunk(name, |chunk| bytes.extend_from_slice(chunk))?;
+        let mut checksum = Checksum::new();
+        checksum.0.write(&bytes);
+        self.check(name, &checksum)?;
+        Ok(bytes)
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        let name = name.to_owned();
+        let info = self.header.info(&name);
+        Ok(info.ok_or(CheckpointError::Missing { name })?)
+    }
+
+    fn length(&self, name: &str) -> Result<usize> {
+        let (from, to) = self.info(name)?.data_offsets;
+        Ok(to - from)
+    }
+
+    fn claim(&mut self, name: &str, shape: &[usize], dtype: Dtype) -> Result<()> {
+        let info = self.info(name)?;
         if (info.dtype, &*info.shape) != (dtype, shape) {
             return Err(CheckpointError::Mismatch {
                 name: name.to_owned(),
@@ -208,25 +411,53 @@ impl<R: Read + Seek> Archive<R> {
             let name = name.to_owned();
             return Err(CheckpointError::Repeated { name }.into());
         }
+        Ok(())
+    }
+
+    /// An error if the file says another checksum.
+    fn check(&self, name: &str, checksum: &Checksum) -> Result<()> {
+        match self.checksums.get(name) {
+            Some(expected) if *expected != checksum.in_hex() => {
+                let name = name.to_owned();
+                Err(CheckpointError::Damaged { name }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls `f` with the data of an entry, piece by piece.
+    fn each_chunk(&mut self, name: &str, mut f: impl FnMut(&[u8])) -> Result<()> {
         // Reading the header established that the offsets are in order and within the file.
-        let (from, to) = info.data_offsets;
+        let from = self.info(name)?.data_offsets.0;
+        let mut rest = self.length(name)?;
         let from = self.data.saturating_add(from as u64);
-        let length = to - info.data_offsets.0;
         self.source
             .seek(SeekFrom::Start(from))
             .map_err(io_error(&self.path))?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length).map_err(|_| {
-            let kind = ErrorKind::Allocation { bytes: length };
-            sorix_core::Error::new("checkpoint", &[], kind)
-        })?;
-        bytes.resize(length, 0);
-        self.source
-            .read_exact(&mut bytes)
-            .map_err(io_error(&self.path))?;
-        Ok(bytes)
+        let mut chunk = reserved(rest.min(CHUNK))?;
+        while rest > 0 {
+            chunk.resize(rest.min(CHUNK), 0);
+            self.source
+                .read_exact(&mut chunk)
+                .map_err(io_error(&self.path))?;
+            f(&chunk);
+            rest -= chunk.len();
+        }
+        Ok(())
     }
 }
+
+/// A tensor in a file whose header and data were checked.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    name: String,
+    pub(super) dtype: DType,
+    pub(super) length: usize,
+    /// Of the data that was read, whatever the file says.
+    pub(super) checksum: u64,
+}
+
+const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
 
 fn file_dtype(dtype: DType) -> Result<Dtype> {
     match dtype {

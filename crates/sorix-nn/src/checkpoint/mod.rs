@@ -2,19 +2,22 @@
 //! bit.
 
 mod archive;
+pub(crate) mod error;
 mod replace;
 mod unique;
 
+use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sorix_core::Tensor;
 use sorix_core::autograd::no_grad;
 
-use self::archive::{Archive, Entry, io_error};
+use self::archive::{Archive, Entry, Found, io_error, reserved};
+use self::error::CheckpointError;
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
 use crate::init::check_writable;
@@ -31,7 +34,22 @@ use crate::optim::{Optimizer, OptimizerState, ParameterState};
 /// The file is in the [safetensors](https://github.com/huggingface/safetensors) format, version 1 of
 /// sorix' layout. An entry is called `section.path.name`; a section without a name, the only one
 /// then, gives plain names such as `0.weight`, which other programs read and write too. A generator
-/// is two U64, seed and offset, and a counter one.
+/// is two U64, seed and offset, and a counter one. The file's metadata has a checksum of each entry,
+/// by which a load finds damage; a file without them, as other programs write it, loads as well.
+///
+/// Tensors are written and read one by one: neither takes more memory than the largest tensor beyond
+/// what the model has, but for the states of optimisers, which are read before they are set.
+///
+/// # Files of other programs
+///
+/// [`entries`](Self::entries) lists what is in a file. [`rename`](Self::rename) says what a parameter is
+/// called there, [`only`](Self::only) chooses some, [`convert_dtypes`](Self::convert_dtypes) takes other
+/// dtypes, and [`ignore_others`](Self::ignore_others) leaves out what the module does not have.
+///
+/// # Tied parameters
+///
+/// A tensor that a module has under several names is written under each. To load, the file may have
+/// it under one of them or more; if they differ there, that is an error.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -73,6 +91,54 @@ use crate::optim::{Optimizer, OptimizerState, ParameterState};
 #[derive(Debug, Default)]
 pub struct Checkpoint<'a> {
     sections: Vec<(String, Section<'a>)>,
+    choice: Choice<'a>,
+}
+
+/// Which parameters, and what they are in the file.
+#[derive(Default)]
+struct Choice<'a> {
+    // References, so that a checkpoint that is no longer used may be forgotten before what it refers to.
+    rename: Option<&'a (dyn Fn(&str) -> String + Sync)>,
+    only: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
+    convert: bool,
+    ignore_others: bool,
+}
+
+impl fmt::Debug for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choice")
+            .field("rename", &self.rename.is_some())
+            .field("only", &self.only.is_some())
+            .field("convert", &self.convert)
+            .field("ignore_others", &self.ignore_others)
+            .finish()
+    }
+}
+
+impl Choice<'_> {
+    fn takes(&self, parameter: &str) -> bool {
+        self.only.is_none_or(|only| only(parameter))
+    }
+
+    /// What an entry is called.
+    fn path(&self, section: &str, parameter: &str) -> String {
+        match &self.rename {
+            Some(rename) => join(section, &rename(parameter)),
+            None => join(section, parameter),
+        }
+    }
+}
+
+/// What a file says of one of its entries; from [`Checkpoint::entries`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointEntry {
+    /// The name, with that of the section.
+    pub name: String,
+    /// The dtype, as the format calls it: `F32`, `BF16`, `U64`.
+    pub dtype: String,
+    /// The shape.
+    pub shape: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -86,7 +152,8 @@ enum Section<'a> {
 
 /// What a section will become.
 enum Loaded {
-    Parameters(Vec<Tensor>),
+    /// By their place in the section; of those that are one tensor, one.
+    Parameters(Vec<(usize, Found)>),
     Generators(Vec<GeneratorState>),
     Optimizer(OptimizerState),
     Counter(u64),
@@ -170,6 +237,110 @@ impl<'a> Checkpoint<'a> {
         self.with(section, Section::Counter(counter))
     }
 
+    /// In the file, parameters have the names that `rename` makes of those of the module.
+    ///
+    /// ```
+    /// use sorix_nn::{Checkpoint, Generator, Linear};
+    ///
+    /// let saved = Linear::new(2, 3, &Generator::new(1))?;
+    /// let bytes = Checkpoint::new().parameters("", &saved).rename(&|name| format!("fc.{name}")).to_bytes()?;
+    ///
+    /// let linear = Linear::new(2, 3, &Generator::new(2))?;
+    /// Checkpoint::new().parameters("", &linear).rename(&|name| format!("fc.{name}")).load_bytes(&bytes)?;
+    /// assert_eq!(linear.weight().to_vec::<f32>()?, saved.weight().to_vec::<f32>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn rename(mut self, rename: &'a (dyn Fn(&str) -> String + Sync)) -> Self {
+        self.choice.rename = Some(rename);
+        self
+    }
+
+    /// Of the parameters only those whose names in the module `takes` says. The others stay as they are,
+    /// and where the file has them, that is an error unless it is to [ignore](Self::ignore_others) them.
+    ///
+    /// ```
+    /// use sorix_nn::{Checkpoint, Generator, Linear};
+    ///
+    /// let saved = Linear::new(2, 3, &Generator::new(1))?;
+    /// let bytes = Checkpoint::new().parameters("", &saved).to_bytes()?;
+    /// let linear = Linear::new(2, 3, &Generator::new(2))?;
+    /// Checkpoint::new()
+    ///     .parameters("", &linear)
+    ///     .only(&|name| name == "bias")
+    ///     .ignore_others()
+    ///     .load_bytes(&bytes)?;
+    /// let (bias, weight) = (linear.bias().unwrap(), linear.weight());
+    /// assert_eq!(bias.to_vec::<f32>()?, saved.bias().unwrap().to_vec::<f32>()?);
+    /// assert_ne!(weight.to_vec::<f32>()?, saved.weight().to_vec::<f32>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn only(mut self, takes: &'a (dyn Fn(&str) -> bool + Sync)) -> Self {
+        self.choice.only = Some(takes);
+        self
+    }
+
+    /// Parameters that have another dtype in the file are converted to their own, each element rounded
+    /// once. Without this they are an error.
+    ///
+    /// ```
+    /// use sorix_core::DType;
+    /// use sorix_nn::{Checkpoint, Generator, Linear};
+    ///
+    /// let saved = Linear::new(2, 3, &Generator::new(1))?;
+    /// let bytes = Checkpoint::new().parameters("", &saved).to_bytes()?;
+    /// let half = Linear::with_dtype(2, 3, DType::BF16, &Generator::new(2))?;
+    /// Checkpoint::new().parameters("", &half).convert_dtypes().load_bytes(&bytes)?;
+    /// let expected = saved.weight().to_dtype(DType::BF16)?;
+    /// assert_eq!(half.weight().to_le_bytes()?, expected.to_le_bytes()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn convert_dtypes(mut self) -> Self {
+        self.choice.convert = true;
+        self
+    }
+
+    /// Entries that no section asks for are no error.
+    #[must_use]
+    pub fn ignore_others(mut self) -> Self {
+        self.choice.ignore_others = true;
+        self
+    }
+
+    /// What is in a file, by name. Only the header is read.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or is not in the format.
+    ///
+    /// ```
+    /// use sorix_nn::{Checkpoint, Generator, Linear};
+    ///
+    /// let linear = Linear::new(2, 3, &Generator::new(42))?;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("linear.safetensors");
+    /// Checkpoint::new().parameters("", &linear).save(&path)?;
+    /// let entries = Checkpoint::entries(&path)?;
+    /// assert_eq!((&*entries[1].name, &*entries[1].dtype), ("weight", "F32"));
+    /// assert_eq!(entries[1].shape, [3, 2]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn entries(path: impl AsRef<Path>) -> Result<Vec<CheckpointEntry>> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(io_error(path))?;
+        let archive = Archive::open(BufReader::new(file), path)?;
+        let entries = archive.entries().into_iter();
+        Ok(entries
+            .map(|(name, info)| CheckpointEntry {
+                name,
+                dtype: info.dtype.to_string(),
+                shape: info.shape.clone(),
+            })
+            .collect())
+    }
+
     fn with(mut self, section: &str, content: Section<'a>) -> Self {
         self.sections.push((section.to_owned(), content));
         self
@@ -179,10 +350,14 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// Where names of sections repeat or contain a dot, or one of several is empty; where two
-    /// entries of a section have one name, or one is called `__metadata__`, which the format keeps
-    /// for itself.
+    /// If names of sections repeat or contain a dot, or one of several is empty; if two entries of a
+    /// section have one name, or one is called `__metadata__`, which the format keeps for itself; if
+    /// allocation fails.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.file()?.into_bytes()
+    }
+
+    fn file(&self) -> Result<archive::File> {
         self.check_sections()?;
         let mut entries = BTreeMap::new();
         let mut add = |section: &str, path: &str, entry: Entry| match entries
@@ -197,7 +372,10 @@ impl<'a> Checkpoint<'a> {
             match content {
                 Section::Parameters(parameters) => {
                     for (name, parameter) in parameters {
-                        add(section, name, Entry::tensor(parameter)?)?;
+                        if self.choice.takes(name) {
+                            let path = self.choice.path("", name);
+                            add(section, &path, Entry::tensor(parameter)?)?;
+                        }
                     }
                 }
                 Section::Generators(generators) => {
@@ -228,7 +406,7 @@ impl<'a> Checkpoint<'a> {
                 }
             }
         }
-        archive::write(entries)
+        archive::File::of(entries)
     }
 
     /// Writes the file. It appears whole or not at all: one that was there before stays until the
@@ -253,8 +431,8 @@ impl<'a> Checkpoint<'a> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let (path, bytes) = (path.as_ref(), self.to_bytes()?);
-        Ok(replace::file(path, &bytes).map_err(io_error(path))?)
+        let (path, file) = (path.as_ref(), self.file()?);
+        Ok(replace::file(path, |writer| file.write_to(writer)).map_err(io_error(path))?)
     }
 
     /// [`load_bytes`](Self::load_bytes) of a file.
@@ -295,9 +473,11 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// Where the file is not one, or does not fit: nothing has changed then. And where the memory for
-    /// a parameter cannot be had, which takes new memory only while another holds what it was: the
-    /// optimisers, and the parameters before it, may be set by then.
+    /// If the file is not one, or does not fit, or its data has another checksum than it says, or if
+    /// allocation fails: nothing has changed then, because all data is looked at before the first
+    /// parameter is set. Two things can go wrong after that, and leave the parameters before as the
+    /// file says: somebody else writes into the file meanwhile or its disk fails; and another thread
+    /// holds a parameter as it was, which takes memory for the new one, and allocation fails.
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         // Memory has no path, and nothing that it could refuse.
         self.read(Cursor::new(bytes), Path::new(""))
@@ -309,10 +489,12 @@ impl<'a> Checkpoint<'a> {
         let loaded = self
             .sections
             .iter()
-            .map(|(section, content)| content.read(section, &mut archive))
+            .map(|(section, content)| content.read(section, &self.choice, &mut archive))
             .collect::<Result<Vec<Loaded>>>()?;
-        self.check_no_others(archive.not_read())?;
-        self.commit(loaded)
+        if !self.choice.ignore_others {
+            self.check_no_others(archive.not_read())?;
+        }
+        self.commit(loaded, &mut archive)
     }
 
     /// That sections cannot be confused.
@@ -341,31 +523,52 @@ impl<'a> Checkpoint<'a> {
         }
     }
 
-    /// Sets everything. What may be refused comes first, and is undone where something is.
-    fn commit(&mut self, loaded: Vec<Loaded>) -> Result<()> {
+    /// Sets everything. What may be refused comes first, and is undone if something is.
+    fn commit(
+        &mut self,
+        loaded: Vec<Loaded>,
+        archive: &mut Archive<impl Read + Seek>,
+    ) -> Result<()> {
+        let lengths = loaded.iter().flat_map(|loaded| match loaded {
+            Loaded::Parameters(found) => found.as_slice(),
+            _ => &[],
+        });
+        let mut room = reserved(lengths.map(|(_, found)| found.length).max().unwrap_or(0))?;
         let mut undo: Vec<(&mut &'a mut dyn Optimizer, OptimizerState)> = Vec::new();
         let mut rest = Vec::new();
+        let mut outcome = Ok(());
         for ((_, content), loaded) in self.sections.iter_mut().zip(loaded) {
             match (content, loaded) {
                 (Section::Optimizer(optimizer), Loaded::Optimizer(state)) => {
                     let before = optimizer.state();
-                    if let Err(error) = optimizer.set_state(state) {
-                        for (optimizer, before) in undo {
-                            optimizer.set_state(before)?;
-                        }
-                        return Err(error);
+                    if outcome.is_ok() {
+                        outcome = optimizer.set_state(state);
                     }
                     undo.push((optimizer, before));
                 }
                 (content, loaded) => rest.push((content, loaded)),
             }
         }
+        for (content, loaded) in &rest {
+            if let (Section::Parameters(parameters), Loaded::Parameters(found)) = (content, loaded)
+            {
+                for (at, found) in found {
+                    outcome = outcome.and_then(|()| {
+                        archive.read_into(found, &mut room)?;
+                        no_grad(|| parameters[*at].1.assign_le_bytes(&room, found.dtype))?;
+                        Ok(())
+                    });
+                }
+            }
+        }
+        if let Err(error) = outcome {
+            for (optimizer, before) in undo {
+                optimizer.set_state(before)?;
+            }
+            return Err(error);
+        }
         for (content, loaded) in rest {
             match (content, loaded) {
-                (Section::Parameters(parameters), Loaded::Parameters(values)) => no_grad(|| {
-                    let mut pairs = parameters.iter().zip(&values);
-                    pairs.try_for_each(|((_, parameter), value)| parameter.assign(value))
-                })?,
                 (Section::Generators(generators), Loaded::Generators(states)) => {
                     for ((_, generator), state) in generators.iter().zip(states) {
                         generator.set_state(state);
@@ -382,28 +585,71 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
+/// Finds the parameters of a section, those that are one tensor together.
+fn find_parameters(
+    parameters: &[(String, Tensor)],
+    section: &str,
+    choice: &Choice<'_>,
+    archive: &mut Archive<impl Read + Seek>,
+) -> Result<Vec<(usize, Found)>> {
+    let taken = parameters.iter().enumerate();
+    let taken = taken.filter(|(_, (name, _))| choice.takes(name));
+    // The names in the file of each tensor.
+    let mut tensors: Vec<(usize, Vec<String>)> = Vec::new();
+    for (at, (name, parameter)) in taken {
+        let path = choice.path(section, name);
+        let same = |(first, _): &&mut (usize, _)| parameters[*first].1.same_elements(parameter);
+        match tensors.iter_mut().find(same) {
+            Some((_, paths)) => paths.push(path),
+            None => tensors.push((at, vec![path])),
+        }
+    }
+    let mut all = Vec::new();
+    for (at, paths) in tensors {
+        let parameter = &parameters[at].1;
+        check_writable("checkpoint", parameter)?;
+        let there: Vec<&String> = paths.iter().filter(|path| archive.has(path)).collect();
+        let Some(&first) = there.first() else {
+            let name = paths[0].clone();
+            return Err(CheckpointError::Missing { name }.into());
+        };
+        let mut find =
+            |name: &str| archive.find(name, parameter.shape(), parameter.dtype(), choice.convert);
+        let found = find(first)?;
+        for &second in &there[1..] {
+            let other = find(second)?;
+            if (other.dtype, other.checksum) != (found.dtype, found.checksum) {
+                let (first, second) = (first.clone(), second.clone());
+                return Err(CheckpointError::Tied { first, second }.into());
+            }
+        }
+        all.push((at, found));
+    }
+    Ok(all)
+}
+
 impl Section<'_> {
     /// What the file says of this section.
-    fn read(&self, section: &str, archive: &mut Archive<impl Read + Seek>) -> Result<Loaded> {
-        let mut state = |name: &str| {
+    fn read(
+        &self,
+        section: &str,
+        choice: &Choice<'_>,
+        archive: &mut Archive<impl Read + Seek>,
+    ) -> Result<Loaded> {
+        let state = |archive: &mut Archive<_>, name: &str| {
             let [seed, offset] = archive.words(&join(section, name))?;
             Ok(GeneratorState { seed, offset })
         };
         match self {
-            Self::Parameters(parameters) => parameters
-                .iter()
-                .map(|(name, parameter)| {
-                    check_writable("checkpoint", parameter)?;
-                    archive.tensor(&join(section, name), parameter.shape(), parameter.dtype())
-                })
-                .collect::<Result<_>>()
-                .map(Loaded::Parameters),
+            Self::Parameters(parameters) => {
+                find_parameters(parameters, section, choice, archive).map(Loaded::Parameters)
+            }
             Self::Generators(generators) => generators
                 .iter()
-                .map(|(name, _)| state(name))
+                .map(|(name, _)| state(archive, name))
                 .collect::<Result<_>>()
                 .map(Loaded::Generators),
-            Self::Generator(_) => Ok(Loaded::Generators(vec![state(GENERATOR)?])),
+            Self::Generator(_) => Ok(Loaded::Generators(vec![state(archive, GENERATOR)?])),
             Self::Counter(_) => {
                 let [count] = archive.words(&join(section, COUNTER))?;
                 Ok(Loaded::Counter(count))
@@ -473,84 +719,4 @@ fn join(above: &str, name: &str) -> String {
 fn generator_entry(generator: &Generator) -> Entry {
     let GeneratorState { seed, offset } = generator.state();
     Entry::words(&[seed, offset])
-}
-
-/// Why a [`Checkpoint`] could not be written, read or used.
-///
-/// ```
-/// use sorix_nn::{Checkpoint, CheckpointError, Error, Generator, Linear};
-/// let linear = Linear::new(2, 3, &Generator::new(1))?;
-/// let bytes = Checkpoint::new().parameters("", &linear.clone().without_bias()).to_bytes()?;
-/// let error = Checkpoint::new().parameters("", &linear).load_bytes(&bytes).unwrap_err();
-/// assert_eq!(error.to_string(), "checkpoint: there is no \"bias\"");
-/// # Ok::<(), sorix_nn::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// The file system refused.
-    #[error("checkpoint: {path:?}: {reason}")]
-    Io {
-        /// The file that was to be written or read.
-        path: PathBuf,
-        /// The kind of the refusal: whether nothing is there, for instance.
-        kind: std::io::ErrorKind,
-        /// What it said.
-        reason: String,
-    },
-    /// The file is not in the safetensors format.
-    #[error("checkpoint: not a safetensors file: {reason}")]
-    Format {
-        /// What is wrong.
-        reason: String,
-    },
-    /// The file is of another version of sorix' layout.
-    #[error("checkpoint: expected version 1, got {got:?}")]
-    Version {
-        /// The version that came.
-        got: String,
-    },
-    /// Something is not in the file.
-    #[error("checkpoint: there is no {name:?}")]
-    Missing {
-        /// Its name.
-        name: String,
-    },
-    /// Something is in a section of the file that does not belong there.
-    #[error("checkpoint: {name:?} is not expected")]
-    Unexpected {
-        /// Its name.
-        name: String,
-    },
-    /// Something has another shape or dtype.
-    #[error("checkpoint: expected {name:?} to be {expected}, got {got}")]
-    Mismatch {
-        /// Its name.
-        name: String,
-        /// The dtype and shape it has to have.
-        expected: String,
-        /// The dtype and shape it has.
-        got: String,
-    },
-    /// Two entries of one name.
-    #[error("checkpoint: there are two of {name:?}")]
-    Repeated {
-        /// The name.
-        name: String,
-    },
-    /// An entry of a name that means something else in the format.
-    #[error("checkpoint: the format keeps the name {name:?} for itself")]
-    Reserved {
-        /// The name.
-        name: String,
-    },
-    /// A section that could be taken for another.
-    #[error(
-        "checkpoint: expected sections of different names, without a dot, and the empty name only \
-         for one that is alone; got {section:?}"
-    )]
-    Section {
-        /// The name of the section.
-        section: String,
-    },
 }

@@ -1,11 +1,11 @@
 //! Files that are replaced whole.
 
 use std::fs::{self, Permissions};
-use std::io::{ErrorKind, Result, Write};
+use std::io::{BufWriter, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes a file beside the one at `path` and then gives it that name.
-pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let path = followed(path)?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -20,7 +20,10 @@ pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<()> {
         builder.permissions(Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(directory)?;
-    file.write_all(bytes)?;
+    let mut buffered = BufWriter::new(&mut file);
+    write(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
     if let Some(permissions) = before {
         file.as_file().set_permissions(permissions)?;
     }

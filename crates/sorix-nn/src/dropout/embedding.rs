@@ -77,7 +77,7 @@ impl Module for EmbeddingDropout {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // Before the mask takes a key.
         let rows = self.embedding.rows_of(x)?;
-        let table = self.dropout.forward(self.embedding.weight())?;
+        let table = self.dropout.forward_whole(self.embedding.weight())?;
         vectors(&table, &rows, x.shape())
     }
 }

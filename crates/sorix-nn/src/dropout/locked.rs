@@ -86,6 +86,11 @@ impl Form for Locked {
         Ok(shared_outside(shape, |axis| axis != time))
     }
 
+    fn keeps_rows_apart(&self, shape: &[usize]) -> bool {
+        // The first axis is not both time and the batch.
+        index_of("LockedDropout", self.time_axis, " of time", shape) != Ok(0)
+    }
+
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
         Ok(x.dropout_broadcast(draw.rate, draw.at, &draw.mask_shape, draw.save)?)
     }

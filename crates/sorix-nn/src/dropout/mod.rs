@@ -54,6 +54,7 @@ mod gaussian;
 mod locked;
 mod noise_shape;
 mod replay;
+mod rows;
 mod shard;
 mod weight;
 
@@ -74,11 +75,13 @@ pub use noise_shape::{BroadcastDropout, NoiseShape};
 pub use shard::Shard;
 pub use weight::WeightDropout;
 
+use self::rows::draw_rows;
+
 use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
 use crate::mode::Mode;
 use crate::module::Module;
-use crate::monte_carlo::key_source;
+use crate::monte_carlo::{KeySource, key_source};
 use crate::visit::Visit;
 
 /// What a dropout drops: single elements, whole channels, paths, blocks.
@@ -103,6 +106,14 @@ pub trait Form: Debug + Send + Sync {
     /// Whether a part of an input can be treated by itself, given its part of the mask, as
     /// [`forward_sharded`](DropoutLayer::forward_sharded) does. It can unless a form says otherwise.
     fn is_local(&self) -> bool {
+        true
+    }
+
+    /// Whether the first axis of an input of this shape may be that of a batch, whose rows are dropped
+    /// from one by one where [each has its own key](DropoutLayer::forward_with_keys). It may unless a
+    /// form says otherwise.
+    fn keeps_rows_apart(&self, shape: &[usize]) -> bool {
+        let _ = shape;
         true
     }
 
@@ -309,6 +320,43 @@ impl<F: Form> DropoutLayer<F> {
         draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
     }
 
+    /// [`forward_with_key`](DropoutLayer::forward_with_key) of each row by itself: the first axis of `x`
+    /// is cut into as many equal parts as there are keys, and each is dropped from as if it came alone.
+    ///
+    /// For a service that batches requests: what a request gets does not depend on who else is in its
+    /// batch. For a whole model see [`monte_carlo_rows`](crate::monte_carlo_rows).
+    ///
+    /// # Errors
+    ///
+    /// If the first axis has not as many equal parts, and as
+    /// [`forward_with_key`](DropoutLayer::forward_with_key).
+    ///
+    /// ```
+    /// use sorix_core::{DType, MaskKey, Tensor};
+    /// use sorix_nn::Dropout;
+    ///
+    /// let (dropout, x) = (Dropout::new(0.5)?, Tensor::ones([3, 100], DType::F32)?);
+    /// let keys = [7, 8, 9].map(|seed| MaskKey { seed, offset: 0 });
+    /// let batch = dropout.forward_with_keys(&x, &keys)?.slice(0, 2..3)?;
+    /// let alone = dropout.forward_with_key(&x.slice(0, 2..3)?, keys[2])?;
+    /// assert_eq!(batch.to_vec::<f32>()?, alone.to_vec::<f32>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn forward_with_keys(&self, x: &Tensor, keys: &[MaskKey]) -> Result<Tensor> {
+        let (form, rate, save) = (&self.form, self.rate, self.save_mask);
+        draw_rows(form, x, rate, save, keys.len(), || keys.to_vec())
+    }
+
+    /// [`forward`](Module::forward) of a tensor that has no rows of a batch, such as a weight.
+    pub(crate) fn forward_whole(&self, x: &Tensor) -> Result<Tensor> {
+        match key_source(self.mode) {
+            Some(source) => draw(&self.form, x, self.rate, self.save_mask, || {
+                source.take(|| self.own_generator())
+            }),
+            None => Ok(x.clone()),
+        }
+    }
+
     /// Drops from this worker's part of a tensor what a single machine would drop there from the whole
     /// tensor.
     ///
@@ -337,7 +385,7 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
-        let Some(key) = self.key_source() else {
+        let Some(source) = key_source(self.mode) else {
             return Ok(x.clone());
         };
         if !self.form.is_local() {
@@ -347,7 +395,7 @@ impl<F: Form> DropoutLayer<F> {
         shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
         shard.check_mask(&self.form, &whole)?;
-        let (at, mask_shape) = shard.part_of(key()?, whole)?;
+        let (at, mask_shape) = shard.part_of(source.take(|| self.own_generator())?, whole)?;
         let draw = Draw {
             rate: self.rate,
             at,
@@ -357,12 +405,26 @@ impl<F: Form> DropoutLayer<F> {
         self.form.apply(x, &draw)
     }
 
-    /// What takes the key of a call, or `None` if the call drops nothing.
-    fn key_source(&self) -> Option<impl FnOnce() -> Result<MaskKey>> {
-        key_source(self.mode, || match &self.generator {
-            Some(generator) => Ok(&**generator),
+    fn own_generator(&self) -> Result<&Generator> {
+        match &self.generator {
+            Some(generator) => Ok(generator),
             None => default_generator(),
-        })
+        }
+    }
+}
+
+/// Drops from `x` by the keys of a source, or of a generator if that has none.
+pub(crate) fn draw_by<'a>(
+    form: &impl Form,
+    x: &Tensor,
+    rate: DropRate,
+    save: SaveMask,
+    source: KeySource,
+    generator: impl FnOnce() -> Result<&'a Generator>,
+) -> Result<Tensor> {
+    match source.rows() {
+        Some(count) => draw_rows(form, x, rate, save, count, || source.take_rows()),
+        None => draw(form, x, rate, save, || source.take(generator)),
     }
 }
 
@@ -416,8 +478,9 @@ impl<F: Form> Visit for DropoutLayer<F> {
 
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self.key_source() {
-            Some(key) => draw(&self.form, x, self.rate, self.save_mask, key),
+        let (form, rate, save) = (&self.form, self.rate, self.save_mask);
+        match key_source(self.mode) {
+            Some(source) => draw_by(form, x, rate, save, source, || self.own_generator()),
             None => Ok(x.clone()),
         }
     }

@@ -58,7 +58,7 @@ impl Module for WeightDropout {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // Before the mask takes a key.
         check_input(x, self.linear.weight())?;
-        let weight = self.dropout.forward(self.linear.weight())?;
+        let weight = self.dropout.forward_whole(self.linear.weight())?;
         linear(x, &weight, self.linear.bias())
     }
 }
