@@ -3,7 +3,10 @@
 
 use std::process::Command;
 
-use sorix_kernels::dispatch::{self, BACKEND_VARIABLE, STREAMING_VARIABLE};
+use sorix_kernels::dispatch;
+
+const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
+const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
 
 const CHILD: &str = "SORIX_TEST_ENVIRONMENT";
 
