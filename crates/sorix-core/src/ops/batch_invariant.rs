@@ -34,7 +34,8 @@ thread_local! {
 ///     assert_eq!(alone.to_vec::<f32>()?, together.to_vec::<f32>()?);
 ///     Ok(())
 /// })
-/// # .map_err(|error: sorix_core::Error| error)
+/// # .map_err(|error: sorix_core::Error| error)?;
+/// # Ok::<(), sorix_core::Error>(())
 /// ```
 pub fn batch_invariant<R>(f: impl FnOnce() -> R) -> R {
     let _scope = Scopes::open(&ON, ());
