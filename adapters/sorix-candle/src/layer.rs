@@ -278,14 +278,14 @@ impl DropoutLayer<Paths> {
     /// Drops all samples of a call, or none.
     #[must_use]
     pub fn per_batch(mut self) -> Self {
-        self.form.per_batch = true;
+        self.form = Paths::per_batch().scale_by_keep(self.form.scales_by_keep());
         self
     }
 
     /// Whether what is kept is multiplied by `1 / (1 - p)`; true unless set.
     #[must_use]
     pub fn scale_by_keep(mut self, scale_by_keep: bool) -> Self {
-        self.form.scale_by_keep = scale_by_keep;
+        self.form = self.form.scale_by_keep(scale_by_keep);
         self
     }
 }
