@@ -11,11 +11,13 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::ThreadPoolBuilder;
-use sorix_benches::case::{Case, Dtype, Op, Shape};
-use sorix_benches::kernel::{call, check_case, engine};
+use sorix_benches::case::{Case, Dtype, Shape};
+use sorix_benches::kernel::{check_case, engine};
+use sorix_benches::op::{Op, call};
 use sorix_benches::tensors::{Operands, Tensors, copy};
 use sorix_benches::with_dtype;
-use sorix_kernels::{Backend, BitMask, DropRate, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::{BitMask, DropRate, dispatch};
 
 const P: f64 = 0.1;
 

@@ -1,127 +1,11 @@
-//! What is measured: which kernel, on which activation tensor, by which backend.
+//! What is measured: which [kernel](Op), on which activation tensor, by which backend.
 
 use std::fmt;
 
-use sorix_kernels::{Backend, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::dispatch;
 
-/// A kernel, under the name its rows carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// Makes the mask of a tensor and nothing else.
-    FillMask,
-    /// Makes the mask and applies it to the input.
-    Forward,
-    /// Applies a stored mask to a gradient.
-    Backward,
-    /// Makes the mask again from its key and applies it to a gradient.
-    Replay,
-    /// Applies a mask with a bit for each channel to `[n, 64, 32, 32]`: runs of 1,024 elements.
-    BroadcastChannelsFirst,
-    /// Applies a mask with a bit for each channel to `[n, 32, 32, 64]`: the same 64 bits for 1,024
-    /// rows.
-    BroadcastChannelsLast,
-    /// Applies a mask with a bit for each of 64 samples, as stochastic depth does.
-    BroadcastSamples,
-    /// [`Op::Replay`] of a shard: columns 2,048 to 4,095 of a tensor of 4,096 columns. Every tile
-    /// is half the shard's, so twice as many bits are made as are applied.
-    ReplayShard,
-    /// Forward and then backward, by the kernels alone.
-    ForwardBackward,
-    /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
-    /// what that costs is the distance to [`Op::ForwardBackward`]. On the active backend, f32.
-    TensorForwardBackward,
-}
-
-impl Op {
-    /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 10] = [
-        Self::FillMask,
-        Self::Forward,
-        Self::Backward,
-        Self::Replay,
-        Self::BroadcastChannelsFirst,
-        Self::BroadcastChannelsLast,
-        Self::BroadcastSamples,
-        Self::ReplayShard,
-        Self::ForwardBackward,
-        Self::TensorForwardBackward,
-    ];
-
-    /// The name in ids, tables and JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FillMask => "fill_mask",
-            Self::Forward => "forward",
-            Self::Backward => "backward",
-            Self::Replay => "replay",
-            Self::BroadcastChannelsFirst => "broadcast_channels_first",
-            Self::BroadcastChannelsLast => "broadcast_channels_last",
-            Self::BroadcastSamples => "broadcast_samples",
-            Self::ReplayShard => "replay_shard",
-            Self::ForwardBackward => "forward_backward",
-            Self::TensorForwardBackward => "tensor_forward_backward",
-        }
-    }
-
-    /// The drop probabilities worth a row. A general one needs ten random bits per element, one
-    /// half needs a single bit. Backward draws nothing, so one probability stands for all; for the
-    /// pairs one is enough to compare them.
-    #[must_use]
-    pub fn rates(self) -> &'static [f64] {
-        match self {
-            Self::FillMask | Self::Forward | Self::Replay => &[0.1, 0.5],
-            _ => &[0.1],
-        }
-    }
-
-    /// The shapes worth a row. How a mask covers a tensor, and how it is cut, shows in the caches.
-    #[must_use]
-    pub fn shapes(self) -> &'static [Shape] {
-        match self {
-            Self::BroadcastChannelsFirst
-            | Self::BroadcastChannelsLast
-            | Self::BroadcastSamples
-            | Self::ReplayShard => &[Shape::ALL[0], Shape::ALL[2]],
-            _ => &Shape::ALL,
-        }
-    }
-
-    /// Whether the kernel reads a mask that was there before.
-    #[must_use]
-    pub fn reads_mask(self) -> bool {
-        match self {
-            Self::Backward
-            | Self::BroadcastChannelsFirst
-            | Self::BroadcastChannelsLast
-            | Self::BroadcastSamples => true,
-            Self::FillMask
-            | Self::Forward
-            | Self::Replay
-            | Self::ReplayShard
-            | Self::ForwardBackward
-            | Self::TensorForwardBackward => false,
-        }
-    }
-
-    /// The bytes one call must read or write: input, output and mask, as far as the kernel touches
-    /// them.
-    #[must_use]
-    pub fn bytes(self, dtype: Dtype, elements: usize) -> u64 {
-        let tensor = (elements * dtype.size()) as u64;
-        let mask = (elements as u64).div_ceil(64) * 8;
-        match self {
-            Self::FillMask => mask,
-            Self::Forward | Self::Backward => 2 * tensor + mask,
-            Self::Replay
-            | Self::BroadcastChannelsFirst
-            | Self::BroadcastChannelsLast
-            | Self::BroadcastSamples
-            | Self::ReplayShard => 2 * tensor,
-            Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
-        }
-    }
-}
+use crate::op::Op;
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,10 +53,11 @@ pub struct Shape(pub &'static [usize]);
 impl Shape {
     /// The shapes measured, smallest first: from one that the second-level cache holds in every
     /// dtype to one that no last-level cache holds.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self(&[64, 1024]),
         Self(&[8, 128, 768]),
         Self(&[4, 256, 1024]),
+        Self(&[16, 256, 1024]),
         Self(&[32, 512, 1024]),
         Self(&[64, 1024, 1024]),
     ];
@@ -221,7 +106,8 @@ pub fn size_label(elements: usize) -> String {
 /// The id of a row: `op/dtype/backend/size`.
 ///
 /// ```
-/// use sorix_benches::case::{Dtype, Op, Shape, id};
+/// use sorix_benches::case::{Dtype, Shape, id};
+/// use sorix_benches::op::Op;
 ///
 /// assert_eq!(id(Op::Forward, Dtype::F32, "avx2", Shape(&[64, 1024])), "forward/f32/avx2/64Ki");
 /// ```
@@ -234,7 +120,8 @@ pub fn id(op: Op, dtype: Dtype, backend: &str, shape: Shape) -> String {
 /// number of elements or as a shape. No filter selects everything.
 ///
 /// ```
-/// use sorix_benches::case::{Dtype, Op, Shape, selected};
+/// use sorix_benches::case::{Dtype, Shape, selected};
+/// use sorix_benches::op::Op;
 ///
 /// let row = |filter| selected(Some(filter), Op::Forward, Dtype::F32, "avx2", Shape(&[8, 128, 768]));
 /// assert!(row("forward/f32"));
@@ -283,7 +170,9 @@ impl Case {
             Op::BroadcastChannelsFirst
             | Op::BroadcastChannelsLast
             | Op::BroadcastSamples
-            | Op::ReplayShard => dtype == Dtype::F32,
+            | Op::ReplayShard
+            | Op::ForwardSum
+            | Op::ForwardSumCached => dtype == Dtype::F32,
             _ => true,
         };
         dtype && op.shapes().contains(&shape)

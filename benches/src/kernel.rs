@@ -1,83 +1,22 @@
-//! The calls that are measured, and the check that comes before.
+//! The check that comes before a kernel is measured, and the engine that it runs on.
 
 use anyhow::{Context, Result, ensure};
 use rayon::ThreadPool;
-use sorix_kernels::{
-    Backend, BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey, dispatch,
-};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::stream::TILE;
+use sorix_kernels::{BitMask, DropRate, Engine, Error, dispatch};
 
-use crate::case::{Case, Op, Shape};
+use crate::case::{Case, Shape};
+use crate::op::{Op, call};
 use crate::tensors::{Operands, Tensors, Value};
 use crate::with_dtype;
 
-/// The seed of every mask measured.
-const SEED: u64 = 42;
-
 /// Elements of the tensor that [`check`] compares: several tiles, and a tail that fills neither a
 /// block nor a word of the mask.
-const CHECKED: usize = 5 * 8192 + 77;
+const CHECKED: usize = 5 * TILE + 77;
 
 /// The same where a tensor is one of 64 channels of 32 by 32, or cut in columns.
 const CHECKED_SHAPED: usize = 64 * 1024;
-
-/// Calls `op` once; of the tensor's forward and backward, the kernels that it calls.
-///
-/// # Errors
-///
-/// Those of the kernel.
-pub fn call<T: Value>(
-    op: Op,
-    engine: Engine<'_>,
-    rate: DropRate,
-    operands: &mut Operands<'_, T>,
-) -> Result<(), Error> {
-    operands.calls += 1;
-    let key = MaskKey {
-        seed: SEED,
-        offset: operands.calls,
-    };
-    let Operands {
-        input,
-        output,
-        mask,
-        ..
-    } = operands;
-    match op {
-        Op::FillMask => engine.fill_mask(rate, key, mask),
-        Op::Forward => engine.forward(rate, key, Buffers::new(input, output)?, mask),
-        Op::Backward => engine.apply(rate, &**mask, Buffers::new(input, output)?),
-        Op::Replay => engine.replay(rate, key, Buffers::new(input, output)?),
-        Op::BroadcastChannelsFirst | Op::BroadcastChannelsLast | Op::BroadcastSamples => {
-            let cover = cover(op, input.len())?;
-            let bits = some_bits(mask, cover.mask_len(), operands.calls)?;
-            engine.apply_broadcast(rate, bits, &cover, Buffers::new(input, output)?)
-        }
-        Op::ReplayShard => {
-            let shard = key.shard(&[input.len() / 2048, 4096], 1, 2048..4096)?;
-            engine.replay(rate, shard, Buffers::new(input, output)?)
-        }
-        Op::ForwardBackward | Op::TensorForwardBackward => {
-            engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
-            engine.apply(rate, &**mask, Buffers::new(input, output)?)
-        }
-    }
-}
-
-/// How the small mask of `op` covers a tensor of so many elements.
-fn cover(op: Op, elements: usize) -> Result<Broadcast, Error> {
-    let samples = elements / (64 * 1024);
-    Ok(match op {
-        Op::BroadcastChannelsFirst => Broadcast::new(&[samples, 64, 1024], &[samples, 64, 1]),
-        Op::BroadcastChannelsLast => Broadcast::new(&[samples, 1024, 64], &[samples, 1, 64]),
-        _ => Broadcast::new(&[64, elements / 64], &[64, 1]),
-    }?)
-}
-
-/// `len` bits of `mask`, other ones for each call, so that no branch predictor learns them.
-fn some_bits(mask: &BitMask, len: usize, call: u64) -> Result<BitSlice<'_>, Error> {
-    let begin = call as usize * 131 % (mask.len() - len + 1);
-    Ok(mask.slice(begin..begin + len)?)
-}
 
 /// The engine a case runs on: one thread does not touch rayon.
 #[must_use]
@@ -148,8 +87,9 @@ pub fn check_case(case: &Case, pool: &ThreadPool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use rayon::ThreadPoolBuilder;
-    use sorix_kernels::job::{Apply, FillMask};
-    use sorix_kernels::{Element, Kernels, MakeMasks};
+    use sorix_kernels::Element;
+    use sorix_kernels::backend::job::{Apply, FillMask};
+    use sorix_kernels::backend::{Kernels, MakeMasks};
 
     use super::*;
     use crate::case::Dtype;

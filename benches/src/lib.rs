@@ -1,7 +1,7 @@
 //! Measures sorix's kernels against the roof they can reach, a memory copy.
 //!
 //! The tables of `cargo xtask bench` (the binary `sorix-bench`) and the criterion benches of
-//! `cargo bench` measure the same [cases](case) by the same [calls](kernel). Every figure of the
+//! `cargo bench` measure the same [cases](case) by the same [calls](op). Every figure of the
 //! tables is a ratio to a copy of the same bytes by the same threads, sampled in turn with it, so
 //! that a busy machine slows both: see [`sample`].
 
@@ -12,6 +12,7 @@ pub mod html;
 pub mod kernel;
 pub mod layers;
 pub mod machine;
+pub mod op;
 pub mod peers;
 pub mod program;
 pub mod report;

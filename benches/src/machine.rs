@@ -39,7 +39,7 @@ impl Machine {
                 .first()
                 .map_or_else(String::new, |cpu| cpu.brand().trim().into()),
             cores: cores(),
-            llc_bytes: sorix_kernels::cache::last_level_bytes() as u64,
+            llc_bytes: sorix_kernels::internal::last_level_bytes() as u64,
             memory_bytes: system.total_memory(),
             os: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into()),
             arch: std::env::consts::ARCH.into(),

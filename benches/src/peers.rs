@@ -9,7 +9,8 @@ use std::fmt::{self, Debug};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::case::{Op, Shape};
+use crate::case::Shape;
+use crate::op::Op;
 use crate::rest::rest;
 use crate::sample::{Measured, Sampling, in_turn_rested};
 use crate::step::Step;

@@ -16,7 +16,8 @@ use crate::sample::Sampling;
 use crate::step;
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, value_parser};
-use sorix_kernels::{Backend, dispatch};
+use sorix_kernels::backend::Backend;
+use sorix_kernels::dispatch;
 
 /// Measures the kernels on activation tensors, as ratios to a memory copy sampled in turn.
 ///

@@ -10,9 +10,10 @@ use sorix::nn::{Dropout, Module};
 use sorix::{Generator, Tensor};
 use sorix_kernels::{BitMask, DropRate};
 
-use crate::case::{Case, Dtype, Op, Shape};
-use crate::kernel::{call, check_case, engine};
+use crate::case::{Case, Dtype, Shape};
+use crate::kernel::{check_case, engine};
 use crate::layers::Layer;
+use crate::op::{Op, call};
 use crate::peers::{Peer, Setting};
 use crate::report::Row;
 use crate::sample::{Measured, Sampling, in_turn};

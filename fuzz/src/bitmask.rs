@@ -3,7 +3,8 @@
 use std::ops::Bound;
 
 use arbitrary::Arbitrary;
-use sorix::kernels::{BitMask, BitSlice, BitSliceMut};
+use sorix::kernels::backend::BitSliceMut;
+use sorix::kernels::{BitMask, BitSlice};
 
 #[derive(Arbitrary, Debug)]
 enum Step {

@@ -1,5 +1,6 @@
 //! What a user may write into `SORIX_BACKEND` and `SORIX_STREAMING_ABOVE`.
 
+use sorix::kernels::internal::parse_streaming_above;
 use sorix::kernels::{BackendError, dispatch};
 
 /// The target: the bytes are the value of a variable.
@@ -12,7 +13,7 @@ pub fn run(data: &[u8]) {
             assert!(error.to_string().contains(&format!("{value:?}")), "{error}");
         }
     }
-    match dispatch::parse_streaming_above(&value) {
+    match parse_streaming_above(&value) {
         Ok(bytes) => {
             let digits = value.strip_prefix('+').unwrap_or(&value);
             assert!(!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));

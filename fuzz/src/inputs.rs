@@ -1,7 +1,9 @@
 //! Rates, windows and backends for any input.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use sorix::kernels::{Backend, DropRate, MaskKey, MaskWindow, dispatch};
+use sorix::kernels::backend::Backend;
+use sorix::kernels::stream::TILE;
+use sorix::kernels::{DropRate, MaskKey, MaskWindow, dispatch};
 
 /// A rate, more often than not one at which something changes.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,7 @@ impl<'a> Arbitrary<'a> for Window {
         let first = match u.int_in_range(0..=4)? {
             0 => 0,
             1 => near,
-            2 => (near % 8 + 1) * 8192 - near / 8 % 600,
+            2 => (near % 8 + 1) * TILE as u64 - near / 8 % 600,
             3 => u64::MAX - near,
             _ => u.arbitrary()?,
         };
@@ -66,7 +68,7 @@ impl<'a> Arbitrary<'a> for Length {
         let most = match u.int_in_range(0..=15)? {
             0..=10 => 200,
             11..=14 => 1200,
-            _ => 18_000,
+            _ => 2 * TILE + 2000,
         };
         Ok(Self(u.int_in_range(0..=most)?))
     }

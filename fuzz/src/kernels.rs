@@ -1,15 +1,14 @@
 //! Any kernel, by any backend, against the oracle.
 //!
-//! What is expected comes from [`sorix::kernels::reference`] and from the meaning of p = 0 and
+//! What is expected comes from [`sorix::kernels::backend::reference`] and from the meaning of p = 0 and
 //! p = 1 alone, not from the engine under test. Outputs lie among canaries. A call that must be
 //! refused must leave them and the mask alone.
 
 use arbitrary::Arbitrary;
 use half::{bf16, f16};
-use sorix::kernels::job::FillMask;
-use sorix::kernels::{Buffers, 
-    BitMask, BitSliceMut, DropRate, Element, Engine, Keep, MaskWindow, reference,
-};
+use sorix::kernels::backend::job::FillMask;
+use sorix::kernels::backend::{BitSliceMut, reference};
+use sorix::kernels::{BitMask, Buffers, DropRate, Element, Engine, Error, Keep, MaskWindow};
 
 use crate::inputs::{AnyBackend, Length, Rate, Window};
 
@@ -42,6 +41,7 @@ enum Method {
     Forward,
     Replay,
     Apply,
+    /// What `Apply` is, of a gradient; a method of its own so that the seeds mean what they meant.
     Backward,
 }
 
@@ -113,16 +113,23 @@ fn check<T: Element>(case: &Case) {
 
     let result = {
         let (x, y, mask) = (x.inside(), y.inside_mut(), &mut mask);
-        match (case.method, case.in_place) {
-            (Method::FillMask, _) => engine.fill_mask(rate, window, mask),
-            (Method::Forward, false) => engine.forward(rate, window, Buffers::new(x, y).unwrap(), mask),
-            (Method::Forward, true) => engine.forward(rate, window, Buffers::in_place(y), mask),
-            (Method::Replay, false) => engine.replay(rate, window, Buffers::new(x, y).unwrap()),
-            (Method::Replay, true) => engine.replay(rate, window, Buffers::in_place(y)),
-            (Method::Apply, false) => engine.apply(rate, given_mask, Buffers::new(x, y).unwrap()),
-            (Method::Apply, true) => engine.apply(rate, given_mask, Buffers::in_place(y)),
-            (Method::Backward, false) => engine.apply(rate, given_mask, Buffers::new(x, y).unwrap()),
-            (Method::Backward, true) => engine.apply(rate, given_mask, Buffers::in_place(y)),
+        if case.method == Method::FillMask {
+            engine.fill_mask(rate, window, mask)
+        } else {
+            let buffers = if case.in_place {
+                Ok(Buffers::in_place(y))
+            } else {
+                Buffers::new(x, y)
+            };
+            buffers
+                .map_err(Error::from)
+                .and_then(|buffers| match case.method {
+                    Method::Forward => engine.forward(rate, window, buffers, mask),
+                    Method::Replay => engine.replay(rate, window, buffers),
+                    Method::FillMask | Method::Apply | Method::Backward => {
+                        engine.apply(rate, given_mask, buffers)
+                    }
+                })
         }
     };
 
@@ -179,7 +186,7 @@ pub(crate) fn keep_bits(rate: DropRate, window: MaskWindow, len: usize) -> BitMa
         Keep::Nothing => out.fill(false),
         Keep::Everything => out.fill(true),
         Keep::By(rule) => {
-            reference::fill_mask(FillMask::new(window, threshold, out).expect("it was checked"));
+            reference::fill_mask(FillMask::new(window, &rule, out).expect("it was checked"));
         }
     }
     BitMask::from_words(words, len).expect("the oracle leaves surplus bits zero")

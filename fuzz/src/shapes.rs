@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use half::bf16;
-use sorix::kernels::{Buffers, Affine, BitMask, Broadcast, Element, Engine, MaskRegion};
+use sorix::kernels::{Affine, BitMask, Broadcast, Buffers, Element, Engine, MaskRegion};
 
 use crate::inputs::{AnyBackend, Rate, Shape, Window};
 use crate::kernels::keep_bits;

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod nightly;
+mod public_api;
 mod release_check;
 mod sanitize;
 mod stats;
@@ -29,10 +30,14 @@ enum Command {
     Fuzz(fuzz::Args),
     Stats(stats::Args),
     Sanitize(sanitize::Args),
+    PublicApi(public_api::Args),
     ReleaseCheck(release_check::Args),
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = public_api::as_rustdoc() {
+        return code;
+    }
     let outcome = match Command::parse() {
         Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Command::TestAdapters(args) => test_adapters::run(&args).map(|()| ExitCode::SUCCESS),
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(&args),
         Command::Sanitize(args) => sanitize::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::PublicApi(args) => public_api::run(&args).map(|()| ExitCode::SUCCESS),
         Command::ReleaseCheck(args) => release_check::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::cargo::{Workspace, call, call_nested, packages, root, succeed, works};
+use crate::public_api;
 use crate::step::{Action, Outcome, Step, Which};
 
 /// Everything a contributor must pass, cheapest first.
@@ -90,6 +91,11 @@ fn steps(workspace: &Workspace) -> Vec<Step> {
             "docs",
             "the documentation builds without warnings",
             run(doc.into()),
+        ),
+        Step::new(
+            "public-api",
+            "the public interface is that of docs/public-api",
+            Action::Try(public_api::check),
         ),
         Step::new(
             "tests",
@@ -212,7 +218,7 @@ pub(crate) fn check_dependencies(directory: &str) -> Result<Outcome> {
 }
 
 /// What a step comes to that lacks a tool: with `CI` set, a failure.
-fn without(why: &str) -> Result<Outcome> {
+pub(crate) fn without(why: &str) -> Result<Outcome> {
     ensure!(env::var_os("CI").is_none(), "{why}");
     Ok(Outcome::Skipped(why.into()))
 }

@@ -1,11 +1,12 @@
-//! burn's `Dropout`, on its CPU backend.
+//! burn's `Dropout`, on its CPU backend, and sorix's in its place.
 
 use anyhow::{Context, Result, anyhow};
 use burn::nn::DropoutConfig;
 use burn::tensor::{Device, Tensor, TensorData};
-use sorix_benches::case::Op;
+use sorix_benches::op::Op;
 use sorix_benches::peers::{Pass, Peer, Setting, measure_in_process};
 use sorix_benches::sample::Measured;
+use sorix_burn::Generator;
 
 #[derive(Debug)]
 pub(crate) struct Burn;
@@ -25,6 +26,25 @@ impl Peer for Burn {
 
     fn measure(&self, setting: Setting<'_>) -> Result<Measured> {
         let dropout = DropoutConfig::new(setting.p).init();
+        let pass = DropoutPass::new(&setting, move |x| dropout.forward(x));
+        measure_in_process(setting, pass)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SorixBurn;
+
+impl Peer for SorixBurn {
+    fn backend(&self) -> &'static str {
+        "sorix-burn"
+    }
+
+    fn ops(&self) -> &'static [Op] {
+        &[Op::Forward, Op::TensorForwardBackward]
+    }
+
+    fn measure(&self, setting: Setting<'_>) -> Result<Measured> {
+        let dropout = sorix_burn::Dropout::new(setting.p)?.generator(Generator::new(42));
         let pass = DropoutPass::new(&setting, move |x| dropout.forward(x));
         measure_in_process(setting, pass)
     }

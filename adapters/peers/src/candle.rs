@@ -1,11 +1,12 @@
-//! candle's `Dropout`.
+//! candle's `Dropout`, and sorix's in its place.
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use candle_nn::Dropout;
-use sorix_benches::case::Op;
+use sorix_benches::op::Op;
 use sorix_benches::peers::{Pass, Peer, Setting, measure_in_process};
 use sorix_benches::sample::Measured;
+use sorix_candle::Generator;
 
 #[derive(Debug)]
 pub(crate) struct Candle;
@@ -25,19 +26,44 @@ impl Peer for Candle {
 
     fn measure(&self, setting: Setting<'_>) -> Result<Measured> {
         let dropout = Dropout::new(setting.p as f32);
-        let input = Tensor::from_slice(setting.input, setting.shape.0, &Device::Cpu)?;
-        let input = match setting.op {
-            Op::TensorForwardBackward => Input::Variable(Var::from_tensor(&input)?),
-            _ => Input::Constant(input),
-        };
-        let pass = DropoutPass {
-            forward: move |x: &Tensor| dropout.forward(x, true),
-            input,
-            output: None,
-            gradient: None,
-        };
-        measure_in_process(setting, pass)
+        measure(setting, move |x| dropout.forward(x, true))
     }
+}
+
+#[derive(Debug)]
+pub(crate) struct SorixCandle;
+
+impl Peer for SorixCandle {
+    fn backend(&self) -> &'static str {
+        "sorix-candle"
+    }
+
+    fn ops(&self) -> &'static [Op] {
+        &[Op::Forward, Op::TensorForwardBackward]
+    }
+
+    fn measure(&self, setting: Setting<'_>) -> Result<Measured> {
+        let dropout = sorix_candle::Dropout::new(setting.p).generator(Generator::new(42));
+        measure(setting, move |x| dropout.forward(x, true))
+    }
+}
+
+fn measure(
+    setting: Setting<'_>,
+    forward: impl Fn(&Tensor) -> candle_core::Result<Tensor> + Send,
+) -> Result<Measured> {
+    let input = Tensor::from_slice(setting.input, setting.shape.0, &Device::Cpu)?;
+    let input = match setting.op {
+        Op::TensorForwardBackward => Input::Variable(Var::from_tensor(&input)?),
+        _ => Input::Constant(input),
+    };
+    let pass = DropoutPass {
+        forward,
+        input,
+        output: None,
+        gradient: None,
+    };
+    measure_in_process(setting, pass)
 }
 
 /// What is dropped from.

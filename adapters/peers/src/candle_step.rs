@@ -3,28 +3,38 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{
-    Dropout, Linear, Module, Optimizer, SGD, VarBuilder, VarMap, linear, loss::cross_entropy,
+    Linear, Module, ModuleT, Optimizer, SGD, VarBuilder, VarMap, linear, loss::cross_entropy,
 };
 
 use sorix_benches::step::{BATCH, LEARNING_RATE, P, Step, WIDTHS, inputs, labels};
+use sorix_candle::Generator;
 
-/// A step on a new network.
+/// A step on a new network with candle's dropout.
 pub(crate) fn step() -> Result<Step> {
-    let mlp = Mlp::new()?;
+    step_with(candle_nn::Dropout::new(P as f32))
+}
+
+/// A step on a new network with sorix's dropout.
+pub(crate) fn step_with_sorix() -> Result<Step> {
+    step_with(sorix_candle::Dropout::new(P).generator(Generator::new(42)))
+}
+
+fn step_with(dropout: impl ModuleT + Send + Sync + 'static) -> Result<Step> {
+    let mlp = Mlp::new(dropout)?;
     Ok(Box::new(move || mlp.step()))
 }
 
 /// The network, its batch and what is trained.
-struct Mlp {
+struct Mlp<D> {
     layers: Vec<Linear>,
-    dropout: Dropout,
+    dropout: D,
     variables: VarMap,
     inputs: Tensor,
     labels: Tensor,
 }
 
-impl Mlp {
-    fn new() -> Result<Self> {
+impl<D: ModuleT> Mlp<D> {
+    fn new(dropout: D) -> Result<Self> {
         let device = Device::Cpu;
         let variables = VarMap::new();
         let builder = VarBuilder::from_varmap(&variables, DType::F32, &device);
@@ -34,7 +44,7 @@ impl Mlp {
         let labels: Vec<u32> = labels().into_iter().map(|label| label as u32).collect();
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
-            dropout: Dropout::new(P as f32),
+            dropout,
             inputs: Tensor::from_vec(inputs(), (BATCH, WIDTHS[0]), &device)?,
             labels: Tensor::from_vec(labels, BATCH, &device)?,
             variables,
@@ -46,7 +56,7 @@ impl Mlp {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x)?;
             if i + 1 < self.layers.len() {
-                x = self.dropout.forward(&x.relu()?, true)?;
+                x = self.dropout.forward_t(&x.relu()?, true)?;
             }
         }
         let loss = cross_entropy(&x, &self.labels)?;

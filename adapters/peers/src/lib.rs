@@ -1,8 +1,9 @@
-//! The dropouts of candle and burn, as `sorix-bench` measures them.
+//! The dropouts of candle and burn, and sorix's in their places, as `sorix-bench` measures them.
 
 use sorix_benches::peers::Frameworks;
 
 mod burn;
+mod burn_step;
 mod candle;
 mod candle_step;
 
@@ -10,8 +11,18 @@ mod candle_step;
 #[must_use]
 pub fn frameworks() -> Frameworks {
     Frameworks {
-        peers: vec![Box::new(candle::Candle), Box::new(burn::Burn)],
-        steps: vec![("peer:candle", candle_step::step)],
+        peers: vec![
+            Box::new(candle::Candle),
+            Box::new(candle::SorixCandle),
+            Box::new(burn::Burn),
+            Box::new(burn::SorixBurn),
+        ],
+        steps: vec![
+            ("peer:candle", candle_step::step),
+            ("sorix-candle", candle_step::step_with_sorix),
+            ("peer:burn", burn_step::step),
+            ("sorix-burn", burn_step::step_with_sorix),
+        ],
     }
 }
 

@@ -161,6 +161,14 @@ pub enum ErrorKind {
         /// The number of elements that came.
         got: usize,
     },
+    /// Lengths of axes, one of which may be left open as -1, that no shape of so many elements has.
+    #[error("expected lengths of {numel} elements, at most one of them -1, got {lengths:?}")]
+    Lengths {
+        /// The number of elements.
+        numel: usize,
+        /// The lengths that came.
+        lengths: Vec<isize>,
+    },
     /// A number of bytes that does not fill a shape.
     #[error("shape {shape:?} has {expected} bytes, got {got}")]
     Bytes {

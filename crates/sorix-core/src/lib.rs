@@ -27,15 +27,16 @@
 //!
 //! # Operators
 //!
-//! `+`, `-`, `*` and `/` between a tensor and, on their right, a tensor or an `f64`, and `-` before a
+//! `+`, `-`, `*` and `/` between two tensors, or a tensor and an `f64` on either side, and `-` before a
 //! tensor, are the methods [`add`](Tensor::add), [`add_scalar`](Tensor::add_scalar) and so on. They
 //! return a [`Result`] as these do, so that a `?` follows each:
 //!
 //! ```
 //! use sorix_core::tensor;
 //! let (x, y) = (tensor([1.0, 2.0]), tensor([10.0, 20.0]));
-//! let z = (((&x + &y)? * 0.5)? - (-x)?)?;
+//! let z = (((&x + &y)? * 0.5)? - (-&x)?)?;
 //! assert_eq!(z.to_vec::<f64>()?, [6.5, 13.0]);
+//! assert_eq!((1.0 - &x)?.to_vec::<f64>()?, [0.0, -1.0]);
 //! # Ok::<(), sorix_core::Error>(())
 //! ```
 //!

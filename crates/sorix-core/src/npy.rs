@@ -1,15 +1,17 @@
-//! NumPy's `.npy` files (feature `npy`), by the `npyz` crate.
+//! NumPy's `.npy` files (feature `npy`): headers are parsed by `py_literal` and written by `npyz`.
 //!
-//! A file may come from anywhere, so its header is looked at before `npyz` interprets it: that crate
-//! trusts lengths that a file states about itself, and recurses as deep as a header nests. Elements
-//! are read as they come, so a file that promises more than it has costs little more memory than it has.
+//! A file may come from anywhere, so nothing that it states about itself is trusted: lengths are checked
+//! before they are multiplied, and brackets counted before they are parsed. Elements are read as they
+//! come, so a file that promises more than it has costs little more memory than it has. Not a byte is
+//! read beyond the array, so that the next one may follow it.
 //!
-//! Source: NumPy enhancement proposal 1, and `numpy.lib.format`.
+//! Source: NumPy enhancement proposal 1, and `numpy.lib.format`, whose header filter for files of Python 2
+//! is [`without_python_2`].
 
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 
 use half::f16;
-use npyz::{NpyHeader, Order, WriteOptions, WriterBuilder};
+use npyz::{WriteOptions, WriterBuilder};
 use num_traits::ToPrimitive;
 use py_literal::Value;
 
@@ -80,7 +82,11 @@ fn of(tensor: &Option<TensorSpec>) -> String {
 
 impl Tensor {
     /// The array of an `.npy` file: f2, f4 or f8, of either byte order. One in Fortran order becomes a
-    /// tensor with such strides. What comes after the array is left unread, or lost in a buffer.
+    /// tensor with such strides.
+    ///
+    /// What comes after the array is left unread: of several arrays in one stream, as repeated
+    /// `numpy.save` to one file writes them, each call with `&mut reader` reads the next. Elements are
+    /// read 256 KiB at a time, so a buffer around the reader gains nothing.
     ///
     /// # Errors
     ///
@@ -94,16 +100,17 @@ impl Tensor {
     /// x.write_npy(&mut file)?;
     /// let y = Tensor::read_npy(file.as_slice())?;
     /// assert_eq!((y.shape(), y.to_vec::<f32>()?), (x.shape(), x.to_vec::<f32>()?));
+    ///
+    /// tensor([5.0]).write_npy(&mut file)?;
+    /// let mut stream = file.as_slice();
+    /// let first = Tensor::read_npy(&mut stream)?;
+    /// let second = Tensor::read_npy(&mut stream)?;
+    /// assert_eq!((first.shape(), second.item::<f64>()?), (x.shape(), 5.0));
     /// # Ok::<(), sorix_core::NpyError>(())
     /// ```
-    pub fn read_npy(reader: impl Read) -> Result<Self, NpyError> {
-        let mut reader = BufReader::new(reader);
+    pub fn read_npy(mut reader: impl Read) -> Result<Self, NpyError> {
         let header = read_header(&mut reader)?;
-        let descr = header.dtype().descr();
-        match plain_dtype(descr.trim_matches('\'')) {
-            Some(dtype) => dispatch!(dtype, T => read_elements::<T>(&header, reader)),
-            None => Err(NpyError::Elements { descr }),
-        }
+        dispatch!(header.dtype, T => read_elements::<T>(header, reader))
     }
 
     /// Writes the tensor as an `.npy` file, in row-major order, that NumPy's `load` reads.
@@ -163,86 +170,162 @@ fn write_native<T: Scalar>(file: &mut impl Write, elements: &Snapshot<'_>) -> io
 /// NumPy, too, reads headers up to 10,000 bytes unless told otherwise.
 const MAX_HEADER: usize = 10_000;
 
-/// A header that `npyz` can be given: short, of a plain array, with a shape that can be addressed.
-fn read_header(reader: &mut impl Read) -> Result<NpyHeader, NpyError> {
+/// What a header says of its array.
+struct Header {
+    dtype: DType,
+    /// Whether the bytes of an element are in the other order than this machine's.
+    swapped: bool,
+    /// Whether the first index runs fastest.
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+fn read_header(reader: &mut impl Read) -> Result<Header, NpyError> {
     let failed = |source| NpyError::Io {
         op: "read_npy",
         tensor: None,
         source,
     };
+    let malformed = |reason: String| failed(io::Error::new(io::ErrorKind::InvalidData, reason));
     // Magic, version, and the header's length in two bytes, or from version 2 on in four.
-    let mut bytes = vec![0; 10];
-    reader.read_exact(&mut bytes).map_err(failed)?;
+    let mut bytes = [0; 12];
+    read(reader, &mut bytes[..10], "the beginning of an .npy file").map_err(failed)?;
     if !bytes.starts_with(b"\x93NUMPY") {
-        return NpyHeader::from_reader(bytes.as_slice()).map_err(failed);
+        let begin = bytes[..6].escape_ascii();
+        let reason = format!("expected a file that begins with \\x93NUMPY, got {begin}");
+        return Err(malformed(reason));
     }
-    if bytes[6] > 1 {
-        bytes.resize(12, 0);
-        reader.read_exact(&mut bytes[10..]).map_err(failed)?;
+    let version = bytes[6];
+    if !(1..=3).contains(&version) {
+        let reason = format!("expected version 1, 2 or 3 of the format, got {version}");
+        return Err(malformed(reason));
     }
-    let start = bytes.len();
-    let length = bytes[8..]
-        .iter()
-        .rev()
-        .fold(0, |length, &byte| length << 8 | usize::from(byte));
-    if length > MAX_HEADER {
-        let limit = MAX_HEADER;
+    let length = if version == 1 {
+        u32::from(u16::from_le_bytes([bytes[8], bytes[9]]))
+    } else {
+        read(reader, &mut bytes[10..], "a long header's length").map_err(failed)?;
+        u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]])
+    };
+    let (length, limit) = (length as usize, MAX_HEADER);
+    if length > limit {
         return Err(NpyError::HeaderLength { limit, length });
     }
-    bytes.resize(start + length, 0);
-    reader.read_exact(&mut bytes[start..]).map_err(failed)?;
-
-    check_plain(&bytes[start..])?;
-    NpyHeader::from_reader(bytes.as_slice()).map_err(failed)
+    let mut header = vec![0; length];
+    read(reader, &mut header, "its header").map_err(failed)?;
+    parse_header(&String::from_utf8_lossy(&header))
 }
 
-/// Checks that the header is a dictionary in which nothing but the shape nests, with a type that is a
-/// name and a shape that can be addressed. What else may be wrong is for `npyz` to say.
-fn check_plain(header: &[u8]) -> Result<(), NpyError> {
-    let text = String::from_utf8_lossy(header);
+/// Fills `bytes`; the error of a stream that ends before says `what` was expected.
+fn read(reader: &mut impl Read, bytes: &mut [u8], what: &str) -> io::Result<()> {
+    let mut count = 0;
+    while count < bytes.len() {
+        match reader.read(&mut bytes[count..]) {
+            Ok(0) => {
+                let got = match count {
+                    0 => "the end of the stream".to_owned(),
+                    count => format!("{count} bytes and the end of the stream"),
+                };
+                let reason = format!("expected the {} bytes of {what}, got {got}", bytes.len());
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            }
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A header that is a dictionary with a type that is a name, an order, and a shape that can be
+/// addressed.
+fn parse_header(text: &str) -> Result<Header, NpyError> {
+    let text = text.trim_end();
     let not_plain = || NpyError::NotPlain {
-        header: text.trim_end().to_owned(),
+        header: text.to_owned(),
     };
     // Counted before parsing, as the parser recurses into brackets.
     if text.matches(['(', '[', '{']).count() > 2 {
         return Err(not_plain());
     }
-    let entries = match text.trim_end().parse::<Value>() {
+    let entries = match without_python_2(text).parse::<Value>() {
         Ok(Value::Dict(entries)) => entries,
         _ => return Err(not_plain()),
     };
-    let (mut dtype, mut shape) = (None, Vec::new());
+    let (mut descr, mut fortran, mut shape) = (None, None, None);
     for (key, value) in entries {
         match (key.as_string().map(String::as_str), value) {
-            (Some("descr"), Value::String(descr)) => dtype = plain_dtype(&descr),
-            (Some("descr"), _) => return Err(not_plain()),
+            (Some("descr"), Value::String(name)) => descr = Some(name),
+            (Some("fortran_order"), Value::Boolean(order)) => fortran = Some(order),
             (Some("shape"), Value::Tuple(lengths) | Value::List(lengths)) => {
                 let length = |length: &Value| length.as_integer()?.to_usize();
-                let lengths: Option<_> = lengths.iter().map(length).collect();
-                shape = lengths.ok_or_else(not_plain)?;
+                shape = lengths.iter().map(length).collect::<Option<Vec<usize>>>();
             }
-            _ => {}
+            _ => return Err(not_plain()),
         }
     }
-    // Of what is no dtype, as of the widest of them: it is refused, but after `npyz` multiplied.
-    let dtype = dtype.unwrap_or(DType::F64);
+    let (Some(descr), Some(fortran), Some(shape)) = (descr, fortran, shape) else {
+        return Err(not_plain());
+    };
+    let Some((dtype, swapped)) = plain_dtype(&descr) else {
+        let descr = format!("'{}'", descr.escape_debug());
+        return Err(NpyError::Elements { descr });
+    };
     checked_numel(Call::making("read_npy", &shape, dtype), &shape, dtype)?;
-    Ok(())
+    Ok(Header {
+        dtype,
+        swapped,
+        fortran,
+        shape,
+    })
 }
 
-/// The dtype of elements that NumPy calls so, in either byte order.
-fn plain_dtype(descr: &str) -> Option<DType> {
-    match descr.trim_start_matches(['<', '>']) {
-        "f2" => Some(DType::F16),
-        "f4" => Some(DType::F32),
-        "f8" => Some(DType::F64),
-        _ => None,
+/// The header without what only Python 2 wrote: the `L` after a long integer, as in `(2L,)`, which
+/// NumPy has for every length on 64-bit Windows, and the `u` before a string of unicode.
+fn without_python_2(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let (mut quote, mut before) = (None, ' ');
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let is_prefix = matches!(c, 'u' | 'U') && matches!(chars.peek(), Some('\'' | '"'));
+        let is_suffix = matches!(c, 'L' | 'l') && before.is_ascii_digit();
+        match quote {
+            None if is_prefix || is_suffix => {}
+            None => {
+                quote = matches!(c, '\'' | '"').then_some(c);
+                plain.push(c);
+            }
+            Some(open) => {
+                // An escaped quote does not close.
+                if c == open && before != '\\' {
+                    quote = None;
+                }
+                plain.push(c);
+            }
+        }
+        before = c;
     }
+    plain
 }
 
-fn read_elements<T: Scalar>(header: &NpyHeader, mut reader: impl Read) -> Result<Tensor, NpyError> {
-    let lengths = header.shape().iter().map(|&length| length as usize);
-    let mut shape: Vec<usize> = lengths.collect();
+/// The dtype of elements that NumPy calls so, and whether their bytes are in the other order than this
+/// machine's: `<` and `>` are an order, `=`, `|` and nothing stand for the machine's.
+fn plain_dtype(descr: &str) -> Option<(DType, bool)> {
+    let swapped = match descr.chars().next()? {
+        '<' => cfg!(target_endian = "big"),
+        '>' => cfg!(target_endian = "little"),
+        _ => false,
+    };
+    let dtype = match descr.strip_prefix(['<', '>', '=', '|']).unwrap_or(descr) {
+        "f2" => DType::F16,
+        "f4" => DType::F32,
+        "f8" => DType::F64,
+        _ => return None,
+    };
+    Some((dtype, swapped))
+}
+
+fn read_elements<T: Scalar>(header: Header, mut reader: impl Read) -> Result<Tensor, NpyError> {
+    let mut shape = header.shape;
     let call = Call::making("read_npy", &shape, T::DTYPE);
     let numel = checked_numel(call, &shape, T::DTYPE)?;
     let failed = |source: io::Error| NpyError::Io {
@@ -255,7 +338,6 @@ fn read_elements<T: Scalar>(header: &NpyHeader, mut reader: impl Read) -> Result
             _ => source,
         },
     };
-    let swapped = header.dtype().descr().contains('>') != cfg!(target_endian = "big");
 
     let mut elements: Vec<T> = Vec::new();
     while elements.len() < numel {
@@ -268,19 +350,17 @@ fn read_elements<T: Scalar>(header: &NpyHeader, mut reader: impl Read) -> Result
         elements.resize(read + count, T::zeroed());
         let bytes = bytemuck::cast_slice_mut(&mut elements[read..]);
         reader.read_exact(bytes).map_err(failed)?;
-        if swapped {
+        if header.swapped {
             swap_bytes(bytes, size_of::<T>());
         }
     }
     // They grew by doubling.
     elements.shrink_to_fit();
 
-    match header.order() {
-        Order::C => Ok(Tensor::from_vec(elements, &shape)?),
-        Order::Fortran => {
-            shape.reverse();
-            let axes: Vec<isize> = (0..shape.len() as isize).rev().collect();
-            Ok(Tensor::from_vec(elements, &shape)?.permute(&axes)?)
-        }
+    if !header.fortran {
+        return Ok(Tensor::from_vec(elements, &shape)?);
     }
+    shape.reverse();
+    let axes: Vec<isize> = (0..shape.len() as isize).rev().collect();
+    Ok(Tensor::from_vec(elements, &shape)?.permute(&axes)?)
 }

@@ -11,7 +11,7 @@
 
 mod ziggurat;
 
-use sorix_kernels::stream::{Lane, philox4x32};
+use sorix_kernels::internal::{Lane, philox4x32};
 use sorix_kernels::{MaskKey, MaskRegion};
 
 use crate::dtype::{DType, Scalar, dispatch};
@@ -194,7 +194,7 @@ fn in_parts<T: Scalar>(out: &mut [T], fill: impl Fn(usize, &mut [T]) + Sync) {
     #[cfg(feature = "parallel")]
     {
         use rayon::prelude::*;
-        use sorix_kernels::parallel;
+        use sorix_kernels::internal::parallel;
 
         /// What it costs to make a number, compared with moving it to memory.
         const COST: usize = 8;

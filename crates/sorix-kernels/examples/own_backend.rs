@@ -1,4 +1,4 @@
-//! A backend of one's own, in safe scalar Rust, held to the conformance kit and then used.
+//! A foreign backend, in safe scalar Rust, held to the conformance kit and then used.
 //!
 //! It brings one kernel, inverted dropout of f32 by a mask, and leaves the others to the reference.
 //!
@@ -9,11 +9,10 @@
 use std::error::Error;
 
 use half::{bf16, f16};
-use sorix_kernels::conformance::check_backend;
-use sorix_kernels::job::Apply;
-use sorix_kernels::{
-    Backend, BitMask, Buffers, DropRate, Engine, Kernels, MakeMasks, Pass, reference,
-};
+use sorix_kernels::backend::conformance::check_backend;
+use sorix_kernels::backend::job::Apply;
+use sorix_kernels::backend::{Backend, Kernels, MakeMasks, Pass, reference};
+use sorix_kernels::{BitMask, Buffers, DropRate, Engine};
 
 #[derive(Debug)]
 struct WordByWord;

@@ -1,4 +1,4 @@
-//! [`Affine`]: what kept and dropped elements become where that is not inverted dropout.
+//! [`Affine`]: what kept and dropped elements become in a dropout that is not the inverted one.
 
 /// What a mask makes of an element: `scale * x + shift` where it keeps, `dropped` elsewhere.
 ///

@@ -1,12 +1,34 @@
-//! [`Backend`]: what can carry out the kernels.
+//! For authors of backends: the traits, what a backend is given, and what it is held to.
+//!
+//! * [`Backend`] is a name and the two traits that do the work: [`MakeMasks`] makes the bits of masks,
+//!   [`Kernels`] applies them to elements of one type.
+//! * [`job`]: what a method of these is given. Its slices have lengths that were checked. The parts of a
+//!   job: [`Pass`] says what becomes of an element, [`Beside`] is the second input that some passes read,
+//!   [`KeepRule`] the numbers by which bits are made, [`BitSliceMut`] the place where they go.
+//! * [`reference`](mod@reference): every kernel in its most obvious form. A backend writes the same, bit
+//!   for bit; what it does not do itself, it leaves to these functions.
+//! * `conformance` (feature `conformance`): `check_backend` holds a backend to the reference.
+//! * [`stream`](crate::stream) defines the bits. [`Engine::new`](crate::Engine::new) runs a backend, and
+//!   [`set_active`](crate::dispatch::set_active) makes it that of the process.
+//!
+//! The example `own_backend` of this crate is a backend that is checked and then used.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod job;
+pub mod reference;
 
 use core::fmt::Debug;
 
 use half::{bf16, f16};
 
+pub use crate::buffers::Beside;
 use crate::element::Element;
-use crate::job::{Apply, Dropout, FillMask};
-use crate::reference::{self, Reference};
+pub use crate::keep::KeepRule;
+pub use crate::mask::BitSliceMut;
+pub use crate::pass::{Pass, PassKind, Reads};
+use job::{Apply, Dropout, FillMask};
+use reference::Reference;
 
 /// What makes the bits of masks.
 pub trait MakeMasks: Debug + Send + Sync {
@@ -34,15 +56,15 @@ pub trait Kernels<T: Element>: MakeMasks {
 /// The built-in ones are listed by [`available`](crate::dispatch::available). A backend of your own
 /// needs nothing but this trait and the two that it is made of, in safe code: jobs hand out slices
 /// whose lengths were checked, and no memory safety depends on what is written into them. What is
-/// written does matter: it must be bit for bit what the [reference](mod@crate::reference) writes. A
+/// written does matter: it must be bit for bit what the [reference](mod@reference) writes. A
 /// kernel that is left out *is* the reference's, so a backend can begin with the one that matters and
-/// grow; making a mask and applying it in one call is, unless brought, [composed](Dropout::compose)
-/// of the two. A [`Pass`](crate::Pass) that a backend does not know goes to
-/// [`reference::apply`].
+/// grow. [`Kernels::dropout`], if left out, is [composed](Dropout::compose) of the other two. A [`Pass`]
+/// that a backend does not know goes to [`reference::apply`].
 ///
 /// ```
-/// use sorix_kernels::job::{Apply, FillMask};
-/// use sorix_kernels::{Backend, BitMask, DropRate, Element, Engine, Kernels, MakeMasks, MaskKey};
+/// use sorix_kernels::backend::job::{Apply, FillMask};
+/// use sorix_kernels::backend::{Backend, Kernels, MakeMasks, reference};
+/// use sorix_kernels::{BitMask, DropRate, Element, Engine, MaskKey};
 ///
 /// #[derive(Debug)]
 /// struct Loud;
@@ -56,7 +78,7 @@ pub trait Kernels<T: Element>: MakeMasks {
 /// impl MakeMasks for Loud {
 ///     fn fill_mask(&self, job: FillMask<'_>) {
 ///         println!("{} bits of {:?}", job.len(), job.window());
-///         sorix_kernels::reference::fill_mask(job);
+///         reference::fill_mask(job);
 ///     }
 /// }
 ///
@@ -64,7 +86,7 @@ pub trait Kernels<T: Element>: MakeMasks {
 /// impl<T: Element> Kernels<T> for Loud {
 ///     fn apply(&self, job: Apply<'_, T>) {
 ///         println!("{:?} of {} elements", job.update().pass(), job.update().len());
-///         sorix_kernels::reference::apply(job);
+///         reference::apply(job);
 ///     }
 /// }
 ///

@@ -2,10 +2,10 @@
 
 use crate::error::BroadcastError;
 
-/// How a mask of a smaller shape covers a tensor: an axis of the mask is as long as the tensor's,
-/// or 1, and then its bits hold all along that axis.
+/// How a mask of a smaller shape covers a tensor: each axis of the mask is as long as the tensor's, or has
+/// length 1, in which case its bits are repeated along the axis.
 ///
-/// Checked once and used for any number of calls; it takes a few words, whatever the tensor's size.
+/// Make it once, for any number of calls. Its size does not depend on that of the tensor.
 ///
 /// ```
 /// use sorix_kernels::{BitMask, Broadcast, DropRate, dropout};
@@ -186,7 +186,7 @@ impl Broadcast {
     }
 }
 
-/// The number of elements of a shape; where that is beyond counting, a number that no slice's
+/// The number of elements of a shape; if that is more than `usize` holds, a number that no slice's
 /// length is equal to.
 fn product(shape: &[usize]) -> usize {
     if shape.contains(&0) {

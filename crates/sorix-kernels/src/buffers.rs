@@ -3,7 +3,7 @@
 use crate::error::LengthError;
 
 /// Input and output of one kernel call: two slices of equal length, or one that is rewritten in
-/// place; and, for a pass that reads a second input, that one [beside](Beside) it.
+/// place; and, for a pass that reads a second input, that one [beside](crate::backend::Beside) it.
 ///
 /// ```
 /// use sorix_kernels::Buffers;
@@ -27,7 +27,7 @@ pub struct Buffers<'a, T> {
 /// A second input of a kernel, read beside the first.
 ///
 /// ```
-/// use sorix_kernels::{Beside, Buffers};
+/// use sorix_kernels::Buffers;
 ///
 /// let mut y = [0.0_f32; 5];
 /// let buffers = Buffers::in_place(&mut y).with_row(&[1.0, 2.0])?;

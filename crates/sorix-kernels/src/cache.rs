@@ -1,4 +1,5 @@
-//! The size of the last-level cache, which decides between ordinary and streaming stores.
+//! The size of the last-level cache, and how much of it is a program's own, which decides between
+//! ordinary and streaming stores.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -10,12 +11,34 @@ const ASSUMED: usize = 32 << 20;
 /// does not say.
 ///
 /// ```
-/// assert!(sorix_kernels::cache::last_level_bytes() > 0);
+/// assert!(sorix_kernels::internal::last_level_bytes() > 0);
 /// ```
 #[must_use]
 pub fn last_level_bytes() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| read(Path::new("/sys/devices/system/cpu/cpu0/cache")).unwrap_or(ASSUMED))
+}
+
+/// The most of a last-level cache that a program can count on to keep its output: a larger one is
+/// shared with other cores, or, on a virtual server, with other guests.
+///
+/// On a Granite Rapids that reports 480 MiB, forward and backward of f32 take, with ordinary and with
+/// streaming stores, the same time at 32 MiB of output, and 0.9 and 0.6 copies at 64 MiB.
+const OWN_AT_MOST: usize = 32 << 20;
+
+/// Bytes of output that a cache keeps for the next reader: the [last level](last_level_bytes), but at
+/// most 32 MiB. Larger outputs are written around the cache.
+///
+/// A cap, and not the share of a core, since the system does not say how many guests share a cache, nor
+/// a measurement, which would take longer than the calls that it helps and differ from run to run.
+///
+/// ```
+/// use sorix_kernels::internal::{last_level_bytes, output_bytes};
+/// assert!(output_bytes() <= last_level_bytes());
+/// ```
+#[must_use]
+pub fn output_bytes() -> usize {
+    last_level_bytes().min(OWN_AT_MOST)
 }
 
 /// The largest cache in a directory in the form of Linux's `/sys/devices/system/cpu/cpuN/cache`.

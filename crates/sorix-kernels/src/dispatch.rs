@@ -8,9 +8,10 @@
 use std::sync::{LazyLock, OnceLock};
 
 use crate::backend::Backend;
+use crate::backend::reference::Reference;
+use crate::environment::{BACKEND_VARIABLE, variable};
 use crate::error::BackendError;
 use crate::kernel::SimdBackend;
-use crate::reference::Reference;
 use crate::simd::{self, Simd};
 
 /// Defines [`NAMES`] and [`simd_backends`] from one list of tokens: those of every instruction set
@@ -54,9 +55,6 @@ fn backend<S: Simd>(name: &str, token: Option<S>) -> Option<&'static dyn Backend
     token.map(|token| &*Box::leak(Box::new(SimdBackend(token))) as &'static dyn Backend)
 }
 
-/// The environment variable that forces a backend by name.
-pub const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
-
 /// The backends this CPU can run, best first; the last two are always `portable` and `reference`.
 ///
 /// ```
@@ -77,8 +75,8 @@ pub fn available() -> &'static [&'static dyn Backend] {
 ///
 /// # Errors
 ///
-/// [`BackendError`], with the names that are available, where sorix has no such backend or this
-/// CPU cannot run it.
+/// [`BackendError`], with the names that are available, if sorix has no such backend or this CPU
+/// cannot run it.
 ///
 /// ```
 /// use sorix_kernels::dispatch;
@@ -124,7 +122,8 @@ pub fn active() -> Result<&'static dyn Backend, BackendError> {
 ///
 /// # Errors
 ///
-/// [`BackendError::AlreadyChosen`] where the choice was made before: call this first.
+/// [`BackendError::AlreadyChosen`] if the choice was made before, by an earlier call or by the first call of
+/// a kernel: call this first.
 pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
     ACTIVE
         .set(backend)
@@ -135,48 +134,6 @@ pub fn set_active(backend: &'static dyn Backend) -> Result<(), BackendError> {
 
 static ACTIVE: OnceLock<&'static dyn Backend> = OnceLock::new();
 
-/// The environment variable that says from how many bytes of output on stores go around the cache.
-pub const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
-
-/// What [`STREAMING_VARIABLE`] says, if anything.
-///
-/// # Errors
-///
-/// As [`parse_streaming_above`].
-pub fn streaming_above() -> Result<Option<usize>, BackendError> {
-    static BYTES: OnceLock<Option<usize>> = OnceLock::new();
-    if let Some(&bytes) = BYTES.get() {
-        return Ok(bytes);
-    }
-    let value = variable(STREAMING_VARIABLE);
-    let bytes = value.as_deref().map(parse_streaming_above).transpose()?;
-    Ok(*BYTES.get_or_init(|| bytes))
-}
-
-/// What a value of [`STREAMING_VARIABLE`] means: a number of bytes, for
-/// [`Engine::streaming_above`](crate::Engine::streaming_above).
-///
-/// # Errors
-///
-/// [`BackendError::Variable`], with the value, where it is not a number that a `usize` can hold.
-///
-/// ```
-/// use sorix_kernels::dispatch::parse_streaming_above;
-/// assert_eq!(parse_streaming_above("1048576")?, 1 << 20);
-/// assert_eq!(
-///     parse_streaming_above("1 MiB").unwrap_err().to_string(),
-///     r#"environment variable SORIX_STREAMING_ABOVE: expected a number of bytes, got "1 MiB""#
-/// );
-/// # Ok::<(), sorix_kernels::BackendError>(())
-/// ```
-pub fn parse_streaming_above(value: &str) -> Result<usize, BackendError> {
-    value.parse().map_err(|_| BackendError::Variable {
-        variable: STREAMING_VARIABLE,
-        value: value.to_owned(),
-        expected: "a number of bytes",
-    })
-}
-
 fn from_environment() -> Result<&'static dyn Backend, BackendError> {
     let Some(name) = variable(BACKEND_VARIABLE) else {
         return Ok(best());
@@ -185,11 +142,4 @@ fn from_environment() -> Result<&'static dyn Backend, BackendError> {
         variable: BACKEND_VARIABLE,
         error: Box::new(error),
     })
-}
-
-/// The value of an environment variable that is set and not empty. One that is not Unicode means
-/// nothing to us; it is shown as well as it can be.
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
-    Some(value.to_string_lossy().into_owned())
 }

@@ -1,10 +1,13 @@
 //! Inverted dropout over slices: `y = x / (1 - p)` where kept, `+0.0` where dropped.
 //!
-//! Every function runs on the [active](crate::dispatch::active) backend, on as many threads of the
-//! current rayon pool as pay. `at` is a [`MaskKey`](crate::MaskKey), which means the mask from its
-//! first element on, or a [`MaskWindow`](crate::MaskWindow) or a [`MaskRegion`] for a shard that
-//! holds a part of a larger tensor. Neither backend nor threads nor where a tensor was cut shows in a
-//! result.
+//! Every function runs on the [active](crate::dispatch::active) backend. A large call is shared out to
+//! the threads of the current rayon pool, whatever p is; a small one stays on the calling thread. `at`
+//! says which part of which mask is meant: a [`MaskKey`](crate::MaskKey) is the mask from its first
+//! element on, a [`MaskWindow`](crate::MaskWindow) the mask from another one on, and a [`MaskRegion`] the
+//! shard of a larger tensor. The result depends neither on the backend nor on the number of threads nor
+//! on how a tensor was cut.
+//!
+//! p = 0 and p = 1 draw no random bit: p = 0 copies, down to the bits of a NaN, and p = 1 writes `+0.0`.
 //!
 //! ```
 //! use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
@@ -27,8 +30,9 @@
 //!
 //! # Errors
 //!
-//! All functions return [`Error`], and have then written nothing, where lengths differ, where a
-//! window reaches beyond element 2^64 - 1, and where the active backend cannot be had.
+//! All functions return [`Error`], and have then written nothing, if lengths differ, if a window reaches
+//! beyond element 2^64 - 1, or if an environment variable names a backend that this machine does not have
+//! or holds no number where one is expected.
 
 use crate::affine::Affine;
 use crate::broadcast::Broadcast;

@@ -4,9 +4,10 @@ use crate::affine::Affine;
 use crate::backend::Backend;
 use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
-use crate::cache::last_level_bytes;
+use crate::cache::output_bytes;
 use crate::dispatch;
 use crate::element::Element;
+use crate::environment;
 use crate::error::{BackendError, Error, LengthError};
 use crate::job::{
     Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Update,
@@ -15,14 +16,13 @@ use crate::mask::{BitMask, BitSlice, WORD};
 use crate::parallel::{self, Split};
 use crate::pass::Pass;
 use crate::rate::{DropRate, Keep};
-use crate::region::MaskRegion;
+use crate::region::{MaskRegion, Part};
 
-/// A backend and how to run it: on the rayon thread pool where that pays, or on this thread alone.
+/// A backend and how to run it: on the rayon thread pool if that pays, or on this thread alone.
 ///
-/// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`]; what they
-/// mean is said there. A method takes [`Buffers`], which say what is read and what is written, so that
-/// there is one for a kernel, in place or not. Make an engine of your own to name the backend or to
-/// rule out threads.
+/// The functions in [`dropout`](crate::dropout) are these methods on [`Engine::active`], and their docs say
+/// what each computes. A method takes [`Buffers`], which are an input and an output, or one slice that is
+/// rewritten in place. Make your own engine to name the backend or to rule out threads.
 ///
 /// ```
 /// use sorix_kernels::{BitMask, Buffers, DropRate, Engine, MaskKey, dispatch};
@@ -45,17 +45,17 @@ pub struct Engine<'b> {
 }
 
 impl Engine<'static> {
-    /// The [active](dispatch::active) backend, with threads where they pay, and streaming stores
+    /// The [active](dispatch::active) backend, with threads if they pay, and streaming stores
     /// for outputs of more bytes than the environment variable `SORIX_STREAMING_ABOVE` says, by
-    /// default as many as the last-level cache has.
+    /// default than a cache keeps for one program.
     ///
     /// # Errors
     ///
-    /// [`BackendError`] where `SORIX_BACKEND` names a backend that is unknown or not supported, or
+    /// [`BackendError`] if `SORIX_BACKEND` names a backend that is unknown or not supported, or
     /// `SORIX_STREAMING_ABOVE` is not a number.
     pub fn active() -> Result<Self, BackendError> {
         let engine = Self::new(dispatch::active()?);
-        Ok(match dispatch::streaming_above()? {
+        Ok(match environment::streaming_above()? {
             Some(bytes) => engine.streaming_above(bytes),
             None => engine,
         })
@@ -63,21 +63,22 @@ impl Engine<'static> {
 }
 
 impl<'b> Engine<'b> {
-    /// Runs `backend`, with threads where they pay.
+    /// Runs `backend`, with threads if they pay.
     #[must_use]
     pub fn new(backend: &'b dyn Backend) -> Self {
         Self {
             backend,
             sequential: false,
-            streaming_above: last_level_bytes(),
+            streaming_above: output_bytes(),
         }
     }
 
-    /// Writes outputs of more than `bytes` bytes with stores that go around the cache, others with
-    /// ordinary ones.
+    /// Writes outputs of more than `bytes` bytes with stores that bypass the cache, smaller ones with
+    /// ordinary stores. Outputs that are rewritten in place always get ordinary stores.
     ///
-    /// The default is the size of the last-level cache as the system reports it. Around the cache
-    /// saves reading the old content of the output, but leaves nothing there for the next reader.
+    /// The default is the size of the last-level cache as the system reports it, at most 32 MiB: a
+    /// larger cache is shared with other programs. A store that bypasses the cache does not first read
+    /// the old content of the output, but leaves nothing in the cache for the next reader.
     #[must_use]
     pub fn streaming_above(self, bytes: usize) -> Self {
         Self {
@@ -124,11 +125,15 @@ impl<'b> Engine<'b> {
                 let bytes = mask.len().saturating_mul(BYTES_PER_ELEMENT);
                 let out = mask.as_slice_mut();
                 let fill = |job: FillMask<'_>| self.backend.fill_mask(job);
-                match region.as_window() {
-                    Some(window) => self.run(FillMask::new(window, &rule, out)?, bytes, fill),
-                    None => self.run(FillRegion::new(region, &rule, out), bytes, |job| {
-                        job.compose(fill);
-                    }),
+                match region.part() {
+                    Part::Window { window, .. } => {
+                        self.run(FillMask::new(window, &rule, out)?, bytes, fill);
+                    }
+                    Part::Strided(strided) => {
+                        self.run(FillRegion::new(strided, &rule, out), bytes, |job| {
+                            job.compose(fill);
+                        });
+                    }
                 }
                 mask.as_slice_mut().clear_surplus();
             }
@@ -321,13 +326,13 @@ impl<'b> Engine<'b> {
                 let (bytes, update) = (update.bytes(), self.sized(update));
                 let out = mask.as_deref_mut().map(BitMask::as_slice_mut);
                 let kernels = T::kernels(self.backend);
-                match region.as_window() {
-                    Some(window) => {
+                match region.part() {
+                    Part::Window { window, .. } => {
                         let job = Dropout::new(window, &rule, update, out)?;
                         self.run(job, bytes, |job| kernels.dropout(job));
                     }
-                    None => {
-                        let job = DropoutRegion::new(region, &rule, update, out);
+                    Part::Strided(strided) => {
+                        let job = DropoutRegion::new(strided, &rule, update, out);
                         self.run(job, bytes, |job| {
                             job.compose(
                                 |fill| self.backend.fill_mask(fill),

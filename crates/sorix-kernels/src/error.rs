@@ -6,11 +6,90 @@
 use core::fmt;
 use core::ops::Range;
 
-/// A drop probability outside [0, 1], or NaN.
-#[derive(Clone, Copy, Debug)]
-pub struct InvalidRate {
-    /// The value that was given.
-    pub p: f64,
+/// Defines an error of one cause: its fields, and the message that they are put into.
+macro_rules! cause {
+    (
+        $(#[$about:meta])*
+        $name:ident { $($(#[$field_about:meta])* $field:ident: $type:ty,)* }
+        $message:literal $(, $argument:expr)*
+    ) => {
+        $(#[$about])*
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_about])* pub $field: $type,)*
+        }
+
+        impl $name {
+            /// The error of these fields, in the order of their declaration.
+            #[must_use]
+            pub fn new($($field: $type),*) -> Self {
+                Self { $($field),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let Self { $($field),* } = self;
+                write!(f, $message $(, $argument)*)
+            }
+        }
+
+        impl core::error::Error for $name {}
+    };
+}
+
+/// Defines [`Error`], the sum of the causes.
+macro_rules! sum {
+    ($($variant:ident($cause:ident))*) => {
+        /// Any of the errors of a kernel call.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum Error {
+            $(
+                #[doc = concat!("See [`", stringify!($cause), "`].")]
+                $variant($cause),
+            )*
+        }
+
+        impl fmt::Display for Error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant(error) => error.fmt(f),)*
+                }
+            }
+        }
+
+        impl core::error::Error for Error {}
+
+        $(
+            impl From<$cause> for Error {
+                fn from(error: $cause) -> Self {
+                    Self::$variant(error)
+                }
+            }
+        )*
+    };
+}
+
+sum! {
+    Rate(InvalidRate)
+    Length(LengthError)
+    Backend(BackendError)
+    Mask(MaskError)
+    Window(WindowError)
+    Allocation(AllocationError)
+    Broadcast(BroadcastError)
+    Shard(ShardError)
+}
+
+cause! {
+    /// A drop probability outside [0, 1], or NaN.
+    #[derive(Clone, Copy, Debug)]
+    InvalidRate {
+        /// The value that was given.
+        p: f64,
+    }
+    "drop probability must be a number in [0, 1], got p = {p}"
 }
 
 /// Equal when the same value was rejected; NaN equals NaN here, so that tests can compare.
@@ -20,28 +99,18 @@ impl PartialEq for InvalidRate {
     }
 }
 
-impl fmt::Display for InvalidRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "drop probability must be a number in [0, 1], got p = {}",
-            self.p
-        )
+cause! {
+    /// Two lengths that should be equal and are not.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    LengthError {
+        /// The argument whose length is wrong.
+        what: &'static str,
+        /// The length it should have: a number of elements, unless `what` says bytes or words.
+        expected: usize,
+        /// The length it has.
+        got: usize,
     }
-}
-
-impl core::error::Error for InvalidRate {}
-
-/// Two lengths that have to agree and do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthError {
-    /// The argument whose length is wrong.
-    pub what: &'static str,
-    /// The length it should have, in the unit that `what` names (elements unless it says bytes or
-    /// words).
-    pub expected: usize,
-    /// The length it has.
-    pub got: usize,
+    "length of {what}: expected {expected}, got {got}"
 }
 
 impl LengthError {
@@ -62,17 +131,55 @@ impl LengthError {
     }
 }
 
-impl fmt::Display for LengthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "length of {}: expected {}, got {}",
-            self.what, self.expected, self.got
-        )
+cause! {
+    /// A window that reaches beyond element 2^64 - 1.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    WindowError {
+        /// Index of the first element of the window.
+        first: u64,
+        /// Number of elements of the window.
+        len: usize,
     }
+    "a window must end at or before element 2^64 - 1: got {len} elements from element {first}"
 }
 
-impl core::error::Error for LengthError {}
+cause! {
+    /// A shape of a mask that does not cover a tensor's.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    BroadcastError {
+        /// The shape of the tensor.
+        shape: Vec<usize>,
+        /// The shape that was given for the mask.
+        mask_shape: Vec<usize>,
+    }
+    "mask shape for a tensor of shape {shape:?}: expected {} axes, each 1 or the tensor's, got {mask_shape:?}",
+    shape.len()
+}
+
+cause! {
+    /// A part of a tensor that the tensor does not have.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    ShardError {
+        /// The shape of the whole tensor.
+        shape: Vec<usize>,
+        /// The axis that it was to be cut along.
+        axis: usize,
+        /// The indices of the part.
+        range: Range<usize>,
+    }
+    "a shard must be a range of an axis of the whole tensor, of shape {shape:?}, with at most 2^64 \
+     elements: got {range:?} of axis {axis}"
+}
+
+cause! {
+    /// An allocation that failed.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    AllocationError {
+        /// The number of bytes that were asked for.
+        bytes: u64,
+    }
+    "cannot allocate {bytes} bytes"
+}
 
 /// A backend that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,146 +293,3 @@ impl From<LengthError> for MaskError {
         Self::Length(error)
     }
 }
-
-/// A window that reaches beyond element 2^64 - 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WindowError {
-    /// Index of the first element of the window.
-    pub first: u64,
-    /// Number of elements of the window.
-    pub len: usize,
-}
-
-impl fmt::Display for WindowError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a window must end at or before element 2^64 - 1: got {} elements from element {}",
-            self.len, self.first
-        )
-    }
-}
-
-impl core::error::Error for WindowError {}
-
-/// A shape of a mask that does not cover a tensor's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BroadcastError {
-    /// The shape of the tensor.
-    pub shape: Vec<usize>,
-    /// The shape that was given for the mask.
-    pub mask_shape: Vec<usize>,
-}
-
-impl fmt::Display for BroadcastError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "mask shape for a tensor of shape {:?}: expected {} axes, each 1 or the tensor's, got {:?}",
-            self.shape,
-            self.shape.len(),
-            self.mask_shape
-        )
-    }
-}
-
-impl core::error::Error for BroadcastError {}
-
-/// A part of a tensor that the tensor does not have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardError {
-    /// The shape of the whole tensor.
-    pub shape: Vec<usize>,
-    /// The axis that it was to be cut along.
-    pub axis: usize,
-    /// The indices of the part.
-    pub range: Range<usize>,
-}
-
-impl fmt::Display for ShardError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a shard must be a range of an axis of the whole tensor, of shape {:?}, with at most 2^64 \
-             elements: got {:?} of axis {}",
-            self.shape, self.range, self.axis
-        )
-    }
-}
-
-impl core::error::Error for ShardError {}
-
-/// Memory that cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocationError {
-    /// The number of bytes that were asked for.
-    pub bytes: u64,
-}
-
-impl fmt::Display for AllocationError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot allocate {} bytes", self.bytes)
-    }
-}
-
-impl core::error::Error for AllocationError {}
-
-/// Any of the errors of a kernel call.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Error {
-    /// See [`InvalidRate`].
-    Rate(InvalidRate),
-    /// See [`LengthError`].
-    Length(LengthError),
-    /// See [`BackendError`].
-    Backend(BackendError),
-    /// See [`MaskError`].
-    Mask(MaskError),
-    /// See [`WindowError`].
-    Window(WindowError),
-    /// See [`AllocationError`].
-    Allocation(AllocationError),
-    /// See [`BroadcastError`].
-    Broadcast(BroadcastError),
-    /// See [`ShardError`].
-    Shard(ShardError),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rate(error) => error.fmt(f),
-            Self::Length(error) => error.fmt(f),
-            Self::Backend(error) => error.fmt(f),
-            Self::Mask(error) => error.fmt(f),
-            Self::Window(error) => error.fmt(f),
-            Self::Allocation(error) => error.fmt(f),
-            Self::Broadcast(error) => error.fmt(f),
-            Self::Shard(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-macro_rules! error_from {
-    ($($variant:ident($cause:ty)),*) => {$(
-        impl From<$cause> for Error {
-            fn from(error: $cause) -> Self {
-                Self::$variant(error)
-            }
-        }
-    )*};
-}
-
-error_from!(
-    Rate(InvalidRate),
-    Length(LengthError),
-    Backend(BackendError),
-    Mask(MaskError),
-    Window(WindowError),
-    Allocation(AllocationError),
-    Broadcast(BroadcastError),
-    Shard(ShardError)
-);

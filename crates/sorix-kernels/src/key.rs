@@ -5,8 +5,8 @@ use crate::error::WindowError;
 /// The name of one mask: together with p it decides, for every element index below 2^64, whether
 /// the element is kept.
 ///
-/// `seed` names a run or a layer, `offset` counts the calls within it; the two are treated alike by
-/// the mask format, and distinct pairs give unrelated masks.
+/// `seed` names a run or a layer, `offset` counts the calls within it. The mask format does not treat the
+/// two differently: distinct pairs give unrelated masks.
 ///
 /// ```
 /// use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
@@ -61,7 +61,7 @@ impl MaskWindow {
     ///
     /// # Errors
     ///
-    /// [`WindowError`] where that is beyond the last index, 2^64 - 1.
+    /// [`WindowError`] if that is beyond the last index, 2^64 - 1.
     pub fn advance(self, by: usize) -> Result<Self, WindowError> {
         let first = self.first.checked_add(by as u64);
         let first = first.ok_or(WindowError {

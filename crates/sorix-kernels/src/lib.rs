@@ -25,12 +25,15 @@
 //!   without threads.
 //! * [`DropRate`], [`MaskKey`], [`BitMask`]: p, the name of a mask, and a mask.
 //! * [`MaskRegion`]: a worker's part of the mask of a tensor that is cut along an axis.
-//! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and what it makes of elements where that
-//!   is not inverted dropout.
-//! * [`dispatch`]: the backends of this machine, by name. [`Backend`] and [`job`]: bring your own.
-//! * [`parallel`]: when a loop is worth threads, and thread-local state that survives them.
-//! * [`stream`]: mask format v1 in scalar form. [`reference`](mod@reference): the oracle all
-//!   backends are tested against.
+//! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and another map of the elements than inverted
+//!   dropout's.
+//! * [`dispatch`]: the backends of this machine, by name.
+//! * [`stream`]: mask format v1 in scalar form, for those who make the same masks elsewhere.
+//! * [`half`], [`bytemuck`]: the crates of the element types `bf16` and `f16`, and of the casts to and from
+//!   bytes that every [`Element`] has.
+//!
+//! Authors of backends find all they need in [`backend`]: the trait, the jobs, the oracle, and the kit
+//! that holds a backend to it.
 //!
 //! # Guarantees
 //!
@@ -45,33 +48,31 @@
 //!
 //! # Features
 //!
-//! * `parallel` (default): large calls are split over the current rayon thread pool: from 2 MiB read
-//!   and written on when called from a thread of the pool (as in `ThreadPool::install`), from 32 MiB
-//!   on when called from outside, where its threads have to be woken first.
-//! * `conformance`: `conformance::check_backend`, for authors of backends.
+//! * `parallel` (default): large calls are split over the current rayon thread pool, those from a thread
+//!   of the pool (as in `ThreadPool::install`) from a smaller size on than those from outside, for which
+//!   its threads have to be woken first.
+//! * `conformance`: `backend::conformance::check_backend`, for authors of backends.
 #![deny(missing_docs, unsafe_code)]
 
 mod affine;
 pub mod backend;
 mod broadcast;
 mod buffers;
-pub mod cache;
-#[cfg(feature = "conformance")]
-pub mod conformance;
+mod cache;
 pub mod dispatch;
 pub mod dropout;
 mod element;
 mod engine;
+mod environment;
 mod error;
-pub mod job;
 mod keep;
 mod kernel;
 mod key;
+mod lane;
 mod mask;
-pub mod parallel;
+mod parallel;
 mod pass;
 mod rate;
-pub mod reference;
 mod region;
 #[allow(unsafe_code, reason = "intrinsics; nothing else in sorix needs it")]
 mod simd;
@@ -79,19 +80,36 @@ pub mod stream;
 #[cfg(feature = "parallel")]
 mod threads;
 
+// A short path for the modules of this crate.
+use backend::job;
+
 pub use affine::Affine;
-pub use backend::{Backend, Kernels, MakeMasks};
 pub use broadcast::Broadcast;
-pub use buffers::{Beside, Buffers};
+pub use buffers::Buffers;
 pub use element::Element;
 pub use engine::Engine;
 pub use error::{
     AllocationError, BackendError, BroadcastError, Error, InvalidRate, LengthError, MaskError,
     ShardError, WindowError,
 };
-pub use keep::KeepRule;
 pub use key::{MaskKey, MaskWindow};
-pub use mask::{BitMask, BitSlice, BitSliceMut, Bits};
-pub use pass::{Pass, PassKind, Reads};
+pub use mask::{BitMask, BitSlice, Bits};
 pub use rate::{DropRate, Keep};
 pub use region::MaskRegion;
+pub use {bytemuck, half};
+
+/// What the other crates of sorix need of this one, and nobody else: it may change in any release, and they
+/// ask for the release that they came with.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::cache::{last_level_bytes, output_bytes};
+    pub use crate::environment::{parse_streaming_above, streaming_above};
+    pub use crate::lane::{Lane, philox4x32};
+
+    /// When a loop is worth threads, and thread-local state that survives them.
+    pub mod parallel {
+        #[cfg(feature = "parallel")]
+        pub use crate::parallel::may_wait_for;
+        pub use crate::parallel::{ThreadsError, may_wait, threads, threads_pay, waiting, waits};
+    }
+}

@@ -42,7 +42,7 @@ impl BitMask {
     ///
     /// # Panics
     ///
-    /// When the memory cannot be had, as `Vec` does; [`BitMask::try_new`] returns an error instead.
+    /// If allocation fails, as `Vec` does; [`BitMask::try_new`] returns an error instead.
     #[must_use]
     pub fn new(len: usize) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl BitMask {
         }
     }
 
-    /// A mask of `len` elements, all dropped, or an error where the memory cannot be had.
+    /// A mask of `len` elements, all dropped, or an error if allocation fails.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl BitMask {
     ///
     /// # Errors
     ///
-    /// [`LengthError`] where the range ends beyond the mask or before it begins.
+    /// [`LengthError`] if the range ends beyond the mask or before it begins.
     ///
     /// ```
     /// use sorix_kernels::BitMask;

@@ -5,7 +5,7 @@
 //!
 //! # For crates on top
 //!
-//! A loop of one's own is shared out where [`threads_pay`], within [`waiting`].
+//! They share out a loop if [`threads_pay`] says so, and within [`waiting`].
 //!
 //! A thread of a rayon pool that waits for others does not sleep: it runs whatever task of its pool it
 //! finds. What a thread-local variable says of the work at hand, such as whether it is recorded, must
@@ -71,7 +71,7 @@ pub(crate) fn run<J: Split>(job: J, _bytes: usize, kernel: &(impl Fn(J) + Sync))
 /// would move in the same time.
 ///
 /// ```
-/// assert!(!sorix_kernels::parallel::threads_pay(1000));
+/// assert!(!sorix_kernels::internal::parallel::threads_pay(1000));
 /// ```
 #[must_use]
 pub fn threads_pay(bytes: usize) -> bool {
@@ -102,7 +102,7 @@ pub fn threads_pay(bytes: usize) -> bool {
 ///   that waited first would go on last.
 ///
 /// ```
-/// use sorix_kernels::parallel::{may_wait, waiting};
+/// use sorix_kernels::internal::parallel::{may_wait, waiting};
 /// let deep = || waiting(|| waiting(may_wait));
 /// assert!(!deep());
 /// ```
@@ -139,7 +139,7 @@ thread_local! {
 /// thread meanwhile. They, and `f`, see one more of [`waits`].
 ///
 /// ```
-/// use sorix_kernels::parallel::{waiting, waits};
+/// use sorix_kernels::internal::parallel::{waiting, waits};
 /// assert_eq!(waits(), 0);
 /// assert_eq!(waiting(|| waiting(waits)), 2);
 /// assert_eq!(waits(), 0);

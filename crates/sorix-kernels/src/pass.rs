@@ -23,7 +23,7 @@ macro_rules! passes {
         /// element at a time.
         ///
         /// A backend that does not know a pass hands the job to
-        /// [`reference::apply`](crate::reference::apply).
+        /// [`reference::apply`](crate::backend::reference::apply).
         #[derive(Clone, Copy, Debug, PartialEq)]
         #[non_exhaustive]
         pub enum Pass<T: Element> {
@@ -157,7 +157,11 @@ impl<T: Element> Pass<T> {
         compute: impl Compute<T, S>,
     ) {
         match self {
-            Self::Scale { scale } => compute.with(Scaling::new(simd, scale), ()),
+            // Types, so that no loop asks.
+            Self::Scale { scale } if simd.can_tie(scale) => {
+                compute.with(Scaling::<T, S, true>::new(simd, scale), ());
+            }
+            Self::Scale { scale } => compute.with(Scaling::<T, S, false>::new(simd, scale), ()),
             Self::Affine {
                 scale,
                 shift,
@@ -167,32 +171,30 @@ impl<T: Element> Pass<T> {
     }
 }
 
-/// [`Pass::Scale`].
+/// [`Pass::Scale`], by a scale whose products can be ties or cannot.
 #[derive(Clone, Copy)]
-struct Scaling<T: Element, S: Lanes<T>> {
+struct Scaling<T: Element, S: Lanes<T>, const TIES: bool> {
     scale: T::Scale,
     wide: S::Wide,
-    ties: bool,
 }
 
-impl<T: Element, S: Lanes<T>> Scaling<T, S> {
+impl<T: Element, S: Lanes<T>, const TIES: bool> Scaling<T, S, TIES> {
     #[inline(always)]
     fn new(simd: S, scale: T::Scale) -> Self {
         Self {
             scale,
             wide: simd.splat_wide(scale),
-            ties: simd.can_tie(scale),
         }
     }
 }
 
-impl<T: Element, S: Lanes<T>> Arithmetic<T, S> for Scaling<T, S> {
+impl<T: Element, S: Lanes<T>, const TIES: bool> Arithmetic<T, S> for Scaling<T, S, TIES> {
     type Beside = ();
 
     #[inline(always)]
     fn vector(self, simd: S, x: S::Stored, (): (), bits: u64, at: usize) -> S::Stored {
         let y = simd.times(simd.widen(x), self.wide);
-        simd.keep(simd.narrow(y, self.ties), bits, at)
+        simd.keep(simd.narrow(y, TIES), bits, at)
     }
 
     #[inline(always)]

@@ -34,8 +34,8 @@ impl core::error::Error for ThreadsError {}
 /// its own functions panic from then on; those of sorix stay on the thread that calls them.
 ///
 /// ```
-/// assert!(sorix_kernels::parallel::threads()? >= 1);
-/// # Ok::<(), sorix_kernels::parallel::ThreadsError>(())
+/// assert!(sorix_kernels::internal::parallel::threads()? >= 1);
+/// # Ok::<(), sorix_kernels::internal::parallel::ThreadsError>(())
 /// ```
 pub fn threads() -> Result<usize, ThreadsError> {
     if rayon::current_thread_index().is_none() {

@@ -3,7 +3,10 @@
 
 use std::process::Command;
 
-use sorix_kernels::dispatch::{self, BACKEND_VARIABLE, STREAMING_VARIABLE};
+use sorix_kernels::dispatch;
+
+const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
+const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
 
 const CHILD: &str = "SORIX_TEST_ENVIRONMENT";
 
@@ -28,7 +31,7 @@ fn the_child() {
     println!("backend {:?}", name().map_err(|error| error.to_string()));
     println!(
         "streaming {:?}",
-        dispatch::streaming_above().map_err(|error| error.to_string())
+        sorix_kernels::internal::streaming_above().map_err(|error| error.to_string())
     );
     if name().is_err() {
         dispatch::set_active(dispatch::by_name("portable").unwrap()).unwrap();

@@ -2,7 +2,8 @@
 //! looks at every access.
 
 use half::{bf16, f16};
-use sorix_kernels::reference::Reference;
+use sorix_kernels::backend::reference::Reference;
+use sorix_kernels::stream::TILE;
 use sorix_kernels::{
     Affine, BitMask, Broadcast, Buffers, DropRate, Element, Engine, MaskKey, dispatch,
 };
@@ -23,7 +24,7 @@ fn check<T: Element>(from_f32: fn(f32) -> T) {
     // The end of one tile and the start of the next, neither at a word.
     let (rate, at) = (
         DropRate::new(0.3).unwrap(),
-        MaskKey::new(1, 2).window(8192 - 67),
+        MaskKey::new(1, 2).window(TILE as u64 - 67),
     );
     let x: Vec<T> = (0..150_u8).map(|i| from_f32(f32::from(i) - 75.5)).collect();
     let rows = Broadcast::new(&[15, 10], &[15, 1]).unwrap();

@@ -1,6 +1,7 @@
 //! The backend of the process, chosen once. A test binary of its own, since it is.
 
-use sorix_kernels::{BackendError, BitMask, DropRate, MaskKey, dispatch, dropout, reference};
+use sorix_kernels::backend::reference;
+use sorix_kernels::{BackendError, BitMask, DropRate, MaskKey, dispatch, dropout};
 
 #[test]
 fn the_backend_of_the_process_is_chosen_once() {

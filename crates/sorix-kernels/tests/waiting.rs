@@ -1,7 +1,7 @@
 //! Who may wait for a pool.
 #![cfg(feature = "parallel")]
 
-use sorix_kernels::parallel::{may_wait, may_wait_for, threads_pay, waiting};
+use sorix_kernels::internal::parallel::{may_wait, may_wait_for, threads_pay, waiting};
 
 fn pool(threads: usize) -> rayon::ThreadPool {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

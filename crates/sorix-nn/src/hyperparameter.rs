@@ -30,6 +30,17 @@ pub(crate) fn below_one(op: &'static str, what: &'static str, value: f64) -> Res
     )
 }
 
+/// That `value`, called `what` by `op`, is in [0, 1].
+pub(crate) fn at_most_one(op: &'static str, what: &'static str, value: f64) -> Result<()> {
+    check(
+        op,
+        what,
+        "a number in [0, 1]",
+        value,
+        (0.0..=1.0).contains(&value),
+    )
+}
+
 /// That `value`, called `what` by `op`, is finite.
 pub(crate) fn finite(op: &'static str, what: &'static str, value: f64) -> Result<()> {
     check(op, what, "a finite number", value, value.is_finite())

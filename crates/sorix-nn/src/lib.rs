@@ -23,13 +23,13 @@
 //! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
 //!   [`Softmax`], [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
-//! * [`loss`]: mean squared error, cross entropy. [`init`]: first values of parameters.
+//! * [`loss`]: mean squared error, cross entropy, of two classes too. [`mod@init`]: first values of parameters.
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
 //! * [`monte_carlo`], [`mc_samples`], [`MonteCarlo`]: dropout at inference, repeatably.
 //! * [`freeze`], [`copy_parameters`]: all parameters of a module at once.
-//! * [`init`]: what may be wrong with a machine, said at the start.
+//! * [`init()`]: what may be wrong with a machine, said at the start.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
 #![forbid(unsafe_code)]

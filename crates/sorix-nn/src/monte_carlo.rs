@@ -57,7 +57,7 @@ fn keys_of(seed: u64, sample: u64) -> Generator {
 /// it there too, with samples of its own numbering. Tasks that rayon runs on this thread while one of
 /// sorix's operations waits are not in the scope; but those that it runs while `f` waits for a pool
 /// by itself, by `rayon::join` or `yield_now`, are. If such tasks run models too, wait within
-/// [`parallel::waiting`](sorix_kernels::parallel::waiting), which hides the scope from all of them.
+/// [`parallel::waiting`](sorix_kernels::internal::parallel::waiting), which hides the scope from all of them.
 ///
 /// ```
 /// use sorix_core::tensor;

@@ -30,11 +30,12 @@ use crate::generator::default_generator;
 /// ```
 pub fn init() -> Result<Startup> {
     let backend = dispatch::active()?.name();
-    let streaming_above = dispatch::streaming_above()?;
+    let streaming_above = sorix_kernels::internal::streaming_above()?;
     #[cfg(feature = "parallel")]
-    let threads = sorix_kernels::parallel::threads().map_err(|error| crate::Error::Threads {
-        reason: error.to_string(),
-    })?;
+    let threads =
+        sorix_kernels::internal::parallel::threads().map_err(|error| crate::Error::Threads {
+            reason: error.to_string(),
+        })?;
     #[cfg(not(feature = "parallel"))]
     let threads = 1;
     Ok(Startup {

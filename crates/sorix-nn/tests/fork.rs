@@ -48,7 +48,7 @@ fn the_parent() {
             let given = passes.samples(&dropout, &tensor([1.0; 4]), 100).unwrap();
             let given = given.mean().unwrap().to_vec::<f64>().unwrap();
             let same = alone == before && own == before && given == before[1..];
-            let shares = pool.install(sorix_kernels::parallel::may_wait);
+            let shares = pool.install(sorix_kernels::internal::parallel::may_wait);
             let said = format!("same {same}, own pool of {threads} helps {shares}");
             // Whole or not there, for those who look.
             let path = Path::new(&path);

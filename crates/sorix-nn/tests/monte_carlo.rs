@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sorix_core::autograd::is_grad_enabled;
 use sorix_core::{DType, Tensor, tensor};
-use sorix_kernels::parallel::waiting;
+use sorix_kernels::internal::parallel::waiting;
 use sorix_nn::{
     Dropout, Error, Generator, GeneratorState, McClasses, McMoments, Mode, Module, MonteCarlo,
     Result, Sequential, functional, is_monte_carlo, mc_samples, monte_carlo, take_key,

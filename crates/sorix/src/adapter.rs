@@ -314,11 +314,8 @@ impl SliceDropout {
         if got == self.len {
             return Ok(());
         }
-        Err(Error::Length(crate::kernels::LengthError {
-            what: "tensor",
-            expected: self.len,
-            got,
-        }))
+        let error = crate::kernels::LengthError::new("tensor", self.len, got);
+        Err(Error::Length(error))
     }
 }
 
@@ -328,7 +325,6 @@ impl SliceDropout {
 ///
 /// [`AllocationError`] if allocation fails.
 fn zeros<T: Element>(len: usize) -> Result<Vec<T>, AllocationError> {
-    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| AllocationError {
-        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-    })
+    bytemuck::allocation::try_zeroed_vec(len)
+        .map_err(|()| AllocationError::new((len as u64).saturating_mul(size_of::<T>() as u64)))
 }

@@ -31,7 +31,8 @@
 //! * [`kernels`]: dropout over slices, for those who have tensors of their own, from
 //!   `sorix-kernels`.
 //! * [`mod@ndarray`]: the crate, and with the feature `ndarray` dropout of its arrays.
-//! * [`adapter`]: the family over slices, for adapters to other tensor libraries.
+//! * [`adapter`]: the family over slices, for adapters to other tensor libraries; those to candle and
+//!   burn are crates of their own, `sorix-candle` and `sorix-burn`.
 //!
 //! Programs may `use sorix::*` and `use sorix::nn::*` side by side: a name that is in both is the same
 //! thing. [`kernels`] has an `Error` and types of masks of its own; name what is taken from there.
@@ -50,6 +51,7 @@
 //! * `npy`: tensors can be read from and written to the `.npy` files of NumPy.
 //! * `safetensors`: `nn::Checkpoint` saves and loads parameters, optimisers and generators.
 //! * `serde`: [`GeneratorState`] can be serialised.
+//! * `conformance`: `kernels::backend::conformance::check_backend`, for authors of backends.
 #![forbid(unsafe_code)]
 
 extern crate self as sorix;

@@ -187,7 +187,8 @@ fn taped<T: Copy + Default>(
 
 /// Notes that a dropout makes this mask, of so many elements; or compares with what was noted.
 pub(crate) fn tape_mask(rate: DropRate, at: MaskRegion, elements: usize) {
-    let mask = Taken::Mask { rate, at, elements };
+    let p = rate.p();
+    let mask = Taken::Mask { p, at, elements };
     RUNS.with_borrow_mut(|runs| {
         if let Some(run) = second(runs) {
             run.take(mask, |taken| (taken == mask).then_some(()));
@@ -239,7 +240,7 @@ enum Taken {
     Key(MaskKey),
     Mode(bool),
     Mask {
-        rate: DropRate,
+        p: f64,
         at: MaskRegion,
         elements: usize,
     },
@@ -251,9 +252,8 @@ impl fmt::Display for Taken {
         match self {
             Self::Key(_) => f.write_str("a key"),
             Self::Mode(_) => f.write_str("a mode"),
-            Self::Mask { rate, at, elements } => {
-                let (p, key) = (rate.p(), at.key());
-                let MaskKey { seed, offset } = key;
+            Self::Mask { p, at, elements } => {
+                let MaskKey { seed, offset } = at.key();
                 write!(
                     f,
                     "a mask of {elements} elements at p = {p}, seed {seed}, offset {offset}"

@@ -3,7 +3,7 @@
 //! `no_grad`, `checkpoint` and sorix-nn's Monte Carlo scopes are kept here. They have one problem in
 //! common. A thread of a rayon pool that waits for others does not sleep: it runs whatever task of its
 //! pool it finds. What a scope says of the task that opened it must not reach such a task. Tasks on one
-//! thread are told apart by how many of them wait below, a number that `sorix_kernels::parallel` counts.
+//! thread are told apart by how many of them wait below, a number that `sorix_kernels::internal::parallel` counts.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -11,19 +11,19 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use std::thread::LocalKey;
 
-use sorix_kernels::parallel::waits;
+use sorix_kernels::internal::parallel::waits;
 
 /// The values of the scopes that are open on a thread, for a thread-local variable: how
 /// [`no_grad`](crate::autograd::no_grad) and Monte Carlo dropout know that they are on.
 ///
 /// A scope belongs to the task that opened it. Other tasks that run on the thread while that one is
-/// [waiting](sorix_kernels::parallel::waiting) for a rayon pool do not see it: they find what they would
+/// [waiting](sorix_kernels::internal::parallel::waiting) for a rayon pool do not see it: they find what they would
 /// find on a fresh thread. Scopes may end in any order.
 ///
 /// ```
 /// use core::cell::RefCell;
 /// use sorix_core::autograd::Scopes;
-/// use sorix_kernels::parallel::waiting;
+/// use sorix_kernels::internal::parallel::waiting;
 ///
 /// thread_local! {
 ///     static QUIET: RefCell<Scopes<bool>> = const { RefCell::new(Scopes::new()) };

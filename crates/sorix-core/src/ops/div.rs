@@ -4,7 +4,7 @@ use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
-use crate::ops::factor::Factor;
+use crate::ops::factor::{self, Factor};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -52,6 +52,52 @@ impl Tensor {
         })?;
         Ok(record(output, &[self], || DivScalarBackward { number }))
     }
+
+    /// A number, rounded to the type the dtype computes in, divided by each element: `1.0 / &x`.
+    ///
+    /// # Errors
+    ///
+    /// If allocation fails.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([2.0, -8.0]).rdiv_scalar(1.0)?.to_vec::<f64>()?, [0.5, -0.125]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn rdiv_scalar(&self, number: f64) -> Result<Self> {
+        let call = Call::on("rdiv_scalar", self);
+        let input = SavedTensor::new(self);
+        let output = dispatch!(self.dtype(), T => {
+            let number = <T as Scalar>::Acc::nearest(number);
+            elementwise::map::<T>(call, self, Cost::Move, |x| number / x)
+        })?;
+        Ok(record(output, &[self], || RdivScalarBackward {
+            number,
+            input,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct RdivScalarBackward {
+    number: f64,
+    input: SavedTensor,
+}
+
+impl Function for RdivScalarBackward {
+    fn name(&self) -> &'static str {
+        "RdivScalarBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        let input = self.input.get(self)?;
+        let number =
+            dispatch!(grad.dtype(), T => <T as Scalar>::Acc::nearest(self.number).to_f64());
+        let gradient = |grad: f64, x| -grad * (number / x / x);
+        let operands = [&grad, &input];
+        let gradient = factor::of_two(self.name(), input.shape(), operands, gradient)?;
+        Ok(vec![Some(gradient)])
+    }
 }
 
 #[derive(Debug)]
@@ -71,17 +117,21 @@ impl Function for DivBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let by = &self.by.get(self)?;
-        let quotient = grad.div(by)?;
-        let divisor = match &self.divisor {
-            Some(Factor { shape, other }) => {
-                // d(x / y) / dy = -(x / y) / y, and not -x / y², which overflows sooner.
-                let slope = other.get(self)?.div(by)?.neg()?;
-                Some(quotient.mul(&slope)?.sum_to(self.name(), shape)?)
+        let dividend = match &self.dividend {
+            Some(shape) => {
+                let gradient = |grad, by| grad / by;
+                Some(factor::of_two(self.name(), shape, [&grad, by], gradient)?)
             }
             None => None,
         };
-        let dividend = match &self.dividend {
-            Some(shape) => Some(quotient.sum_to(self.name(), shape)?),
+        let divisor = match &self.divisor {
+            Some(Factor { shape, other }) => {
+                let operands = [&grad, &other.get(self)?, by];
+                // Not x / y², which overflows sooner; and of an x that is 0, as what was dropped is,
+                // not an infinite dy / y times 0.
+                let gradient = |grad: f64, x, y| -grad * (x / y / y);
+                Some(factor::of_three(self.name(), shape, operands, gradient)?)
+            }
             None => None,
         };
         Ok(vec![dividend, divisor])

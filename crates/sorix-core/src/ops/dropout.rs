@@ -50,7 +50,7 @@ impl Tensor {
     ///
     /// Where `SORIX_BACKEND` names a backend that this machine does not have, where a shard has
     /// another number of elements than the tensor, where a window reaches beyond element 2^64 - 1,
-    /// and where the memory cannot be had.
+    /// and if allocation fails.
     ///
     /// ```
     /// use sorix_core::{DropRate, MaskKey, SaveMask, tensor};
@@ -188,7 +188,7 @@ impl Tensor {
     /// # Errors
     ///
     /// Where `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
-    /// where `mask` has not as many elements; where the memory cannot be had.
+    /// where `mask` has not as many elements; if allocation fails.
     ///
     /// ```
     /// use sorix_core::{BitMask, tensor};
@@ -265,6 +265,10 @@ struct Masked {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each node of the graph, which is on the heap already"
+)]
 enum Mask {
     Bits(Arc<BitMask>),
     Key(DropRate, MaskRegion),

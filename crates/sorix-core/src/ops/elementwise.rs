@@ -10,7 +10,7 @@
 
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Zip};
 #[cfg(feature = "parallel")]
-use sorix_kernels::parallel;
+use sorix_kernels::internal::parallel;
 
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
@@ -33,8 +33,8 @@ pub(crate) enum Cost {
 macro_rules! for_each {
     ($zip:expr, $bytes:expr, $f:expr) => {{
         #[cfg(feature = "parallel")]
-        if ::sorix_kernels::parallel::threads_pay($bytes) {
-            ::sorix_kernels::parallel::waiting(|| $zip.par_for_each($f));
+        if ::sorix_kernels::internal::parallel::threads_pay($bytes) {
+            ::sorix_kernels::internal::parallel::waiting(|| $zip.par_for_each($f));
         } else {
             $zip.for_each($f);
         }
@@ -167,23 +167,62 @@ pub(crate) fn zip<T: Scalar>(
     cost: Cost,
     f: impl Fn(T::Acc, T::Acc) -> T::Acc + Send + Sync,
 ) -> Result<Tensor> {
+    zip_convert(call, left, right, cost, |left: T, right: T| {
+        T::from_acc(f(left.to_acc(), right.to_acc()))
+    })
+}
+
+/// `f` of each pair of elements of tensors that broadcast to each other, in another dtype.
+pub(crate) fn zip_convert<T: Scalar, U: Scalar>(
+    call: Call<'_>,
+    left: &Tensor,
+    right: &Tensor,
+    cost: Cost,
+    f: impl Fn(T, T) -> U + Send + Sync,
+) -> Result<Tensor> {
     let shape = broadcast(call, left.shape(), right.shape())?;
     let (left, right) = (
         left.broadcast_to(call, &shape)?,
         right.broadcast_to(call, &shape)?,
     );
     let [left, right] = Tensor::read_both(&left, &right);
-    Tensor::filled(call, &shape, |out: &mut [T]| {
-        let bytes = 3 * size_of_val(out);
+    Tensor::filled(call, &shape, |out: &mut [U]| {
+        let bytes = out.len() * (2 * size_of::<T>() + size_of::<U>());
         let zip = Zip::from(row_major(out, &shape))
             .and(left.view::<T>())
             .and(right.view::<T>());
         for_each!(
             zip,
             bytes.saturating_mul(cost as usize),
-            |out, &left, &right| {
-                *out = T::from_acc(f(left.to_acc(), right.to_acc()));
-            }
+            |out, &left, &right| *out = f(left, right)
+        );
+    })
+}
+
+/// `f` of the elements of three tensors, of which the others broadcast to the first, in another dtype.
+pub(crate) fn zip_three<T: Scalar, U: Scalar>(
+    call: Call<'_>,
+    [first, second, third]: [&Tensor; 3],
+    cost: Cost,
+    f: impl Fn(T, T, T) -> U + Send + Sync,
+) -> Result<Tensor> {
+    let shape = first.shape();
+    let (second, third) = (
+        second.broadcast_to(call, shape)?,
+        third.broadcast_to(call, shape)?,
+    );
+    let first = first.read();
+    let [second, third] = Tensor::read_both(&second, &third);
+    Tensor::filled(call, shape, |out: &mut [U]| {
+        let bytes = out.len() * (3 * size_of::<T>() + size_of::<U>());
+        let zip = Zip::from(row_major(out, shape))
+            .and(first.view::<T>())
+            .and(second.view::<T>())
+            .and(third.view::<T>());
+        for_each!(
+            zip,
+            bytes.saturating_mul(cost as usize),
+            |out, &first, &second, &third| *out = f(first, second, third)
         );
     })
 }

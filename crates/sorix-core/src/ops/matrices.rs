@@ -30,7 +30,7 @@ mod by_ndarray;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use sorix_kernels::parallel;
+use sorix_kernels::internal::parallel;
 
 #[cfg(feature = "faer")]
 use self::by_faer::Faer;

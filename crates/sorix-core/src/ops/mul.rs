@@ -4,7 +4,7 @@ use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
-use crate::ops::factor::Factor;
+use crate::ops::factor::{self, Factor};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -65,10 +65,10 @@ impl Function for MulBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let gradient = |input: &Option<Factor>| match input {
-            Some(Factor { shape, other }) => grad
-                .mul(&other.get(self)?)?
-                .sum_to(self.name(), shape)
-                .map(Some),
+            Some(Factor { shape, other }) => {
+                let operands = [&grad, &other.get(self)?];
+                factor::of_two(self.name(), shape, operands, |grad, other| grad * other).map(Some)
+            }
             None => Ok(None),
         };
         Ok(vec![gradient(&self.left)?, gradient(&self.right)?])

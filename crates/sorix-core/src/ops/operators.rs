@@ -39,6 +39,24 @@ operator!(Sub, sub, |x: &Tensor, number: f64| x.add_scalar(-number); Tensor, &Te
 operator!(Mul, mul, Tensor::mul_scalar; Tensor, &Tensor);
 operator!(Div, div, Tensor::div_scalar; Tensor, &Tensor);
 
+/// An operator of a number with a tensor.
+macro_rules! operator_of_number {
+    ($Trait:ident, $method:ident, $of_tensor:expr; $($right:ty),*) => {$(
+        impl ops::$Trait<$right> for f64 {
+            type Output = Result<Tensor>;
+
+            fn $method(self, x: $right) -> Self::Output {
+                $of_tensor(&x, self)
+            }
+        }
+    )*};
+}
+
+operator_of_number!(Add, add, Tensor::add_scalar; Tensor, &Tensor);
+operator_of_number!(Sub, sub, Tensor::rsub_scalar; Tensor, &Tensor);
+operator_of_number!(Mul, mul, Tensor::mul_scalar; Tensor, &Tensor);
+operator_of_number!(Div, div, Tensor::rdiv_scalar; Tensor, &Tensor);
+
 impl ops::Neg for Tensor {
     type Output = Result<Self>;
 

@@ -1,7 +1,7 @@
 //! Subtraction.
 
 use crate::autograd::{Function, Gradients, record};
-use crate::dtype::dispatch;
+use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::elementwise::{self, Cost};
 use crate::tensor::Tensor;
@@ -27,6 +27,39 @@ impl Tensor {
             left: self.shape_if_needed(),
             right: other.shape_if_needed(),
         }))
+    }
+
+    /// A number, rounded to the type the dtype computes in, less each element: `1.0 - &x`.
+    ///
+    /// # Errors
+    ///
+    /// If allocation fails.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([1.0, 2.5]).rsub_scalar(2.0)?.to_vec::<f64>()?, [1.0, -0.5]);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn rsub_scalar(&self, number: f64) -> Result<Self> {
+        let call = Call::on("rsub_scalar", self);
+        let output = dispatch!(self.dtype(), T => {
+            let number = <T as Scalar>::Acc::nearest(number);
+            elementwise::map::<T>(call, self, Cost::Move, |x| number - x)
+        })?;
+        Ok(record(output, &[self], || RsubScalarBackward))
+    }
+}
+
+#[derive(Debug)]
+struct RsubScalarBackward;
+
+impl Function for RsubScalarBackward {
+    fn name(&self) -> &'static str {
+        "RsubScalarBackward"
+    }
+
+    fn backward(&self, grad: Tensor) -> Result<Gradients> {
+        Ok(vec![Some(grad.neg()?)])
     }
 }
 

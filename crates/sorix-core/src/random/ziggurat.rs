@@ -15,7 +15,7 @@
 use core::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::sync::LazyLock;
 
-use sorix_kernels::stream::Lane;
+use sorix_kernels::internal::Lane;
 
 const LAYERS: usize = 1024;
 

@@ -3,7 +3,7 @@
 use crate::common::{DTYPES, random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor, tensor};
-use sorix_kernels::reference::Reference;
+use sorix_kernels::backend::reference::Reference;
 use sorix_kernels::{BitMask, Buffers, Engine};
 
 const SAVES: [SaveMask; 2] = [SaveMask::Bits, SaveMask::Replay];

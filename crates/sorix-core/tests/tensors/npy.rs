@@ -220,9 +220,19 @@ fn a_file_that_ends_too_soon_is_an_error_wherever_it_ends() {
             matches!(error, NpyError::Io { op: "read_npy", .. }),
             "{end}: {error}"
         );
-        let message = match end < whole.len() - 24 {
-            true => "read_npy: failed to fill whole buffer",
-            false => "read_npy(float64[3]): the file ends before its elements do",
+        let header = whole.len() - 24 - 10;
+        let got = |count: usize| match count {
+            0 => "the end of the stream".to_owned(),
+            count => format!("{count} bytes and the end of the stream"),
+        };
+        let message = if end < 10 {
+            let got = got(end);
+            format!("read_npy: expected the 10 bytes of the beginning of an .npy file, got {got}")
+        } else if end < 10 + header {
+            let got = got(end - 10);
+            format!("read_npy: expected the {header} bytes of its header, got {got}")
+        } else {
+            "read_npy(float64[3]): the file ends before its elements do".to_owned()
         };
         assert_eq!(error.to_string(), message);
     }
@@ -252,7 +262,15 @@ fn errors_say_what_was_wrong() {
         ),
         (
             b"not an npy file, but long enough".to_vec(),
-            "read_npy: magic not found for NPY file",
+            r"read_npy: expected a file that begins with \x93NUMPY, got not an",
+        ),
+        (
+            b"\x93NUMPY\x04\x00\x10\x00".to_vec(),
+            "read_npy: expected version 1, 2 or 3 of the format, got 4",
+        ),
+        (
+            file("{'descr': '<f8', 'shape': (1,)}", &[0; 8]),
+            "read_npy: expected the header of a plain array, got {'descr': '<f8', 'shape': (1,)}",
         ),
     ];
     for (file, message) in rows {
@@ -261,4 +279,102 @@ fn errors_say_what_was_wrong() {
             message
         );
     }
+}
+
+/// `L` after integers and `u` before strings are Python 2's; `=`, `|` and nothing are the machine's order.
+#[test]
+fn headers_of_python_2_and_native_orders_are_read() {
+    let native = bytes(&NUMBERS, f64::to_ne_bytes);
+    let little = bytes(&NUMBERS, f64::to_le_bytes);
+    let big = bytes(&NUMBERS, f64::to_be_bytes);
+    let rows = [
+        (
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (6L,), }",
+            &little,
+            &[6][..],
+        ),
+        (
+            "{'descr': '>f8', 'fortran_order': False, 'shape': (2L, 3L), }",
+            &big,
+            &[2, 3],
+        ),
+        (
+            "{'shape': (3l,2), u'descr': u'<f8', U'fortran_order': False}",
+            &little,
+            &[3, 2],
+        ),
+        (
+            "{u\"descr\": u\"<f8\", \"fortran_order\": False, \"shape\": [6]}",
+            &little,
+            &[6],
+        ),
+        (
+            "{'descr': '=f8', 'fortran_order': False, 'shape': (6,), }",
+            &native,
+            &[6],
+        ),
+        (
+            "{'descr': '|f8', 'fortran_order': False, 'shape': (6,), }",
+            &native,
+            &[6],
+        ),
+        (
+            "{'descr': 'f8', 'fortran_order': False, 'shape': (6,), }",
+            &native,
+            &[6],
+        ),
+    ];
+    for (header, data, shape) in rows {
+        let x = Tensor::read_npy(&*file(header, data)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            (x.shape(), values(&x)),
+            (shape, NUMBERS.to_vec()),
+            "{header}"
+        );
+    }
+    for header in [
+        "{'descr': '<f8L', 'fortran_order': False, 'shape': (6,), }",
+        "{'descr': '<<f8', 'fortran_order': False, 'shape': (6,), }",
+        "{'descr': 'uf8', 'fortran_order': False, 'shape': (6,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (L6,), }",
+    ] {
+        let result = Tensor::read_npy(&*file(header, &little));
+        assert!(result.is_err(), "{header}");
+    }
+}
+
+/// As several calls of `numpy.save` write them, also in a reader that gives a byte at a time.
+#[test]
+fn arrays_one_after_another_are_read_one_by_one() {
+    struct Slow<'a>(&'a [u8]);
+
+    impl io::Read for Slow<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let count = bytes.len().min(1);
+            self.0.read(&mut bytes[..count])
+        }
+    }
+
+    let arrays = [
+        tensor([1.0, 2.0]),
+        tensor(3.0),
+        Tensor::zeros([0, 2], DType::F64).unwrap(),
+        crate::common::random(&[300, 200], 2),
+        tensor([4.0]),
+    ];
+    let mut file = Vec::new();
+    for x in &arrays {
+        x.write_npy(&mut file).unwrap();
+    }
+    let (mut stream, mut slow) = (file.as_slice(), Slow(&file));
+    for x in &arrays {
+        for y in [Tensor::read_npy(&mut stream), Tensor::read_npy(&mut slow)] {
+            let y = y.unwrap();
+            assert_eq!((y.shape(), values(&y)), (x.shape(), values(x)));
+        }
+    }
+    assert_eq!(
+        Tensor::read_npy(&mut stream).unwrap_err().to_string(),
+        "read_npy: expected the 10 bytes of the beginning of an .npy file, got the end of the stream"
+    );
 }

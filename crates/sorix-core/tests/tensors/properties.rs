@@ -4,7 +4,7 @@
 
 use crate::common::check_gradients;
 use proptest::prelude::*;
-use sorix_core::{Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor};
+use sorix_core::{Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor, tensor};
 
 /// Which numbers an operation is differentiable at.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,20 @@ const UNARY: &[Unary] = &[
     ("gelu", 0, Real, Tensor::gelu),
     ("gelu_tanh", 0, Real, Tensor::gelu_tanh),
     ("abs", 0, Real, Tensor::abs),
+    ("log1p", 0, Positive, Tensor::log1p),
+    ("expm1", 0, Real, Tensor::expm1),
+    ("softplus", 0, Real, Tensor::softplus),
+    ("selu", 0, Real, Tensor::selu),
+    ("rsub_scalar", 0, Real, |x| x.rsub_scalar(0.3)),
+    ("rdiv_scalar", 0, Positive, |x| x.rdiv_scalar(0.3)),
+    ("copy", 0, Real, Tensor::copy),
+    ("tril", 2, Real, |x| x.tril(-1)),
+    ("masked_fill", 0, Real, |x| {
+        x.masked_fill(&x.gt(&tensor(0.7))?, 0.3)
+    }),
+    ("reshape_infer", 0, Real, |x| {
+        never_empty(x)?.reshape_infer([1, -1, 1])
+    }),
     ("clamp", 0, Real, |x| x.clamp(-1.0, 1.0)),
     ("add_scalar", 0, Real, |x| x.add_scalar(0.3)),
     ("mul_scalar", 0, Real, |x| x.mul_scalar(0.3)),
@@ -96,6 +110,10 @@ const UNARY: &[Unary] = &[
     }),
     ("logsumexp_over", 1, Real, |x| {
         never_constant(x)?.logsumexp_over(0)
+    }),
+    ("norm_over", 1, Real, |x| never_constant(x)?.norm_over(0)),
+    ("normalize", 1, Real, |x| {
+        never_constant(x)?.normalize(&[0], 1e-3)
     }),
     ("softmax", 1, Real, |x| x.softmax(-1)),
     ("log_softmax", 1, Real, |x| x.log_softmax(0)),
@@ -174,6 +192,11 @@ const BINARY: &[Binary] = &[
     ("mul", Real, Tensor::mul),
     ("div", Positive, Tensor::div),
     ("div by negative numbers", Negative, Tensor::div),
+    ("maximum", Real, |x, y| x.maximum(&y.add_scalar(1e-3)?)),
+    ("minimum", Real, |x, y| x.minimum(&y.add_scalar(1e-3)?)),
+    ("where_cond", Real, |x, y| {
+        x.lt(&y.add_scalar(1e-3)?)?.where_cond(x, &y.exp()?)
+    }),
 ];
 
 /// A tensor with elements of the domain. They are odd multiples of 1/128, so that none is at a

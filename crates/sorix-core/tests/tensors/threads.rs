@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::common::{pool, random, values};
 use sorix_core::autograd::{checkpoint, is_grad_enabled, no_grad, taped_key};
 use sorix_core::{DType, Error, MaskKey, MaskRegion, Result, Tensor};
-use sorix_kernels::parallel::waiting;
+use sorix_kernels::internal::parallel::waiting;
 
 fn assert_same_on_any_number_of_threads<R: PartialEq + Send>(
     what: impl core::fmt::Display,

@@ -38,7 +38,6 @@ impl<'a> BitSlice<'a> {
     }
 
     /// The elements in order, `true` = keep.
-    #[must_use]
     pub fn iter(self) -> Bits<'a> {
         Bits {
             bits: self,
@@ -113,7 +112,7 @@ impl<'a> BitSlice<'a> {
     ///
     /// # Errors
     ///
-    /// [`LengthError`] where the range ends beyond the slice or before it begins.
+    /// [`LengthError`] if the range ends beyond the slice or before it begins.
     pub fn slice(self, range: impl RangeBounds<usize>) -> Result<Self, LengthError> {
         let begin = match range.start_bound() {
             Bound::Included(&i) => i,
@@ -197,6 +196,7 @@ impl fmt::Debug for BitSlice<'_> {
 
 /// The elements of a mask in order: what [`BitMask::iter`] returns.
 #[derive(Clone, Debug)]
+#[must_use = "an iterator does nothing unless it is asked for elements"]
 pub struct Bits<'a> {
     bits: BitSlice<'a>,
     next: usize,

@@ -47,7 +47,7 @@ impl<'a> BitSliceMut<'a> {
     }
 
     /// The words to write, lowest elements first. Bits beyond the last element may be left set:
-    /// whoever owns the mask clears them.
+    /// the owner of the mask clears them.
     pub fn words_mut(&mut self) -> &mut [u64] {
         self.words
     }
@@ -59,6 +59,7 @@ impl<'a> BitSliceMut<'a> {
     }
 
     /// The same bits for a shorter time.
+    #[must_use]
     pub fn reborrow(&mut self) -> BitSliceMut<'_> {
         BitSliceMut {
             words: self.words,

@@ -94,7 +94,11 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn look_up(self, table: u64x8, index: u64x8) -> u64x8 {
-        each_of_bytes(table, index, u8x16::shuffle)
+        each_of_bytes(table, index, |table, index| {
+            // Baseline x86-64 has no shuffle of bytes; where there is one, the compiler finds it.
+            let (table, index) = (table.to_array(), index.to_array());
+            u8x16::new(index.map(|i| table[usize::from(i & 15)]))
+        })
     }
 
     #[inline(always)]

@@ -264,5 +264,5 @@ impl McClasses {
 fn entropy(probabilities: &Tensor, logs: &Tensor) -> sorix_core::Result<Tensor> {
     // Zero times minus infinity would be NaN.
     let logs = logs.clamp(-1e300, 0.0)?;
-    probabilities.mul(&logs)?.sum_over(-1)?.mul_scalar(-1.0)
+    probabilities.mul(&logs)?.sum_over([-1])?.mul_scalar(-1.0)
 }

@@ -227,7 +227,8 @@ impl<'p> MonteCarlo<'p> {
                 return Ok(true);
             }
             let largest = moments.standard_error_f64()?.max()?.item::<f64>()?;
-            Ok(largest > standard_error || largest.is_nan())
+            // NaN goes on.
+            Ok(largest.is_nan() || largest > standard_error)
         })?;
         Ok(moments)
     }
@@ -282,7 +283,7 @@ impl<'p> MonteCarlo<'p> {
     /// The threads that run passes, the calling one among them.
     fn threads(self) -> usize {
         #[cfg(feature = "parallel")]
-        use sorix_kernels::parallel::{may_wait, may_wait_for};
+        use sorix_kernels::internal::parallel::{may_wait, may_wait_for};
 
         match self.helpers {
             #[cfg(feature = "parallel")]
@@ -314,7 +315,7 @@ impl<'p> MonteCarlo<'p> {
         };
         #[cfg(feature = "parallel")]
         {
-            use sorix_kernels::parallel::waiting;
+            use sorix_kernels::internal::parallel::waiting;
 
             let threads = self.threads();
             if n > 1 && threads > 1 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sorix_core::{BitMask, DType, DropRate, MaskKey, SaveMask, Tensor};
 use sorix_kernels::Engine;
-use sorix_kernels::reference::Reference;
+use sorix_kernels::backend::reference::Reference;
 use sorix_nn::dropout::{DropoutLayer, Form};
 use sorix_nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,

@@ -7,13 +7,13 @@
 //! part of sorix.
 //!
 //! ```
-//! use ndarray::array;
+//! use ndarray::{Array2, array};
 //! use sorix::kernels::MaskKey;
 //! use sorix::ndarray::DropoutExt;
 //!
 //! let x = array![[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
 //! let (y, mask) = x.dropout(0.5, MaskKey::new(42, 0))?; // training: each entry is 0 or 2x
-//! let dx = array![[1.0_f32; 3], [1.0; 3]].dropout_backward(&mask)?; // 0 or 2, by the same mask
+//! let dx = Array2::<f32>::ones((2, 3)).dropout_backward(&mask)?; // 0 or 2, by the same mask
 //! assert_eq!(y, &dx * &x);
 //! assert_eq!(mask.to_array().mapv(|keep| if keep { 2.0_f32 } else { 0.0 }), dx.into_dyn());
 //! # Ok::<(), sorix::ndarray::Error>(())
@@ -314,12 +314,5 @@ fn with_shape_of<A: Element, D: Dimension>(
 
 /// For what cannot happen, so that it is no panic.
 fn not_in_order(len: usize) -> Error {
-    Error::Kernel(
-        LengthError {
-            what: "array in row-major order",
-            expected: len,
-            got: 0,
-        }
-        .into(),
-    )
+    Error::Kernel(LengthError::new("array in row-major order", len, 0).into())
 }

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use faer::linalg::matmul::matmul;
 use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
-use sorix_kernels::cache;
+use sorix_kernels::internal as kernels;
 
 use super::{Library, Matrix, can_allocate};
 
@@ -83,7 +83,7 @@ fn packing_bytes() -> usize {
     /// the CPUs with the largest.
     const LEAST: usize = 8 << 20;
 
-    2 * cache::last_level_bytes().max(LEAST) + (1 << 20)
+    2 * kernels::last_level_bytes().max(LEAST) + (1 << 20)
 }
 
 fn view<T>(matrix: Matrix<'_, T>) -> MatRef<'_, T> {

@@ -1,10 +1,11 @@
 //! The logarithm of the softmax.
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
-use crate::dtype::{Real, dispatch};
+use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::folds::{largest, sum, sum_of};
+use crate::ops::folds::{largest, sum_of, sum_times};
 use crate::ops::rows::Rows;
+use crate::ops::rows::softmax::Probabilities;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
@@ -13,7 +14,10 @@ impl Tensor {
     /// negative axis counts from the last.
     ///
     /// The largest element is subtracted first, so that nothing overflows. f16 and bf16 are computed
-    /// in f32 and rounded once.
+    /// in f32 and rounded once; their gradient is made from the input, not from a rounded output.
+    ///
+    /// A row that is -infinity throughout, whose softmax is 0, is -infinity throughout here too, with
+    /// the gradient 0 (PyTorch and JAX have NaN).
     ///
     /// # Errors
     ///
@@ -28,36 +32,43 @@ impl Tensor {
     pub fn log_softmax(&self, axis: isize) -> Result<Self> {
         let call = Call::on("log_softmax", self);
         let axis = resolve_axis(call, axis, self.shape())?;
+        let input = SavedTensor::new(self);
         let rows = Rows::new(call, self, &[axis])?;
         let output =
             dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| log_softmax(row)))?;
-        let saved = SavedTensor::new(&output);
+        let saved = Probabilities::of(input, &output);
         Ok(record(output, &[self], || LogSoftmaxBackward {
             axis,
-            output: saved,
+            saved,
         }))
     }
 }
 
 fn log_softmax<A: Real>(row: &mut [A]) {
     let max = largest(row);
+    if max == A::neg_infinity() {
+        return;
+    }
     row.iter_mut().for_each(|x| *x = *x - max);
-    let log = A::nearest(sum_of(row, A::exp)).ln();
+    let log = A::nearest(sum_of(row, |x| Scalar::to_f64(x.exp())).ln());
     row.iter_mut().for_each(|x| *x = *x - log);
 }
 
-/// `dy - exp(y) sum(dy)` in place of `dy`.
-fn log_softmax_gradient<A: Real>(grad: &mut [A], y: &[A]) {
-    let sum = A::nearest(sum(grad));
-    grad.iter_mut()
-        .zip(y)
-        .for_each(|(grad, &y)| *grad = *grad - y.exp() * sum);
+/// `dy - exp(y) sum(dy)` in place of `y`; zeros if nothing in `y` is greater than -infinity.
+fn gradient<A: Real>(y: &mut [A], grad: &[A]) {
+    if largest(y) == A::neg_infinity() {
+        return y.fill(A::zero());
+    }
+    let sum = sum_times(grad, 1.0);
+    y.iter_mut().zip(grad).for_each(|(y, &grad)| {
+        *y = A::nearest(Scalar::to_f64(grad) - Scalar::to_f64(y.exp()) * sum);
+    });
 }
 
 #[derive(Debug)]
 struct LogSoftmaxBackward {
     axis: usize,
-    output: SavedTensor,
+    saved: Probabilities,
 }
 
 impl Function for LogSoftmaxBackward {
@@ -66,11 +77,8 @@ impl Function for LogSoftmaxBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let call = Call::on(self.name(), &grad);
-        let outputs = Rows::new(call, &self.output.get(self)?, &[self.axis])?;
-        let grads = Rows::new(call, &grad, &[self.axis])?;
         let gradient = dispatch!(grad.dtype(), T => {
-            grads.map_with::<T>(call, &outputs, log_softmax_gradient)
+            self.saved.gradient::<T>(self, self.axis, &grad, log_softmax, gradient)
         })?;
         Ok(vec![Some(gradient)])
     }

@@ -1,16 +1,19 @@
 //! The logarithm of the sum of the exponentials.
 
 use crate::axes::Axes;
-use crate::dtype::Real;
+use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
 use crate::ops::folds::{largest, sum_of};
 use crate::ops::rows::reduction::{Reduction, reduce};
+use crate::ops::rows::softmax::softmax;
 use crate::tensor::Tensor;
 
 impl Tensor {
     /// `log(sum(exp(x)))` of all elements, a tensor without axes; -infinity for an empty one.
     ///
-    /// The largest element is subtracted first, so that nothing overflows.
+    /// The largest element is subtracted first, so that nothing overflows. Of elements that are all
+    /// -infinity, as in a row that is masked as a whole, it is -infinity too, with the gradient 0 for
+    /// each of them (PyTorch and JAX have NaN).
     ///
     /// # Errors
     ///
@@ -55,10 +58,21 @@ impl Reduction for LogSumExp {
         if max.is_infinite() {
             return max;
         }
-        max + A::nearest(sum_of(row, |x| (x - max).exp())).ln()
+        max + A::nearest(sum_of(row, |x| Scalar::to_f64((x - max).exp())).ln())
     }
 
-    fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A) {
-        row.iter_mut().for_each(|x| *x = (*x - value).exp() * grad);
+    /// The softmax times that of the value. Not by way of the value, whose rounding is too coarse for
+    /// its distance from the row to be exact.
+    fn gradient<A: Real>(&self, row: &mut [A], grad: A) {
+        let max = largest(row);
+        if max == A::infinity() {
+            row.iter_mut().for_each(|x| *x = (*x - max).exp() * grad);
+            return;
+        }
+        softmax(row);
+        if max == A::neg_infinity() {
+            return;
+        }
+        row.iter_mut().for_each(|x| *x = *x * grad);
     }
 }

@@ -55,7 +55,7 @@ impl Reduction for Min {
         smallest(row)
     }
 
-    fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A) {
-        share(row, value, grad);
+    fn gradient<A: Real>(&self, row: &mut [A], grad: A) {
+        share(row, smallest(row), grad);
     }
 }

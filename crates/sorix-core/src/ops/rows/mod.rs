@@ -8,6 +8,8 @@ mod log_softmax;
 mod logsumexp;
 mod max;
 mod min;
+mod moments;
+mod norm;
 mod reduction;
 mod softmax;
 mod standardize;
@@ -18,7 +20,6 @@ mod workspaces;
 use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
 use crate::ops::elementwise;
-use crate::ops::folds::{sum, sum_of};
 use crate::tensor::Tensor;
 use workspaces::Workspaces;
 
@@ -135,10 +136,6 @@ fn widened<T: Scalar>(x: &Tensor) -> Result<Vec<T::Acc>> {
     Ok(x.to_vec::<T>()?.into_iter().map(T::to_acc).collect())
 }
 
-fn mean<A: Real>(row: &[A]) -> A {
-    A::nearest(sum(row) / row.len() as f64)
-}
-
 /// `grad` in equal parts where the elements are `value`, and 0 elsewhere, in place of the row.
 fn share<A: Real>(row: &mut [A], value: A, grad: A) {
     let chosen = |x: A| x == value || (x.is_nan() && value.is_nan());
@@ -146,22 +143,4 @@ fn share<A: Real>(row: &mut [A], value: A, grad: A) {
     let part = grad / A::nearest(count as f64);
     row.iter_mut()
         .for_each(|x| *x = if chosen(*x) { part } else { A::zero() });
-}
-
-/// Subtracts the mean.
-fn centre<A: Real>(row: &mut [A]) {
-    let mean = mean(row);
-    row.iter_mut().for_each(|x| *x = *x - mean);
-}
-
-/// The number of elements less `correction`, at least 0.
-fn degrees<A: Real>(row: &[A], correction: usize) -> A {
-    A::nearest(row.len().saturating_sub(correction) as f64)
-}
-
-/// The squared distances from the mean, in a second pass, by [`degrees`].
-fn variance<A: Real>(row: &[A], correction: usize) -> A {
-    let mean = mean(row);
-    let squares = sum_of(row, |x| (x - mean) * (x - mean));
-    A::nearest(squares / Scalar::to_f64(degrees(row, correction)))
 }

@@ -20,10 +20,10 @@ pub(super) trait Reduction: Debug + Send + Sync + 'static {
     /// The number.
     fn value<A: Real>(&self, row: &[A]) -> A;
 
-    /// Puts the gradient of the row in its place, from the value and that of the value. The value is
-    /// computed anew: in half precision the output is a rounded one, too far off near 1000 for its
-    /// distance from the row to mean anything.
-    fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A);
+    /// Puts the gradient of the row in its place, from that of the value. The value is computed anew:
+    /// in half precision the output is a rounded one, too far off near 1000 for its distance from the
+    /// row to mean anything.
+    fn gradient<A: Real>(&self, row: &mut [A], grad: A);
 }
 
 /// The reduction over `axes` of `x`, an operand of `call`.
@@ -69,8 +69,7 @@ impl<R: Reduction> Function for ReductionBackward<R> {
         let gradient = dispatch!(grad.dtype(), T => {
             let grads = widened::<T>(&grad)?;
             rows.map::<T>(call, |number, row, _| {
-                let value = self.reduction.value(row);
-                self.reduction.gradient(row, value, grads[number]);
+                self.reduction.gradient(row, grads[number]);
             })
         })?;
         Ok(vec![Some(gradient)])

@@ -1,10 +1,11 @@
 //! Mean 0 and variance 1, as layer normalisation needs.
 
 use crate::autograd::{Function, Gradients, SavedTensor, record};
-use crate::dtype::{Real, dispatch};
+use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::folds::{sum_of, sum_of_pairs};
-use crate::ops::rows::{Rows, centre, mean};
+use crate::ops::folds::{quotient, sum_of_pairs};
+use crate::ops::rows::Rows;
+use crate::ops::rows::moments::Moments;
 use crate::shape::resolve_axes;
 use crate::tensor::Tensor;
 
@@ -12,8 +13,8 @@ impl Tensor {
     /// `(x - mean) / sqrt(variance + epsilon)` with the mean and the (biased) variance over some
     /// axes: layer normalisation without its scale and shift. A negative axis counts from the last.
     ///
-    /// f16 and bf16 are computed in f32 and rounded once. Backward computes mean and variance again
-    /// from the input.
+    /// Mean and variance are computed in f64, whatever the dtype, and no square is out of range: the
+    /// result is that of exact numbers, rounded once. Backward computes them again from the input.
     ///
     /// Source: Ba, Kiros and Hinton, *Layer normalization*, arXiv:1607.06450 (2016).
     ///
@@ -43,23 +44,25 @@ impl Tensor {
     }
 }
 
-/// Standardizes a row in place, and returns what its distances from the mean were multiplied by.
-fn standardize<A: Real>(row: &mut [A], epsilon: f64) -> A {
-    centre(row);
-    let variance = A::nearest(sum_of(row, |x| x * x) / row.len() as f64);
-    let scale = (variance + A::nearest(epsilon)).sqrt().recip();
-    row.iter_mut().for_each(|x| *x = *x * scale);
-    scale
+/// Standardizes a row in place.
+fn standardize<A: Real>(row: &mut [A], epsilon: f64) {
+    let moments = Moments::of(row, epsilon);
+    let scale = moments.scale(epsilon);
+    row.iter_mut()
+        .for_each(|x| *x = A::nearest(moments.distance(*x) * scale));
 }
 
 /// `scale (dy - mean(dy) - y mean(dy y))` in place of `x`, whose standardized row is `y`.
 fn gradient<A: Real>(x: &mut [A], grad: &[A], epsilon: f64) {
-    let scale = standardize(x, epsilon);
-    let y = x;
-    let products = sum_of_pairs(grad, y, |grad, y| grad * y);
-    let (of_products, of_grad) = (A::nearest(products / y.len() as f64), mean(grad));
-    y.iter_mut().zip(grad).for_each(|(y, &grad)| {
-        *y = scale * (grad - of_grad - *y * of_products);
+    let moments = Moments::of(x, epsilon);
+    let scale = moments.scale(epsilon);
+    let y = |x: A| moments.distance(x) * scale;
+    let count = x.len() as f64;
+    let of_grad = quotient(grad, count);
+    let of_products = sum_of_pairs(x, grad, |x, grad| y(x) * Scalar::to_f64(grad)) / count;
+    x.iter_mut().zip(grad).for_each(|(x, &grad)| {
+        let gradient = Scalar::to_f64(grad) - of_grad - y(*x) * of_products;
+        *x = A::nearest(gradient * scale * moments.per_unit());
     });
 }
 

@@ -1,10 +1,10 @@
 //! The standard deviation.
 
 use crate::axes::Axes;
-use crate::dtype::Real;
+use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
+use crate::ops::rows::moments::Moments;
 use crate::ops::rows::reduction::{Reduction, reduce};
-use crate::ops::rows::{centre, degrees, variance};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -52,16 +52,20 @@ impl Reduction for Std {
     const OF_EMPTY: bool = true;
 
     fn value<A: Real>(&self, row: &[A]) -> A {
-        variance(row, self.correction).sqrt()
+        let moments = Moments::of(row, 0.0);
+        A::nearest(moments.units(moments.variance(self.correction).sqrt()))
     }
 
-    fn gradient<A: Real>(&self, row: &mut [A], value: A, grad: A) {
-        let factor = if value == A::zero() {
-            A::zero()
-        } else {
-            grad / (value * degrees(row, self.correction))
-        };
-        centre(row);
-        row.iter_mut().for_each(|x| *x = *x * factor);
+    fn gradient<A: Real>(&self, row: &mut [A], grad: A) {
+        let moments = Moments::of(row, 0.0);
+        let std = moments.variance(self.correction).sqrt();
+        if std == 0.0 {
+            return row.fill(A::zero());
+        }
+        // Of numbers without a unit, so that none of them is out of range.
+        let factor = Scalar::to_f64(grad) / moments.degrees(self.correction);
+        row.iter_mut().for_each(|x| {
+            *x = A::nearest(moments.distance(*x) / std * factor);
+        });
     }
 }

@@ -1,10 +1,10 @@
 //! The variance.
 
 use crate::axes::Axes;
-use crate::dtype::Real;
+use crate::dtype::{Real, Scalar};
 use crate::error::{Call, Result};
+use crate::ops::rows::moments::Moments;
 use crate::ops::rows::reduction::{Reduction, reduce};
-use crate::ops::rows::{centre, degrees, variance};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -54,12 +54,17 @@ impl Reduction for Var {
     const OF_EMPTY: bool = true;
 
     fn value<A: Real>(&self, row: &[A]) -> A {
-        variance(row, self.correction)
+        let moments = Moments::of(row, 0.0);
+        let variance = moments.variance(self.correction);
+        A::nearest(moments.units(moments.units(variance)))
     }
 
-    fn gradient<A: Real>(&self, row: &mut [A], _value: A, grad: A) {
-        let factor = grad * A::nearest(2.0) / degrees(row, self.correction);
-        centre(row);
-        row.iter_mut().for_each(|x| *x = *x * factor);
+    fn gradient<A: Real>(&self, row: &mut [A], grad: A) {
+        let moments = Moments::of(row, 0.0);
+        let factor = 2.0 / moments.degrees(self.correction);
+        let grad = Scalar::to_f64(grad);
+        row.iter_mut().for_each(|x| {
+            *x = A::nearest(moments.units(factor * moments.distance(*x) * grad));
+        });
     }
 }

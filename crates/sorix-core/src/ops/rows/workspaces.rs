@@ -49,7 +49,7 @@ impl<A: Scalar> Workspaces<A> {
         #[cfg(feature = "parallel")]
         if out.len() / width > self.rows {
             use rayon::prelude::*;
-            use sorix_kernels::parallel;
+            use sorix_kernels::internal::parallel;
 
             // Not `chunks_mut`, which makes nothing of no room.
             let mut rest = memory;
@@ -71,7 +71,7 @@ impl<A: Scalar> Workspaces<A> {
 fn count(bytes: usize) -> usize {
     #[cfg(feature = "parallel")]
     {
-        use sorix_kernels::parallel;
+        use sorix_kernels::internal::parallel;
 
         /// What a row costs, compared with moving it to and from memory: it is looked at several
         /// times, and often goes through an exponential.

@@ -28,15 +28,15 @@ struct Exp;
 impl Unary for Exp {
     const OP: &'static str = "exp";
     const BACKWARD: &'static str = "ExpBackward";
-    const SAVED: Saved = Saved::Output;
+    const SAVED: Saved = Saved::Input;
     const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Function;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.exp()
     }
 
-    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
-        grad * y
+    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
+        grad * x.exp()
     }
 }

@@ -6,11 +6,15 @@
 mod abs;
 mod clamp;
 mod exp;
+mod expm1;
 mod gelu;
 mod log;
+mod log1p;
 mod powf;
 mod relu;
+mod selu;
 mod sigmoid;
+mod softplus;
 mod sqrt;
 mod tanh;
 
@@ -31,7 +35,8 @@ trait Unary: Debug + Send + Sync + 'static {
     const BACKWARD: &'static str;
 
     /// What the gradient is computed from. The output is as good as free where the next operation
-    /// saves it too, as its input.
+    /// saves it too, as its input, but it was rounded: the slope of a function that has come near to a
+    /// limit is lost in it.
     const SAVED: Saved;
 
     /// What the function costs.

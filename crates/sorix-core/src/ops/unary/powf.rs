@@ -1,7 +1,7 @@
 //! A power with one exponent for all elements.
 
 use super::{Cost, Saved, Unary, apply};
-use crate::dtype::Real;
+use crate::dtype::{Real, Scalar};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -49,7 +49,9 @@ impl Unary for Powf {
             // Not 0 times what may be infinite.
             A::zero()
         } else {
-            grad * (exponent * x.powf(exponent - A::one()))
+            // In f64, which has room for the power if that of f32 would be infinite and the product is not.
+            let [x, grad, exponent] = [x, grad, exponent].map(Scalar::to_f64);
+            A::nearest(grad * (exponent * x.powf(exponent - 1.0)))
         }
     }
 }

@@ -28,16 +28,19 @@ struct Sigmoid;
 impl Unary for Sigmoid {
     const OP: &'static str = "sigmoid";
     const BACKWARD: &'static str = "SigmoidBackward";
-    const SAVED: Saved = Saved::Output;
+    const SAVED: Saved = Saved::Input;
     const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Function;
 
     fn value<A: Real>(&self, x: A) -> A {
         // Where exp overflows, the quotient is the 0 that it should be.
         (A::one() + (-x).exp()).recip()
     }
 
-    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
-        grad * (A::one() - y) * y
+    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
+        // y (1 - y), without the difference, in which a y near 1 cancels.
+        let small = (-x.abs()).exp();
+        let whole = A::one() + small;
+        grad * (small / (whole * whole))
     }
 }

@@ -28,7 +28,7 @@ struct Sqrt;
 impl Unary for Sqrt {
     const OP: &'static str = "sqrt";
     const BACKWARD: &'static str = "SqrtBackward";
-    const SAVED: Saved = Saved::Output;
+    const SAVED: Saved = Saved::Input;
     const COST: Cost = Cost::Move;
     const GRADIENT_COST: Cost = Cost::Move;
 
@@ -36,7 +36,8 @@ impl Unary for Sqrt {
         x.sqrt()
     }
 
-    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
+    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
+        let y = x.sqrt();
         grad / (y + y)
     }
 }

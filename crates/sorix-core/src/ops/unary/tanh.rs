@@ -28,15 +28,18 @@ struct Tanh;
 impl Unary for Tanh {
     const OP: &'static str = "tanh";
     const BACKWARD: &'static str = "TanhBackward";
-    const SAVED: Saved = Saved::Output;
+    const SAVED: Saved = Saved::Input;
     const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Move;
+    const GRADIENT_COST: Cost = Cost::Function;
 
     fn value<A: Real>(&self, x: A) -> A {
         x.tanh()
     }
 
-    fn gradient<A: Real>(&self, y: A, grad: A) -> A {
-        grad * (A::one() - y * y)
+    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
+        // 1 - y², without the difference, in which a y near 1 cancels.
+        let small = (A::nearest(-2.0) * x.abs()).exp();
+        let whole = A::one() + small;
+        grad * (A::nearest(4.0) * small / (whole * whole))
     }
 }

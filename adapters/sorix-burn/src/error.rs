@@ -1,0 +1,27 @@
+//! [`Error`]: what a layer could not do.
+
+/// What a layer could not do, and why.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A drop probability outside [0, 1], or NaN.
+    #[error(transparent)]
+    Rate(#[from] sorix::InvalidRate),
+    /// A shape that the form does not fit, or no seed from the operating system.
+    #[error(transparent)]
+    Layer(#[from] sorix::nn::Error),
+    /// Failed allocation, or a `SORIX_BACKEND` that cannot run here.
+    #[error(transparent)]
+    Kernel(#[from] sorix::kernels::Error),
+    /// A tensor of which the device does not say the truth.
+    #[error("dropout by a mask of shape {shape:?}: {reason}")]
+    Device {
+        /// The shape of the mask.
+        shape: Vec<usize>,
+        /// What burn said.
+        reason: String,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;

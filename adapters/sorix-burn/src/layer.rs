@@ -1,0 +1,300 @@
+//! The layers: burn's interface over the forms of the family.
+
+use core::fmt::Debug;
+use std::sync::Arc;
+
+use burn::module::{Content, DisplaySettings, Flag, Module, ModuleDisplay, Param};
+use burn::tensor::Tensor;
+use sorix::adapter::{MaskedForm, SliceDropout};
+use sorix::kernels::{DropRate, MaskKey, MaskRegion};
+use sorix::nn::dropout::{Alpha, Channels, Elements, FeatureAlpha, Locked, NoiseShape, Paths};
+use sorix::{Generator, SaveMask, default_generator};
+
+use crate::error::Result;
+use crate::op;
+
+/// How a dropout is made, as burn's `DropoutConfig`: `DropoutConfig::new(0.5).init()`.
+///
+/// ```
+/// use sorix_burn::DropoutConfig;
+///
+/// assert_eq!(DropoutConfig::new(0.5).init().prob, 0.5);
+/// let error = DropoutConfig::new(1.5).try_init().unwrap_err();
+/// assert_eq!(error.to_string(), "drop probability must be a number in [0, 1], got p = 1.5");
+/// ```
+#[derive(burn::config::Config, Debug)]
+pub struct DropoutConfig {
+    /// The probability of dropping an element in training, in [0, 1].
+    pub prob: f64,
+}
+
+impl DropoutConfig {
+    /// The layer.
+    ///
+    /// # Panics
+    ///
+    /// If the probability is none, as burn's; [`try_init`](Self::try_init) returns an error.
+    #[must_use]
+    pub fn init(&self) -> Dropout {
+        self.try_init().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rate`](crate::Error::Rate) if the probability is no number in [0, 1].
+    pub fn try_init(&self) -> Result<Dropout> {
+        Dropout::new(self.prob)
+    }
+}
+
+/// A dropout as a module of burn, for any form of the family.
+///
+/// It drops as burn's does: on a device with autodiff, while its flag `training` is enabled. So
+/// [`valid`](Module::valid) turns it off and [`train`](Module::train) on, and `freeze` reaches it.
+/// Elsewhere the input itself comes back. [`forward_if`](Self::forward_if) drops where the caller says so,
+/// on any device.
+///
+/// Each call that drops takes one key of the generator, whatever p and the shape. A clone shares the
+/// generator, so the two draw different masks. Records hold nothing of it, as of burn's own: what was
+/// saved with `burn::nn::Dropout` loads, and the reverse.
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct DropoutLayer<F: Form> {
+    /// The probability of dropping.
+    pub prob: f64,
+    /// Whether to behave as during training.
+    pub training: Param<Flag>,
+    #[module(skip)]
+    form: F,
+    #[module(skip)]
+    save_mask: SaveMask,
+    #[module(skip)]
+    generator: Option<Arc<Generator>>,
+}
+
+/// What a layer drops: a [`MaskedForm`] that a module can hold.
+pub trait Form: MaskedForm + Clone + Debug + Send + Sync + 'static {}
+
+impl<F: MaskedForm + Clone + Debug + Send + Sync + 'static> Form for F {}
+
+/// Drops single elements: in the place of `burn::nn::Dropout`.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use sorix_burn::{Dropout, Generator};
+///
+/// let dropout = Dropout::new(0.5)?.generator(Generator::new(42));
+/// let device = Device::flex().autodiff();
+/// let x = Tensor::<1>::from_data([10.0, 20.0, 30.0, 40.0, 50.0], &device).require_grad();
+/// let y = dropout.forward(x.clone()); // each entry is 0 or 2x
+/// let gradient = x.grad(&y.backward()).unwrap(); // 0 or 2, by the same mask
+/// assert_eq!((gradient * x.inner()).to_data(), y.inner().to_data());
+/// # Ok::<(), sorix_burn::Error>(())
+/// ```
+pub type Dropout = DropoutLayer<Elements>;
+
+/// Drops whole channels of `(N, C, L)` or `(C, L)`.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use sorix_burn::Dropout1d;
+///
+/// let x = Tensor::<3>::ones([8, 4, 5], &Device::flex());
+/// let y = Dropout1d::new(0.5)?.forward_if(true, x)?.into_data().try_to_vec::<f32>().unwrap();
+/// assert!(y.chunks(5).all(|channel| channel == [0.0; 5] || channel == [2.0; 5]));
+/// let error = Dropout1d::new(0.5)?.forward_if(true, Tensor::<1>::ones([5], &Device::flex()));
+/// assert!(error.unwrap_err().to_string().contains("Dropout1d"));
+/// # Ok::<(), sorix_burn::Error>(())
+/// ```
+pub type Dropout1d = DropoutLayer<Channels<1>>;
+
+/// Drops whole channels of `(N, C, H, W)` or `(C, H, W)`, see [`Dropout1d`].
+pub type Dropout2d = DropoutLayer<Channels<2>>;
+
+/// Drops whole channels of `(N, C, D, H, W)` or `(C, D, H, W)`, see [`Dropout1d`].
+pub type Dropout3d = DropoutLayer<Channels<3>>;
+
+/// Drops the same features at every step of a sequence `(N, T, C)` or `(T, C)`; see
+/// [`time_axis`](DropoutLayer::time_axis).
+pub type LockedDropout = DropoutLayer<Locked>;
+
+/// Stochastic depth: drops whole samples, the first axis of `(N, …)`; see
+/// [`per_batch`](DropoutLayer::per_batch), [`scale_by_keep`](DropoutLayer::scale_by_keep).
+pub type DropPath = DropoutLayer<Paths>;
+
+/// Dropout for self-normalising networks: an input of mean 0 and variance 1 keeps both.
+pub type AlphaDropout = DropoutLayer<Alpha>;
+
+/// [`AlphaDropout`] of whole channels of `(N, C, …)`.
+pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
+
+/// Decisions shared along any axes: made by [`DropoutLayer::with_form`].
+pub type BroadcastDropout = DropoutLayer<NoiseShape>;
+
+impl<F: Form + Default> DropoutLayer<F> {
+    /// Drops with probability `p`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rate`](crate::Error::Rate) if `p` is no number in [0, 1].
+    pub fn new(p: f64) -> Result<Self> {
+        Self::with_form(F::default(), p)
+    }
+}
+
+impl<F: Form> DropoutLayer<F> {
+    /// Drops with probability `p` by a form that has options.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rate`](crate::Error::Rate) if `p` is no number in [0, 1].
+    pub fn with_form(form: F, p: f64) -> Result<Self> {
+        Ok(Self {
+            prob: DropRate::new(p)?.p(),
+            training: Param::from_bool(true),
+            form,
+            save_mask: SaveMask::default(),
+            generator: None,
+        })
+    }
+
+    /// Takes keys from this generator, not from the one of the process.
+    #[must_use]
+    pub fn generator(mut self, generator: impl Into<Arc<Generator>>) -> Self {
+        self.generator = Some(generator.into());
+        self
+    }
+
+    /// Keeps the mask until backward as bits, which is the default, or as its key alone.
+    #[must_use]
+    pub fn save_mask(mut self, save_mask: SaveMask) -> Self {
+        self.save_mask = save_mask;
+        self
+    }
+
+    /// Drops in training as burn means it, else gives back the input itself.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_forward`](Self::try_forward) returns an error, with its message.
+    #[must_use]
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.try_forward(input)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Drops in training as burn means it, else gives back the input itself.
+    ///
+    /// # Errors
+    ///
+    /// A shape that the form does not fit, a `prob` outside [0, 1], failed allocation, and a
+    /// `SORIX_BACKEND` that cannot run here. No key is taken then.
+    pub fn try_forward<const D: usize>(&self, input: Tensor<D>) -> Result<Tensor<D>> {
+        let train = self.training.is_enabled() && input.device().is_autodiff();
+        self.forward_if(train, input)
+    }
+
+    /// Drops where `train` says so, on any device and whatever the flag; else gives back the input.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward`](Self::try_forward).
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use sorix_burn::Dropout;
+    ///
+    /// // Monte Carlo dropout, on a device without autodiff.
+    /// let x = Tensor::<1>::ones([100], &Device::flex());
+    /// let y = Dropout::new(0.5)?.forward_if(true, x)?.into_data().try_to_vec::<f32>().unwrap();
+    /// assert!(y.contains(&0.0) && y.contains(&2.0));
+    /// # Ok::<(), sorix_burn::Error>(())
+    /// ```
+    pub fn forward_if<const D: usize>(&self, train: bool, input: Tensor<D>) -> Result<Tensor<D>> {
+        if !train {
+            return Ok(input);
+        }
+        // What is wrong is found before a key is taken.
+        DropRate::new(self.prob)?;
+        self.form.mask_shape(&input.dims())?;
+        let key = self.next_key()?;
+        self.forward_with_key(input, key)
+    }
+
+    /// Drops by a key that the caller names, or by a part of its mask, on any device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward`](Self::try_forward).
+    pub fn forward_with_key<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor<D>> {
+        let rate = DropRate::new(self.prob)?;
+        let draw = SliceDropout::new(&self.form, rate, at, &input.dims())?;
+        op::dropout(input, draw, self.save_mask)
+    }
+
+    fn next_key(&self) -> Result<MaskKey> {
+        Ok(match &self.generator {
+            Some(generator) => generator.next_key(),
+            None => default_generator()?.next_key(),
+        })
+    }
+}
+
+/// As burn shows its own dropout.
+impl<F: Form> ModuleDisplay for DropoutLayer<F> {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let content = content.add_debug_attribute("form", &self.form);
+        let content = content.add("prob", &self.prob);
+        if self.training.is_enabled() {
+            content.optional()
+        } else {
+            content.add("training", &self.training).optional()
+        }
+    }
+}
+
+impl<const SPATIAL: usize> DropoutLayer<Channels<SPATIAL>> {
+    /// Takes the last axis for that of the channels, as in `(N, H, W, C)`.
+    #[must_use]
+    pub fn channels_last(mut self) -> Self {
+        self.form = Channels::last();
+        self
+    }
+}
+
+impl DropoutLayer<Locked> {
+    /// Takes this axis for time; a negative one counts from the last. It is -2 unless set.
+    #[must_use]
+    pub fn time_axis(mut self, time_axis: isize) -> Self {
+        self.form = Locked::over(time_axis);
+        self
+    }
+}
+
+impl DropoutLayer<Paths> {
+    /// Drops all samples of a call, or none.
+    #[must_use]
+    pub fn per_batch(mut self) -> Self {
+        self.form.per_batch = true;
+        self
+    }
+
+    /// Whether what is kept is multiplied by `1 / (1 - p)`; true unless set.
+    #[must_use]
+    pub fn scale_by_keep(mut self, scale_by_keep: bool) -> Self {
+        self.form.scale_by_keep = scale_by_keep;
+        self
+    }
+}

@@ -1,0 +1,264 @@
+//! Dropout as an operation of burn's graph.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::{
+    BalancedCheckpointing, CheckpointStrategy, NoCheckpointing,
+};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{Autodiff, DispatchDevice, DispatchKindConversion, DispatchTensor, Flex};
+use burn::tensor::{
+    Bool, Bytes, DType, Element as BurnElement, GradientCheckpointingStrategy, Tensor, TensorData,
+    bf16, f16,
+};
+use sorix::SaveMask;
+use sorix::adapter::SliceDropout;
+use sorix::kernels::{BitMask, Element};
+
+use crate::error::{Error, Result};
+
+/// Drops from `x` by one draw.
+pub(crate) fn dropout<const D: usize>(
+    x: Tensor<D>,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor<D>> {
+    if draw.is_identity() {
+        return Ok(x);
+    }
+    let device = x.device();
+    let ours = matches!(
+        x.dtype(),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16
+    );
+    if !ours
+        || !matches!(
+            device.clone().inner().as_dispatch(),
+            DispatchDevice::Flex(_)
+        )
+    {
+        return by_uploaded_mask(x, &draw);
+    }
+    match device.gradient_checkpointing_strategy() {
+        None => {
+            let x = x
+                .try_into_primitive::<Flex>()
+                .map_err(|error| unconverted(&draw, &error))?;
+            let (y, _) = forward(x, &draw, SaveMask::Replay)?;
+            Ok(Tensor::from_primitive::<Flex>(y))
+        }
+        Some(GradientCheckpointingStrategy::Balanced) => {
+            tracked::<BalancedCheckpointing, D>(x, draw, save)
+        }
+        Some(GradientCheckpointingStrategy::Disabled) => {
+            tracked::<NoCheckpointing, D>(x, draw, save)
+        }
+    }
+}
+
+fn unconverted(draw: &SliceDropout, error: &impl core::fmt::Debug) -> Error {
+    Error::Device {
+        shape: draw.mask_shape().to_vec(),
+        reason: format!("{error:?}"),
+    }
+}
+
+/// On the CPU, in the graph.
+fn tracked<C: CheckpointStrategy, const D: usize>(
+    x: Tensor<D>,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor<D>>
+where
+    DispatchTensor: DispatchKindConversion<Autodiff<Flex, C>>,
+{
+    let x = x
+        .try_into_primitive::<Autodiff<Flex, C>>()
+        .map_err(|error| unconverted(&draw, &error))?;
+    let (x, node) = x.into_parts();
+    let y = match DropoutBackward
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => {
+            let (y, mask) = forward(x, &draw, save)?;
+            prep.finish(State { draw, mask }, y)
+        }
+        // Where nobody asks for a gradient there is nothing to save a mask for.
+        OpsKind::UnTracked(prep) => prep.finish(forward(x, &draw, SaveMask::Replay)?.0),
+    };
+    Ok(Tensor::from_primitive::<Autodiff<Flex, C>>(y))
+}
+
+/// What is kept until backward.
+#[derive(Clone, Debug)]
+struct State {
+    draw: SliceDropout,
+    mask: Option<BitMask>,
+}
+
+#[derive(Debug)]
+struct DropoutBackward;
+
+impl Backward<Flex, 1> for DropoutBackward {
+    type State = State;
+
+    fn backward(
+        self,
+        ops: Ops<State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let State { draw, mask } = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
+            on_elements(gradient, &Backprop { draw, mask })
+                // burn's backward has no way to return an error; forward had the same lengths, dtype and
+                // backend, so what is left is failed allocation.
+                .unwrap_or_else(|error| panic!("backward of dropout: {error}"))
+                .0
+        });
+    }
+}
+
+/// What is done to the elements, whatever their type.
+trait OnElements {
+    fn run<T: Element>(&self, x: &[T]) -> KernelResult<(Vec<T>, Option<BitMask>)>;
+
+    fn run_in_place<T: Element>(&self, x: &mut [T]) -> KernelResult<Option<BitMask>>;
+}
+
+type KernelResult<T> = core::result::Result<T, sorix::kernels::Error>;
+
+struct Forward<'a> {
+    draw: &'a SliceDropout,
+    save: SaveMask,
+}
+
+impl OnElements for Forward<'_> {
+    fn run<T: Element>(&self, x: &[T]) -> KernelResult<(Vec<T>, Option<BitMask>)> {
+        self.draw.forward(x, self.save)
+    }
+
+    fn run_in_place<T: Element>(&self, x: &mut [T]) -> KernelResult<Option<BitMask>> {
+        self.draw.forward_in_place(x, self.save)
+    }
+}
+
+struct Backprop {
+    draw: SliceDropout,
+    mask: Option<BitMask>,
+}
+
+impl OnElements for Backprop {
+    fn run<T: Element>(&self, dy: &[T]) -> KernelResult<(Vec<T>, Option<BitMask>)> {
+        Ok((self.draw.backward(self.mask.as_ref(), dy)?, None))
+    }
+
+    fn run_in_place<T: Element>(&self, dy: &mut [T]) -> KernelResult<Option<BitMask>> {
+        self.draw.backward_in_place(self.mask.as_ref(), dy)?;
+        Ok(None)
+    }
+}
+
+fn forward(
+    x: FlexTensor,
+    draw: &SliceDropout,
+    save: SaveMask,
+) -> Result<(FlexTensor, Option<BitMask>)> {
+    Ok(on_elements(x, &Forward { draw, save })?)
+}
+
+fn on_elements(x: FlexTensor, op: &impl OnElements) -> KernelResult<(FlexTensor, Option<BitMask>)> {
+    match x.dtype() {
+        DType::F64 => on_typed::<f64>(x, op),
+        DType::F16 => on_typed::<f16>(x, op),
+        DType::BF16 => on_typed::<bf16>(x, op),
+        _ => on_typed::<f32>(x, op),
+    }
+}
+
+fn on_typed<T: Element + BurnElement>(
+    x: FlexTensor,
+    op: &impl OnElements,
+) -> KernelResult<(FlexTensor, Option<BitMask>)> {
+    // In row-major order, which is what an element's place in the mask counts.
+    let mut x = if x.is_contiguous() {
+        x
+    } else {
+        x.to_contiguous()
+    };
+    let len = x.layout().num_elements();
+    // A tensor that nobody else holds is written over: it need not be allocated again.
+    if let Some(elements) = x.try_storage_mut::<T>()
+        && elements.len() == len
+    {
+        let mask = op.run_in_place(elements)?;
+        return Ok((x, mask));
+    }
+    let begin = x.layout().start_offset();
+    let (y, mask) = op.run(&x.storage::<T>()[begin..begin + len])?;
+    let layout = Layout::contiguous(x.layout().shape().clone());
+    Ok((
+        FlexTensor::new(Bytes::from_elems(y), layout, x.dtype()),
+        mask,
+    ))
+}
+
+/// By burn's own operations, on any device: the mask comes from the CPU.
+fn by_uploaded_mask<const D: usize>(x: Tensor<D>, draw: &SliceDropout) -> Result<Tensor<D>> {
+    let drop: Vec<bool> = draw.mask()?.iter().map(|keep| !keep).collect();
+    let shape = x.shape();
+    let drop = TensorData::new(drop, draw.mask_shape().to_vec());
+    let drop = Tensor::<D, Bool>::from_data(drop, &x.device()).expand(shape);
+    let affine = draw.affine();
+    let kept = x * affine.scale;
+    let kept = if affine.shift == 0.0 {
+        kept
+    } else {
+        kept + affine.shift
+    };
+    Ok(kept.mask_fill(drop, affine.dropped))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use sorix::kernels::{DropRate, MaskKey};
+    use sorix::nn::dropout::{Alpha, Channels, Elements};
+
+    use super::*;
+
+    /// What is uploaded to another device gives what the operation of the CPU gives.
+    #[test]
+    fn an_uploaded_mask_drops_the_same_elements() {
+        const SHAPE: [usize; 3] = [3, 5, 70];
+        let device = Device::flex().autodiff();
+        let numbers: Vec<f64> = (0..1050).map(|i| f64::from(i) * 0.25 - 100.0).collect();
+        for p in [0.1, 0.5, 1.0] {
+            let (rate, key) = (DropRate::new(p).unwrap(), MaskKey::new(42, 7));
+            let draws = [
+                SliceDropout::new(&Elements, rate, key, &SHAPE),
+                SliceDropout::new(&Channels::<1>::default(), rate, key, &SHAPE),
+                SliceDropout::new(&Alpha, rate, key, &SHAPE),
+            ];
+            for draw in draws.map(|draw| draw.unwrap()) {
+                let both = [true, false].map(|uploaded| {
+                    let data = TensorData::new(numbers.clone(), SHAPE);
+                    let x = Tensor::<3>::from_data(data, (&device, DType::F64)).require_grad();
+                    let y = if uploaded {
+                        by_uploaded_mask(x.clone(), &draw)
+                    } else {
+                        dropout(x.clone(), draw.clone(), SaveMask::Bits)
+                    };
+                    let y = y.unwrap();
+                    let gradient = x.grad(&y.backward()).unwrap();
+                    [y.inner(), gradient]
+                        .map(|tensor| tensor.into_data().try_to_vec::<f64>().unwrap())
+                });
+                assert_eq!(both[0], both[1], "p = {p}, {:?}", draw.mask_shape());
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The layers: candle's interface over the forms of the family.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Error, ModuleT, Result, Tensor, WithDType};
+use half::{bf16, f16};
+use sorix::adapter::{MaskedForm, SliceDropout};
+use sorix::kernels::{DropRate, MaskKey, MaskRegion};
+use sorix::nn::dropout::{Alpha, Channels, Elements, FeatureAlpha, Locked, NoiseShape, Paths};
+use sorix::{Generator, SaveMask, default_generator};
+
+use crate::op;
+
+/// A dropout with the interface of `candle_nn::Dropout`, for any form of the family.
+///
+/// `forward(&xs, true)` drops with probability p, `forward(&xs, false)` gives back `xs` itself. Each call
+/// that drops takes one key of the generator, whatever p and the shape; one in eval, or one that returns
+/// an error, takes none. A clone shares the generator, so the two draw different masks.
+///
+/// # Errors
+///
+/// Of `forward` in training: a p outside [0, 1] or NaN, a shape that the form does not fit, a dtype other
+/// than f16, bf16, f32 and f64, failed allocation, and a `SORIX_BACKEND` that cannot run here. Each
+/// message names what came.
+#[derive(Clone, Debug)]
+pub struct DropoutLayer<F> {
+    form: F,
+    p: f64,
+    save_mask: SaveMask,
+    generator: Option<Arc<Generator>>,
+}
+
+/// Drops single elements: in the place of `candle_nn::Dropout`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::{Dropout, Generator};
+///
+/// // A generator of its own, which may be shared: its masks depend on no other layer's calls.
+/// let generator = Arc::new(Generator::new(42).fork("encoder"));
+/// let dropout = Dropout::new(0.1).generator(generator.clone());
+/// let xs = Tensor::ones(1000, DType::F32, &Device::Cpu)?;
+/// let state = generator.state();
+/// let first = dropout.forward(&xs, true)?.to_vec1::<f32>()?;
+/// assert_ne!(dropout.forward(&xs, true)?.to_vec1::<f32>()?, first);
+/// generator.set_state(state); // as from a checkpoint
+/// assert_eq!(dropout.forward(&xs, true)?.to_vec1::<f32>()?, first);
+///
+/// let error = Dropout::new(1.5).forward(&xs, true).unwrap_err();
+/// assert!(error.to_string().contains("got p = 1.5"), "{error}");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type Dropout = DropoutLayer<Elements>;
+
+/// Drops whole channels of `(N, C, L)` or `(C, L)`.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::Dropout1d;
+///
+/// let xs = Tensor::ones((8, 4, 5), DType::F32, &Device::Cpu)?;
+/// let ys = Dropout1d::new(0.5).forward(&xs, true)?.flatten_to(1)?.to_vec2::<f32>()?;
+/// assert!(ys.iter().all(|channel| channel == &[0.0; 5] || channel == &[2.0; 5]));
+/// assert!(Dropout1d::new(0.5).forward(&Tensor::ones(5, DType::F32, &Device::Cpu)?, true).is_err());
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type Dropout1d = DropoutLayer<Channels<1>>;
+
+/// Drops whole channels of `(N, C, H, W)` or `(C, H, W)`, see [`Dropout1d`].
+pub type Dropout2d = DropoutLayer<Channels<2>>;
+
+/// Drops whole channels of `(N, C, D, H, W)` or `(C, D, H, W)`, see [`Dropout1d`].
+pub type Dropout3d = DropoutLayer<Channels<3>>;
+
+/// Drops the same features at every step of a sequence `(N, T, C)` or `(T, C)`; see
+/// [`time_axis`](DropoutLayer::time_axis).
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::LockedDropout;
+///
+/// let xs = Tensor::ones((6, 50), DType::F32, &Device::Cpu)?;
+/// let ys = LockedDropout::new(0.5).forward(&xs, true)?.to_vec2::<f32>()?;
+/// assert!(ys.iter().all(|step| step == &ys[0]));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type LockedDropout = DropoutLayer<Locked>;
+
+/// Stochastic depth: drops whole samples, the first axis of `(N, …)`; see
+/// [`per_batch`](DropoutLayer::per_batch), [`scale_by_keep`](DropoutLayer::scale_by_keep).
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::DropPath;
+///
+/// let xs = Tensor::ones((100, 3), DType::F32, &Device::Cpu)?;
+/// let ys = DropPath::new(0.5).scale_by_keep(false).forward(&xs, true)?.to_vec2::<f32>()?;
+/// assert!(ys.iter().all(|sample| sample == &[0.0; 3] || sample == &[1.0; 3]));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type DropPath = DropoutLayer<Paths>;
+
+/// Dropout for self-normalising networks: an input of mean 0 and variance 1 keeps both.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::AlphaDropout;
+///
+/// let xs = Tensor::ones(100, DType::F64, &Device::Cpu)?;
+/// let ys = AlphaDropout::new(0.5).forward(&xs, true)?.to_vec1::<f64>()?;
+/// assert!(ys.iter().all(|y| (y - 1.6656).abs() < 1e-4 || (y + 0.7792).abs() < 1e-4));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type AlphaDropout = DropoutLayer<Alpha>;
+
+/// [`AlphaDropout`] of whole channels of `(N, C, …)`.
+pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
+
+/// Decisions shared along any axes: made by [`DropoutLayer::with_form`] of a
+/// [`NoiseShape`](sorix::nn::dropout::NoiseShape).
+pub type BroadcastDropout = DropoutLayer<NoiseShape>;
+
+impl<F: Default> DropoutLayer<F> {
+    /// Drops with probability `p`. A `p` that is none is an error of [`forward`](Self::forward), as in
+    /// candle.
+    ///
+    /// `p` is an f64 or an f32. The masks of `0.1_f32` are those of the number it is,
+    /// 0.10000000149011612, and not those of 0.1.
+    #[must_use]
+    pub fn new(p: impl Into<f64>) -> Self {
+        Self::with_form(F::default(), p)
+    }
+}
+
+impl<F> DropoutLayer<F> {
+    /// Drops with probability `p` by a form that has options.
+    #[must_use]
+    pub fn with_form(form: F, p: impl Into<f64>) -> Self {
+        Self {
+            form,
+            p: p.into(),
+            save_mask: SaveMask::default(),
+            generator: None,
+        }
+    }
+
+    /// Takes keys from this generator, not from the one of the process.
+    #[must_use]
+    pub fn generator(mut self, generator: impl Into<Arc<Generator>>) -> Self {
+        self.generator = Some(generator.into());
+        self
+    }
+
+    /// Keeps the mask until backward as bits, which is the default, or as its key alone.
+    #[must_use]
+    pub fn save_mask(mut self, save_mask: SaveMask) -> Self {
+        self.save_mask = save_mask;
+        self
+    }
+
+    /// The probability of dropping, as it was given.
+    #[must_use]
+    pub fn p(&self) -> f64 {
+        self.p
+    }
+
+    /// Drops with probability `p` from now on.
+    pub fn set_p(&mut self, p: impl Into<f64>) {
+        self.p = p.into();
+    }
+
+    fn rate(&self) -> Result<DropRate> {
+        DropRate::new(self.p).map_err(Error::wrap)
+    }
+
+    fn next_key(&self) -> Result<MaskKey> {
+        Ok(match &self.generator {
+            Some(generator) => generator.next_key(),
+            None => default_generator().map_err(Error::wrap)?.next_key(),
+        })
+    }
+}
+
+/// What a layer drops, and how: every [`MaskedForm`], and [`Gaussian`].
+pub trait Form {
+    /// Whether the form fits an input of this shape.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    fn check(&self, shape: &[usize]) -> Result<()>;
+
+    /// Drops from `xs`, of a dtype that sorix has.
+    ///
+    /// # Errors
+    ///
+    /// Those of a [`DropoutLayer`].
+    fn apply(&self, xs: &Tensor, rate: DropRate, at: MaskRegion, save: SaveMask) -> Result<Tensor>;
+}
+
+impl<F: MaskedForm> Form for F {
+    fn check(&self, shape: &[usize]) -> Result<()> {
+        self.mask_shape(shape).map(drop).map_err(Error::wrap)
+    }
+
+    fn apply(&self, xs: &Tensor, rate: DropRate, at: MaskRegion, save: SaveMask) -> Result<Tensor> {
+        let draw = SliceDropout::new(self, rate, at, xs.dims()).map_err(Error::wrap)?;
+        op::dropout(xs, draw, save)
+    }
+}
+
+impl<F: Form> DropoutLayer<F> {
+    /// Drops from `xs` where `train` says so, else gives back `xs` itself.
+    ///
+    /// # Errors
+    ///
+    /// See the [type](DropoutLayer).
+    pub fn forward(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
+        if !train {
+            return Ok(xs.clone());
+        }
+        // What is wrong is found before a key is taken.
+        self.rate()?;
+        op::check_dtype(xs)?;
+        self.form.check(xs.dims())?;
+        self.forward_with_key(xs, self.next_key()?)
+    }
+
+    /// Drops from `xs` by a key that the caller names, or by a part of its mask.
+    ///
+    /// # Errors
+    ///
+    /// See the [type](DropoutLayer).
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use sorix_candle::{Dropout, MaskKey};
+    ///
+    /// let xs = Tensor::ones(100, DType::F32, &Device::Cpu)?;
+    /// let (dropout, key) = (Dropout::new(0.5), MaskKey::new(42, 0));
+    /// let whole = dropout.forward_with_key(&xs, key)?;
+    /// let part = dropout.forward_with_key(&xs.narrow(0, 30, 20)?, key.window(30))?;
+    /// assert_eq!(part.to_vec1::<f32>()?, whole.narrow(0, 30, 20)?.to_vec1::<f32>()?);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn forward_with_key(&self, xs: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
+        op::check_dtype(xs)?;
+        self.form.apply(xs, self.rate()?, at.into(), self.save_mask)
+    }
+}
+
+impl<F: Form> ModuleT for DropoutLayer<F> {
+    fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward(xs, train)
+    }
+}
+
+impl<const SPATIAL: usize> DropoutLayer<Channels<SPATIAL>> {
+    /// Takes the last axis for that of the channels, as in `(N, H, W, C)`.
+    #[must_use]
+    pub fn channels_last(mut self) -> Self {
+        self.form = Channels::last();
+        self
+    }
+}
+
+impl DropoutLayer<Locked> {
+    /// Takes this axis for time; a negative one counts from the last. It is -2 unless set.
+    #[must_use]
+    pub fn time_axis(mut self, time_axis: isize) -> Self {
+        self.form = Locked::over(time_axis);
+        self
+    }
+}
+
+impl DropoutLayer<Paths> {
+    /// Drops all samples of a call, or none.
+    #[must_use]
+    pub fn per_batch(mut self) -> Self {
+        self.form.per_batch = true;
+        self
+    }
+
+    /// Whether what is kept is multiplied by `1 / (1 - p)`; true unless set.
+    #[must_use]
+    pub fn scale_by_keep(mut self, scale_by_keep: bool) -> Self {
+        self.form.scale_by_keep = scale_by_keep;
+        self
+    }
+}
+
+/// Multiplies each element by a number from the normal distribution of mean 1 and variance
+/// `p / (1 - p)`. Nothing is dropped, so a NaN stays one; at p = 1 everything becomes `+0.0`.
+///
+/// The noise is drawn by the CPU and kept until backward, an element for each of the input's.
+///
+/// # Errors
+///
+/// Those of a [`DropoutLayer`].
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::{GaussianDropout, Generator};
+///
+/// let dropout = GaussianDropout::new(0.2).generator(Generator::new(42));
+/// let ys = dropout.forward(&Tensor::ones(10_000, DType::F64, &Device::Cpu)?, true)?;
+/// let variance = (ys - 1.0)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
+/// assert!((variance - 0.25).abs() < 0.02);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type GaussianDropout = DropoutLayer<Gaussian>;
+
+/// The form of [`GaussianDropout`]: noise on each element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaussian;
+
+impl Form for Gaussian {
+    fn check(&self, _: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, xs: &Tensor, rate: DropRate, at: MaskRegion, save: SaveMask) -> Result<Tensor> {
+        if rate.p() == 0.0 || rate.p() == 1.0 {
+            return Elements.apply(xs, rate, at, save);
+        }
+        match xs.dtype() {
+            DType::F16 => noisy::<f16>(xs, rate, at),
+            DType::BF16 => noisy::<bf16>(xs, rate, at),
+            DType::F64 => noisy::<f64>(xs, rate, at),
+            _ => noisy::<f32>(xs, rate, at),
+        }
+    }
+}
+
+fn noisy<T: WithDType + sorix::Scalar>(
+    xs: &Tensor,
+    rate: DropRate,
+    at: MaskRegion,
+) -> Result<Tensor> {
+    let deviation = (rate.p() / (1.0 - rate.p())).sqrt();
+    let dtype = <T as sorix::Scalar>::DTYPE;
+    let noise = sorix::Tensor::normal(xs.dims(), 1.0, deviation, dtype, at)
+        .and_then(sorix::Tensor::into_vec::<T>)
+        .map_err(Error::wrap)?;
+    xs * Tensor::from_vec(noise, xs.dims(), xs.device())?
+}

@@ -1,0 +1,78 @@
+//! [`DropoutExt`]: dropout as methods of a tensor.
+
+use candle_core::{Error, Result, Shape, Tensor};
+use sorix::SaveMask;
+use sorix::adapter::SliceDropout;
+use sorix::kernels::{DropRate, MaskRegion};
+
+use crate::op;
+
+/// Dropout by a key that the caller names: for services that need a repeatable answer, and for shards.
+///
+/// `at` is a [`MaskKey`](crate::MaskKey), or a window or [region](MaskRegion) of its mask if the tensor is
+/// a part of a larger one.
+///
+/// # Errors
+///
+/// A dtype other than f16, bf16, f32 and f64; a shape that does not fit; failed allocation; a
+/// `SORIX_BACKEND` that cannot run here.
+pub trait DropoutExt {
+    /// What is kept times `1 / (1 - p)`, and `+0.0` for what is dropped.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt).
+    ///
+    /// ```
+    /// use candle_core::{Device, Var};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let xs = Var::new(&[10f32, 20., 30., 40., 50.], &Device::Cpu)?;
+    /// let ys = xs.dropout(DropRate::new(0.5).unwrap(), MaskKey::new(42, 7))?;
+    /// let gradient = ys.backward()?.remove(&xs).unwrap(); // 0 or 2, by the same mask
+    /// assert_eq!((gradient * xs.as_tensor())?.to_vec1::<f32>()?, ys.to_vec1::<f32>()?);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn dropout(&self, rate: DropRate, at: impl Into<MaskRegion>) -> Result<Tensor>;
+
+    /// [`dropout`](Self::dropout) by a mask of a smaller shape: along an axis of length 1 one decision
+    /// holds for all.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt).
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let xs = Tensor::ones((100, 3), DType::F64, &Device::Cpu)?;
+    /// let ys = xs.dropout_broadcast(DropRate::new(0.5).unwrap(), MaskKey::new(42, 7), (100, 1))?;
+    /// assert!(ys.to_vec2::<f64>()?.iter().all(|row| row == &[0.0; 3] || row == &[2.0; 3]));
+    /// assert!(xs.dropout_broadcast(DropRate::new(0.5).unwrap(), MaskKey::new(42, 7), 3).is_err());
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn dropout_broadcast(
+        &self,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        mask_shape: impl Into<Shape>,
+    ) -> Result<Tensor>;
+}
+
+impl DropoutExt for Tensor {
+    fn dropout(&self, rate: DropRate, at: impl Into<MaskRegion>) -> Result<Tensor> {
+        self.dropout_broadcast(rate, at, self.dims())
+    }
+
+    fn dropout_broadcast(
+        &self,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        mask_shape: impl Into<Shape>,
+    ) -> Result<Tensor> {
+        let mask_shape = mask_shape.into();
+        let draw = SliceDropout::broadcast(rate, at, self.dims(), mask_shape.dims());
+        op::dropout(self, draw.map_err(Error::wrap)?, SaveMask::default())
+    }
+}

@@ -1,0 +1,216 @@
+//! The kernels that are measured: their names, which rows they have, and how they are called.
+
+use std::hint::black_box;
+
+use sorix_kernels::{BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey};
+
+use crate::case::{Dtype, Shape};
+use crate::tensors::{Operands, Value};
+
+/// The seed of every mask measured.
+const SEED: u64 = 42;
+
+/// A kernel, under the name its rows carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Makes the mask of a tensor and nothing else.
+    FillMask,
+    /// Makes the mask and applies it to the input.
+    Forward,
+    /// Applies a stored mask to a gradient.
+    Backward,
+    /// Makes the mask again from its key and applies it to a gradient.
+    Replay,
+    /// Applies a mask with a bit for each channel to `[n, 64, 32, 32]`: runs of 1,024 elements.
+    BroadcastChannelsFirst,
+    /// Applies a mask with a bit for each channel to `[n, 32, 32, 64]`: the same 64 bits for 1,024
+    /// rows.
+    BroadcastChannelsLast,
+    /// Applies a mask with a bit for each of 64 samples, as stochastic depth does.
+    BroadcastSamples,
+    /// [`Op::Replay`] of a shard: columns 2,048 to 4,095 of a tensor of 4,096 columns. Every tile
+    /// is half the shard's, so twice as many bits are made as are applied.
+    ReplayShard,
+    /// Forward, and then a sum of the output: what streaming stores cost the next reader.
+    ForwardSum,
+    /// The same with ordinary stores, whatever the size.
+    ForwardSumCached,
+    /// Forward and then backward, by the kernels alone.
+    ForwardBackward,
+    /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
+    /// what that costs is the distance to [`Op::ForwardBackward`]. On the active backend, f32.
+    TensorForwardBackward,
+}
+
+impl Op {
+    /// Every kernel, in the order of the tables.
+    pub const ALL: [Self; 12] = [
+        Self::FillMask,
+        Self::Forward,
+        Self::Backward,
+        Self::Replay,
+        Self::BroadcastChannelsFirst,
+        Self::BroadcastChannelsLast,
+        Self::BroadcastSamples,
+        Self::ReplayShard,
+        Self::ForwardSum,
+        Self::ForwardSumCached,
+        Self::ForwardBackward,
+        Self::TensorForwardBackward,
+    ];
+
+    /// The name in ids, tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FillMask => "fill_mask",
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::Replay => "replay",
+            Self::BroadcastChannelsFirst => "broadcast_channels_first",
+            Self::BroadcastChannelsLast => "broadcast_channels_last",
+            Self::BroadcastSamples => "broadcast_samples",
+            Self::ReplayShard => "replay_shard",
+            Self::ForwardSum => "forward_sum",
+            Self::ForwardSumCached => "forward_sum_cached",
+            Self::ForwardBackward => "forward_backward",
+            Self::TensorForwardBackward => "tensor_forward_backward",
+        }
+    }
+
+    /// The drop probabilities worth a row. A general one needs four random bits per element, one
+    /// half needs a single bit. Backward draws nothing, so one probability stands for all; for the
+    /// pairs one is enough to compare them.
+    #[must_use]
+    pub fn rates(self) -> &'static [f64] {
+        match self {
+            Self::FillMask | Self::Forward | Self::Replay => &[0.1, 0.5],
+            _ => &[0.1],
+        }
+    }
+
+    /// The shapes worth a row. How a mask covers a tensor, and how it is cut, shows in the caches.
+    #[must_use]
+    pub fn shapes(self) -> &'static [Shape] {
+        match self {
+            Self::BroadcastChannelsFirst
+            | Self::BroadcastChannelsLast
+            | Self::BroadcastSamples
+            | Self::ReplayShard => &[Shape::ALL[0], Shape::ALL[2]],
+            Self::ForwardSum | Self::ForwardSumCached => &Shape::ALL[3..],
+            _ => &Shape::ALL,
+        }
+    }
+
+    /// Whether the kernel reads a mask that was there before.
+    #[must_use]
+    pub fn reads_mask(self) -> bool {
+        match self {
+            Self::Backward
+            | Self::BroadcastChannelsFirst
+            | Self::BroadcastChannelsLast
+            | Self::BroadcastSamples => true,
+            Self::FillMask
+            | Self::Forward
+            | Self::Replay
+            | Self::ReplayShard
+            | Self::ForwardSum
+            | Self::ForwardSumCached
+            | Self::ForwardBackward
+            | Self::TensorForwardBackward => false,
+        }
+    }
+
+    /// The bytes one call must read or write: input, output and mask, as far as the kernel touches
+    /// them.
+    #[must_use]
+    pub fn bytes(self, dtype: Dtype, elements: usize) -> u64 {
+        let tensor = (elements * dtype.size()) as u64;
+        let mask = (elements as u64).div_ceil(64) * 8;
+        match self {
+            Self::FillMask => mask,
+            Self::Forward | Self::Backward => 2 * tensor + mask,
+            Self::ForwardSum | Self::ForwardSumCached => 3 * tensor + mask,
+            Self::Replay
+            | Self::BroadcastChannelsFirst
+            | Self::BroadcastChannelsLast
+            | Self::BroadcastSamples
+            | Self::ReplayShard => 2 * tensor,
+            Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
+        }
+    }
+}
+
+/// Calls `op` once; of the tensor's forward and backward, the kernels that it calls.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn call<T: Value>(
+    op: Op,
+    engine: Engine<'_>,
+    rate: DropRate,
+    operands: &mut Operands<'_, T>,
+) -> Result<(), Error> {
+    operands.calls += 1;
+    let key = MaskKey {
+        seed: SEED,
+        offset: operands.calls,
+    };
+    let Operands {
+        input,
+        output,
+        mask,
+        ..
+    } = operands;
+    match op {
+        Op::FillMask => engine.fill_mask(rate, key, mask),
+        Op::Forward => engine.forward(rate, key, Buffers::new(input, output)?, mask),
+        Op::Backward => engine.apply(rate, &**mask, Buffers::new(input, output)?),
+        Op::Replay => engine.replay(rate, key, Buffers::new(input, output)?),
+        Op::BroadcastChannelsFirst | Op::BroadcastChannelsLast | Op::BroadcastSamples => {
+            let cover = cover(op, input.len())?;
+            let bits = some_bits(mask, cover.mask_len(), operands.calls)?;
+            engine.apply_broadcast(rate, bits, &cover, Buffers::new(input, output)?)
+        }
+        Op::ReplayShard => {
+            let shard = key.shard(&[input.len() / 2048, 4096], 1, 2048..4096)?;
+            engine.replay(rate, shard, Buffers::new(input, output)?)
+        }
+        Op::ForwardSum | Op::ForwardSumCached => {
+            let engine = if op == Op::ForwardSumCached {
+                engine.streaming_above(usize::MAX)
+            } else {
+                engine
+            };
+            engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
+            let words: &[u64] = bytemuck::cast_slice(output);
+            black_box(
+                words
+                    .iter()
+                    .fold(0, |sum: u64, word| sum.wrapping_add(*word)),
+            );
+            Ok(())
+        }
+        Op::ForwardBackward | Op::TensorForwardBackward => {
+            engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
+            engine.apply(rate, &**mask, Buffers::new(input, output)?)
+        }
+    }
+}
+
+/// How the small mask of `op` covers a tensor of so many elements.
+fn cover(op: Op, elements: usize) -> Result<Broadcast, Error> {
+    let samples = elements / (64 * 1024);
+    Ok(match op {
+        Op::BroadcastChannelsFirst => Broadcast::new(&[samples, 64, 1024], &[samples, 64, 1]),
+        Op::BroadcastChannelsLast => Broadcast::new(&[samples, 1024, 64], &[samples, 1, 64]),
+        _ => Broadcast::new(&[64, elements / 64], &[64, 1]),
+    }?)
+}
+
+/// `len` bits of `mask`, other ones for each call, so that no branch predictor learns them.
+fn some_bits(mask: &BitMask, len: usize, call: u64) -> Result<BitSlice<'_>, Error> {
+    let begin = call as usize * 131 % (mask.len() - len + 1);
+    Ok(mask.slice(begin..begin + len)?)
+}

@@ -1,0 +1,149 @@
+//! One job: run by a backend, and compared with the reference.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use half::{bf16, f16};
+
+use super::cases::pass;
+use super::guarded::{Guarded, GuardedBits, Sample};
+use super::{Case, Difference, Dtype, Job};
+use crate::backend::Backend;
+use crate::backend::reference;
+use crate::buffers::Buffers;
+use crate::job::{Apply, Dropout, FillMask, Update};
+use crate::keep::KeepRule;
+use crate::mask::{BitMask, BitSlice};
+use crate::pass::{Pass, PassKind, Reads};
+use crate::rate::{DropRate, Keep};
+
+const LENGTHS: &str = "all buffers have the length of the case";
+
+/// The bits of a window, from the reference.
+pub(super) struct Expected {
+    rate: DropRate,
+    rule: KeepRule,
+    keep: BitMask,
+}
+
+impl Expected {
+    pub(super) fn new(case: Case) -> Self {
+        let rate = DropRate::new(case.p).expect("the rates of the cases are in (0, 1)");
+        let Keep::By(rule) = rate.keep() else {
+            unreachable!("the rates of the cases keep some and drop some")
+        };
+        let mut keep = BitMask::new(case.len);
+        let job = FillMask::new(case.window, &rule, keep.as_slice_mut());
+        reference::fill_mask(job.expect("the windows of the cases end at 2^64 - 1 at the latest"));
+        Self { rate, rule, keep }
+    }
+}
+
+/// Runs one job and compares.
+pub(super) fn run(
+    backend: &dyn Backend,
+    case: Case,
+    expected: &Expected,
+) -> Result<(), Difference> {
+    let (kind, dtype) = match case.job {
+        Job::FillMask => {
+            let mut out = GuardedBits::new(case.len);
+            let job = FillMask::new(case.window, &expected.rule, out.slice());
+            let job = job.expect("the window was checked for the expected mask");
+            guard_panic(|| backend.fill_mask(job))?;
+            return out.compare(&expected.keep);
+        }
+        Job::Apply(kind, dtype) | Job::Forward(kind, dtype) | Job::Replay(kind, dtype) => {
+            (kind, dtype)
+        }
+    };
+    match dtype {
+        Dtype::F32 => update::<f32>(backend, case, kind, expected),
+        Dtype::F64 => update::<f64>(backend, case, kind, expected),
+        Dtype::Bf16 => update::<bf16>(backend, case, kind, expected),
+        Dtype::F16 => update::<f16>(backend, case, kind, expected),
+    }
+}
+
+fn update<T: Sample>(
+    backend: &dyn Backend,
+    case: Case,
+    kind: PassKind,
+    expected: &Expected,
+) -> Result<(), Difference> {
+    let pass = pass::<T>(kind, expected.rate);
+    let samples: Vec<T> = (0..case.len).map(|i| T::sample(i + case.len)).collect();
+    let beside: Vec<T> = (0..case.len).map(|i| T::sample(i + 7)).collect();
+    // Neither a divisor nor a multiple of a group.
+    let row: Vec<T> = (0..37).map(|i| T::sample(i + 7)).collect();
+    let make = Make {
+        pass,
+        beside: &beside,
+        row: &row,
+        streaming: case.streaming,
+    };
+
+    let mut want = samples.clone();
+    let job = Apply::new(
+        expected.keep.as_slice(),
+        make.of(Buffers::in_place(&mut want)),
+    );
+    reference::apply(job.expect(LENGTHS));
+
+    let mut y = Guarded::<T>::new(case.len, case.misaligned);
+    // Not aligned like the output, but for the aligned one.
+    let mut x = Guarded::<T>::new(
+        case.len,
+        case.misaligned / 2 / size_of::<T>() * size_of::<T>(),
+    );
+    x.slice().copy_from_slice(&samples);
+    let mut bits = GuardedBits::new(case.len);
+    let update = make.of(if case.in_place {
+        y.slice().copy_from_slice(&samples);
+        Buffers::in_place(y.slice())
+    } else {
+        Buffers::new(x.slice(), y.slice()).expect(LENGTHS)
+    });
+    let kernels = T::kernels(backend);
+    if let Job::Apply(..) = case.job {
+        // The opposite before and after: a mask read from a wrong bit shows.
+        let before = (0..case.mask_bit).map(|i| i % 2 == 0);
+        let longer: BitMask = before.chain(&expected.keep).chain([true; 70]).collect();
+        let view: BitSlice<'_> = longer
+            .slice(case.mask_bit..case.mask_bit + case.len)
+            .expect("the range is inside");
+        let job = Apply::new(view, update).expect(LENGTHS);
+        guard_panic(|| kernels.apply(job))?;
+    } else {
+        let out = matches!(case.job, Job::Forward(..)).then(|| bits.slice());
+        let job = Dropout::new(case.window, &expected.rule, update, out).expect(LENGTHS);
+        guard_panic(|| kernels.dropout(job))?;
+    }
+    if let Job::Forward(..) = case.job {
+        bits.compare(&expected.keep)?;
+    }
+    y.compare(&want)
+}
+
+/// Makes the update of a case.
+struct Make<'a, T: Sample> {
+    pass: Pass<T>,
+    beside: &'a [T],
+    row: &'a [T],
+    streaming: bool,
+}
+
+impl<'a, T: Sample> Make<'a, T> {
+    fn of(&self, buffers: Buffers<'a, T>) -> Update<'a, T> {
+        let buffers = match self.pass.kind().reads() {
+            Reads::Nothing => buffers,
+            Reads::Elements => buffers.with_elements(self.beside).expect(LENGTHS),
+            Reads::Row => buffers.with_row(self.row).expect(LENGTHS),
+        };
+        let update = Update::new(self.pass, buffers).expect("the buffers are those of the pass");
+        update.streaming(self.streaming)
+    }
+}
+
+fn guard_panic(job: impl FnOnce()) -> Result<(), Difference> {
+    catch_unwind(AssertUnwindSafe(job)).map_err(|_| Difference::Panic)
+}

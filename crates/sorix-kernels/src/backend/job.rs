@@ -1,0 +1,276 @@
+//! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
+//!
+//! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
+//! them. A [`Pass`] says what "apply" means, so that a new kernel is a new pass and no
+//! new job.
+//!
+//! A backend never sees p = 0 or p = 1: they need no random bits and are done before it is called.
+
+mod broadcast;
+mod compose;
+mod region;
+#[cfg(feature = "parallel")]
+mod split;
+
+use crate::buffers::{Beside, Buffers};
+use crate::element::Element;
+use crate::error::{Error, LengthError, WindowError};
+use crate::keep::KeepRule;
+use crate::key::MaskWindow;
+use crate::mask::{BitSlice, BitSliceMut};
+use crate::pass::Pass;
+
+pub(crate) use broadcast::{ApplyBroadcast, Covered};
+pub(crate) use region::{DropoutRegion, FillRegion};
+#[cfg(feature = "parallel")]
+pub(crate) use split::Split;
+
+/// Write the bits of a window of a mask.
+#[derive(Debug)]
+pub struct FillMask<'a> {
+    window: MaskWindow,
+    rule: &'a KeepRule,
+    out: BitSliceMut<'a>,
+}
+
+impl<'a> FillMask<'a> {
+    /// The bits of `window`, as many as `out` has elements, by `rule`.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the window reaches beyond element 2^64 - 1.
+    pub fn new(
+        window: MaskWindow,
+        rule: &'a KeepRule,
+        out: BitSliceMut<'a>,
+    ) -> Result<Self, WindowError> {
+        window.check_len(out.len())?;
+        Ok(Self { window, rule, out })
+    }
+
+    /// Which part of which mask.
+    #[must_use]
+    pub fn window(&self) -> MaskWindow {
+        self.window
+    }
+
+    /// Which elements are kept.
+    #[must_use]
+    pub fn rule(&self) -> &'a KeepRule {
+        self.rule
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Where the bits go: the window's first element is bit 0.
+    #[must_use]
+    pub fn into_out(self) -> BitSliceMut<'a> {
+        self.out
+    }
+}
+
+/// A pass over elements: what is computed, of which inputs, and where it goes.
+#[derive(Debug)]
+pub struct Update<'a, T: Element> {
+    // Invariant: the buffers have what the pass reads.
+    pass: Pass<T>,
+    buffers: Buffers<'a, T>,
+    streaming: bool,
+}
+
+impl<'a, T: Element> Update<'a, T> {
+    /// `pass` over `buffers`.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] if the pass reads a second input that the buffers do not have, or the buffers have
+    /// one that it does not read.
+    pub fn new(pass: Pass<T>, buffers: Buffers<'a, T>) -> Result<Self, LengthError> {
+        pass.check(&buffers)?;
+        Ok(Self {
+            pass,
+            buffers,
+            streaming: false,
+        })
+    }
+
+    /// Says that the whole output is larger than the cache, so that stores which bypass the cache are
+    /// faster. A backend may ignore it.
+    #[must_use]
+    pub fn streaming(self, streaming: bool) -> Self {
+        Self { streaming, ..self }
+    }
+
+    /// Whether stores that bypass the cache are expected to be faster.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
+    /// What becomes of the elements.
+    #[must_use]
+    pub fn pass(&self) -> Pass<T> {
+        self.pass
+    }
+
+    /// The second input, if the pass reads one.
+    #[must_use]
+    pub fn beside(&self) -> Option<Beside<'a, T>> {
+        self.buffers.beside()
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    /// Inputs and output.
+    #[must_use]
+    pub fn into_buffers(self) -> Buffers<'a, T> {
+        self.buffers
+    }
+
+    /// How many bytes are read and written.
+    pub(crate) fn bytes(&self) -> usize {
+        let inputs = if let Some(Beside::Elements(_)) = self.buffers.beside() {
+            2
+        } else {
+            1
+        };
+        (inputs + 1) * size_of::<T>() * self.len()
+    }
+
+    /// The first `mid` elements and the rest.
+    ///
+    /// # Panics
+    ///
+    /// When `mid > len`.
+    #[must_use]
+    pub fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.buffers.split_at(mid);
+        let half = |buffers| Self { buffers, ..self };
+        (half(head), half(tail))
+    }
+}
+
+/// Apply a mask that is there.
+#[derive(Debug)]
+pub struct Apply<'a, T: Element> {
+    mask: BitSlice<'a>,
+    update: Update<'a, T>,
+}
+
+impl<'a, T: Element> Apply<'a, T> {
+    /// `update` by the bits of `mask`.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless the mask has as many elements as the buffers.
+    pub fn new(mask: BitSlice<'a>, update: Update<'a, T>) -> Result<Self, LengthError> {
+        LengthError::check("mask", update.len(), mask.len())?;
+        Ok(Self { mask, update })
+    }
+
+    /// The mask.
+    #[must_use]
+    pub fn mask(&self) -> BitSlice<'a> {
+        self.mask
+    }
+
+    /// What is to be done.
+    #[must_use]
+    pub fn update(&self) -> &Update<'a, T> {
+        &self.update
+    }
+
+    /// What is to be done, to do it.
+    #[must_use]
+    pub fn into_update(self) -> Update<'a, T> {
+        self.update
+    }
+}
+
+/// Make the bits of a window of a mask and apply them in the same pass: forward, which also keeps
+/// the bits, and replay, which does not.
+#[derive(Debug)]
+pub struct Dropout<'a, T: Element> {
+    window: MaskWindow,
+    rule: &'a KeepRule,
+    update: Update<'a, T>,
+    out: Option<BitSliceMut<'a>>,
+}
+
+impl<'a, T: Element> Dropout<'a, T> {
+    /// `update` by the mask of `window`; the bits go to `out` if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless `out` has as many elements as the buffers, [`WindowError`] if the
+    /// window reaches beyond element 2^64 - 1.
+    pub fn new(
+        window: MaskWindow,
+        rule: &'a KeepRule,
+        update: Update<'a, T>,
+        out: Option<BitSliceMut<'a>>,
+    ) -> Result<Self, Error> {
+        if let Some(out) = &out {
+            LengthError::check("mask", update.len(), out.len())?;
+        }
+        window.check_len(update.len())?;
+        Ok(Self {
+            window,
+            rule,
+            update,
+            out,
+        })
+    }
+
+    /// Which part of which mask.
+    #[must_use]
+    pub fn window(&self) -> MaskWindow {
+        self.window
+    }
+
+    /// Which elements are kept.
+    #[must_use]
+    pub fn rule(&self) -> &'a KeepRule {
+        self.rule
+    }
+
+    /// What is to be done.
+    #[must_use]
+    pub fn update(&self) -> &Update<'a, T> {
+        &self.update
+    }
+
+    /// What is to be done, to do it, and where the bits go.
+    #[must_use]
+    pub fn into_parts(self) -> (Update<'a, T>, Option<BitSliceMut<'a>>) {
+        (self.update, self.out)
+    }
+}
+
+/// The window `by` elements into one that was checked to be at least that long.
+fn inside(window: MaskWindow, by: usize) -> MaskWindow {
+    MaskWindow {
+        first: window.first.wrapping_add(by as u64),
+        ..window
+    }
+}
