@@ -112,9 +112,9 @@ fn the_keys_are_those_of_each_request_alone() {
     let expected = dropout.forward_with_keys(&x, &keys).unwrap();
     let got = monte_carlo_rows(&[8, 9], 3, || dropout.forward(&x)).unwrap();
     assert_eq!(bytes(&got), bytes(&expected));
-    for row in 0..2 {
+    for (row, &key) in keys.iter().enumerate() {
         let one = x.slice(0, row..row + 1).unwrap();
-        let alone = dropout.forward_with_key(&one, keys[row]).unwrap();
+        let alone = dropout.forward_with_key(&one, key).unwrap();
         assert_eq!(
             bytes(&alone),
             bytes(&expected.slice(0, row..row + 1).unwrap())
@@ -158,5 +158,4 @@ fn what_cannot_be_told_apart_is_an_error() {
         Ok(take_key(sorix_nn::Mode::Eval, &generator))
     });
     assert_eq!(own.unwrap_err(), Error::SharedKey);
-    assert_eq!(generator.state().offset > 0, true,);
 }

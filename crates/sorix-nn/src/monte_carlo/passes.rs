@@ -227,8 +227,7 @@ impl<'p> MonteCarlo<'p> {
                 return Ok(true);
             }
             let largest = moments.standard_error_f64()?.max()?.item::<f64>()?;
-            // NaN goes on.
-            Ok(!(largest <= standard_error))
+            Ok(largest.is_nan() || largest > standard_error)
         })?;
         Ok(moments)
     }
