@@ -1,4 +1,4 @@
-//! The crate [ndarray](sorix_core::ndarray), whose arrays tensors are read as and made of; and, with
+//! The crate `ndarray`, whose arrays tensors are read as and made of; and, with
 //! the feature `ndarray`, dropout of its arrays.
 
 pub use sorix_core::ndarray::*;

@@ -128,7 +128,7 @@ fn an_unknown_backend_is_named_with_those_there_are() {
     assert_eq!(
         String::from_utf8(output.stderr).unwrap().trim_end(),
         format!(
-            "error: dropout(float32[100000]): unknown backend \"nonsense\"; this machine has: {}",
+            "error: dropout(float32[100000]): environment variable SORIX_BACKEND: unknown backend \"nonsense\"; this machine has: {}",
             names.join(", ")
         )
     );

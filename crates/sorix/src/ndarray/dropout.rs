@@ -104,7 +104,7 @@ impl DropoutMask {
     }
 }
 
-/// Dropout of arrays, see the [module](self).
+/// Dropout of arrays, for training: in evaluation there is nothing to call.
 ///
 /// `p` is the probability of dropping. `at` is a [`MaskKey`](crate::MaskKey), or for an array that is a
 /// part of a larger one a [`MaskWindow`](crate::kernels::MaskWindow) or [`MaskRegion`]. What is kept is
