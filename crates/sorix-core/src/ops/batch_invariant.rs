@@ -28,12 +28,13 @@ thread_local! {
 /// let key = MaskKey { seed: 1, offset: 0 };
 /// let weight = Tensor::randn([100, 30], DType::F32, key)?;
 /// let batch = Tensor::randn([64, 100], DType::F32, MaskKey { seed: 2, offset: 0 })?;
-/// batch_invariant(|| -> sorix_core::Result<()> {
+/// batch_invariant(|| {
 ///     let together = batch.matmul(&weight)?.slice(0, 7..8)?;
 ///     let alone = batch.slice(0, 7..8)?.matmul(&weight)?;
 ///     assert_eq!(alone.to_vec::<f32>()?, together.to_vec::<f32>()?);
 ///     Ok(())
-/// })?;
+/// })
+/// # .map_err(|error: sorix_core::Error| error)?;
 /// # Ok::<(), sorix_core::Error>(())
 /// ```
 pub fn batch_invariant<R>(f: impl FnOnce() -> R) -> R {
