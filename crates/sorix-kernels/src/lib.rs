@@ -109,7 +109,7 @@ pub mod internal {
     /// When a loop is worth threads, and thread-local state that survives them.
     pub mod parallel {
         #[cfg(feature = "parallel")]
-        pub use crate::parallel::may_wait_for;
-        pub use crate::parallel::{ThreadsError, may_wait, threads, threads_pay, waiting, waits};
+        pub use crate::parallel::{ThreadsError, may_wait_for, threads};
+        pub use crate::parallel::{may_wait, threads_pay, waiting, waits};
     }
 }
