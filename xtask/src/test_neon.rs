@@ -74,6 +74,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .env("SORIX_REQUIRE_BACKENDS", "neon")
             .env(format!("{prefix}_LINKER"), LINKER)
             .env(format!("{prefix}_RUNNER"), qemu)
+            // For tests that start their own program again.
+            .env("SORIX_TEST_EMULATOR", qemu)
             .env(
                 format!("{prefix}_RUSTFLAGS"),
                 "-C target-feature=+crt-static",
@@ -84,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The tests, less those in documentation, which cannot run for another machine.
 fn tests() -> Command {
     let mut command = cargo();
-    command.args(["test", "--lib", "--tests", "--all-features"]);
+    command.args(["test", "--lib", "--tests", "--all-features", "--no-fail-fast"]);
     command.args(PACKAGES.map(|package| format!("--package={package}")));
     command
 }

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use sorix_core::{DType, ErrorKind, Tensor};
+use sorix_testing::words_of_this_program;
 
 /// Set in the processes that these tests start.
 const CHILD: &str = "SORIX_TEST_SHORT_OF_MEMORY";
@@ -12,11 +13,10 @@ const CHILD: &str = "SORIX_TEST_SHORT_OF_MEMORY";
 /// not enough for a test that does nothing, as under a sanitizer.
 fn under_a_limit(test: &str, kib: usize) -> Option<bool> {
     let run = |what: &str| {
-        let program = std::env::current_exe().unwrap();
-        let script = format!("ulimit -v {kib} && exec \"$0\" --exact {test} --test-threads=1");
+        let script = format!("ulimit -v {kib} && exec \"$@\" --exact {test} --test-threads=1");
         let output = Command::new("sh")
-            .args(["-c", &script])
-            .arg(program)
+            .args(["-c", &script, "sh"])
+            .args(words_of_this_program())
             .env(CHILD, what)
             .output();
         let output = output.unwrap();

@@ -1,9 +1,8 @@
 //! What the environment variables say. Each value in a process of its own, since the choice is made
 //! once.
 
-use std::process::Command;
-
 use sorix_kernels::dispatch;
+use sorix_testing::this_program;
 
 const BACKEND_VARIABLE: &str = "SORIX_BACKEND";
 const STREAMING_VARIABLE: &str = "SORIX_STREAMING_ABOVE";
@@ -12,7 +11,7 @@ const CHILD: &str = "SORIX_TEST_ENVIRONMENT";
 
 /// What [`the_child`] prints, with these variables.
 fn with(variables: &[(&str, &str)]) -> String {
-    let mut child = Command::new(std::env::current_exe().unwrap());
+    let mut child = this_program();
     child
         .args(["--exact", "the_child", "--nocapture"])
         .env_remove(BACKEND_VARIABLE)

@@ -2,13 +2,13 @@
 #![cfg(all(feature = "parallel", unix))]
 
 use std::path::Path;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use daemonize::{Daemonize, Outcome};
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::{Dropout, MonteCarlo, init, mc_samples};
+use sorix_testing::this_program;
 
 const CHILD: &str = "SORIX_TEST_FORK";
 
@@ -63,7 +63,7 @@ fn the_parent() {
 fn a_child_works_on_its_own_thread_and_in_pools_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("said");
-    let output = Command::new(std::env::current_exe().unwrap())
+    let output = this_program()
         .args(["--exact", "the_parent", "--nocapture", "--test-threads=1"])
         .env("RAYON_NUM_THREADS", "3")
         .env(CHILD, &path)

@@ -7,6 +7,7 @@ use std::process::Command;
 use sorix_core::{DType, Error as TensorError, ErrorKind, Tensor};
 use sorix_nn::visit::Visit;
 use sorix_nn::{Checkpoint, Error, Module, Result};
+use sorix_testing::words_of_this_program;
 
 /// Set in the processes that this test starts.
 const CHILD: &str = "SORIX_TEST_SHORT_OF_MEMORY";
@@ -101,11 +102,11 @@ fn a_model_is_saved_and_loaded_tensor_by_tensor() {
         None => {
             let directory = tempfile::tempdir().unwrap();
             let run = |path: &Path| {
-                let script = "ulimit -v 600000 && exec \"$0\" --test-threads=1";
+                let script = "ulimit -v 600000 && exec \"$@\" --test-threads=1";
                 let mut child = Command::new("sh");
                 child
-                    .args(["-c", script])
-                    .arg(std::env::current_exe().unwrap());
+                    .args(["-c", script, "sh"])
+                    .args(words_of_this_program());
                 let output = child
                     .env(CHILD, path)
                     .env("RAYON_NUM_THREADS", "1")

@@ -1,16 +1,17 @@
 //! What `init` finds, and what goes on without threads. Each case in a process of its own, since the
 //! choices are made once.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::{Dropout, init, manual_seed, mc_samples};
+use sorix_testing::this_program;
 
 const CHILD: &str = "SORIX_TEST_STARTUP";
 
 /// Runs [`the_child`] with these variables and on its main thread.
 fn child(role: &str, variables: &[(&str, &str)]) -> Output {
-    let mut child = Command::new(std::env::current_exe().unwrap());
+    let mut child = this_program();
     child
         .args(["--exact", "the_child", "--nocapture", "--test-threads=1"])
         .env_remove("SORIX_BACKEND")
