@@ -50,8 +50,8 @@ fn kernels(criterion: &mut Criterion) {
             let mut mask = BitMask::new(elements);
             let mut tensors = Tensors::new(elements * case.dtype.size());
             with_dtype!(case.dtype, T => {
-                let (input, output) = tensors.of::<T>(elements);
-                let mut operands = Operands { input, output, mask: &mut mask, calls: 0 };
+                let (input, second, output) = tensors.with_second::<T>(elements);
+                let mut operands = Operands { input, second, output, mask: &mut mask, calls: 0 };
                 call(Op::FillMask, engine, rate, &mut operands).expect("lengths agree");
                 bencher.iter(|| call(case.op, engine, rate, &mut operands));
             });

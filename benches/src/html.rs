@@ -304,6 +304,7 @@ mod tests {
             ns_per_element: 0.25 * ratio,
             copy_ns_per_element: 0.25,
             ratio,
+            roof: "copy".into(),
             copy_strays: None,
         };
         let mut machine = Machine::here(true);

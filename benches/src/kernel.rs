@@ -44,11 +44,12 @@ pub fn check<T: Value>(case: &Case, pool: &ThreadPool) -> Result<()> {
     };
     let outcome = |backend: &dyn Backend| -> Result<(Vec<u8>, BitMask)> {
         let mut tensors = Tensors::new(elements * size_of::<T>());
-        let (input, output) = tensors.of::<T>(elements);
+        let (input, second, output) = tensors.with_second::<T>(elements);
         let mut mask = BitMask::new(elements);
         let engine = engine(backend, case.threads);
         let mut operands = Operands {
             input,
+            second,
             output,
             mask: &mut mask,
             calls: 0,

@@ -42,6 +42,26 @@ pub enum Op {
     TensorForwardBackward,
 }
 
+/// What the time of a call is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Roof {
+    /// A memory copy of the input.
+    Copy,
+    /// The same call at p = 0: what dropout is fused with, alone.
+    WithoutDropout,
+}
+
+impl Roof {
+    /// The name in tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::WithoutDropout => "p=0",
+        }
+    }
+}
+
 impl Op {
     /// Every kernel, in the order of the tables.
     pub const ALL: [Self; 12] = [
@@ -76,6 +96,12 @@ impl Op {
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
         }
+    }
+
+    /// What it is compared with.
+    #[must_use]
+    pub fn roof(self) -> Roof {
+        Roof::Copy
     }
 
     /// The drop probabilities worth a row. A general one needs four random bits per element, one

@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::case::size_label;
 use crate::machine::Machine;
+use crate::op::Roof;
 use crate::sample::median;
 use crate::step::StepRow;
 
@@ -30,14 +31,21 @@ pub struct Row {
     pub p: f64,
     /// The median time of a call, in nanoseconds per element.
     pub ns_per_element: f64,
-    /// The median time of the copy, in nanoseconds per element.
+    /// The median time of the copy, or of another roof, in nanoseconds per element.
     pub copy_ns_per_element: f64,
-    /// The median of the ratios of a call to the copy after it.
+    /// The median of the ratios of a call to the copy after it, or to another roof.
     pub ratio: f64,
+    /// What the call is compared with: `copy`, or `p=0`, the same call without dropout.
+    #[serde(default = "copy")]
+    pub roof: String,
     /// How many times as long the copy took as the median of the copies of its size, where that is
     /// more than twice or less than half: then the ratio says little.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_strays: Option<f64>,
+}
+
+fn copy() -> String {
+    Roof::Copy.name().to_owned()
 }
 
 /// Says of each row whose copy strays far from the others of its size.
@@ -47,7 +55,10 @@ pub struct Row {
 /// measured with were not at rest.
 #[must_use]
 pub fn with_stray_copies_named(mut rows: Vec<Row>) -> Vec<Row> {
-    let size = |row: &Row| (row.dtype.clone(), row.elements, row.threads);
+    let size = |row: &Row| {
+        let op = (row.roof != Roof::Copy.name()).then(|| row.op.clone());
+        (row.dtype.clone(), row.elements, row.threads, op)
+    };
     let usual: Vec<f64> = rows
         .iter()
         .map(|row| {
@@ -63,6 +74,16 @@ pub fn with_stray_copies_named(mut rows: Vec<Row>) -> Vec<Row> {
 }
 
 impl Row {
+    /// The kernel, with what it is compared with unless that is a copy.
+    #[must_use]
+    pub fn label(&self) -> String {
+        if self.roof == Roof::Copy.name() {
+            self.op.clone()
+        } else {
+            format!("{} / {}", self.op, self.roof)
+        }
+    }
+
     /// The ratio, with a star where the copy strays.
     #[must_use]
     pub fn cell(&self) -> String {
@@ -105,7 +126,7 @@ impl Report {
         let mut sizes: Vec<usize> = self.rows.iter().map(|row| row.elements).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        let widest = |field: fn(&Row) -> &str, title: &str| {
+        let widest = |field: fn(&Row) -> String, title: &str| {
             self.rows
                 .iter()
                 .map(|row| field(row).len())
@@ -113,8 +134,8 @@ impl Report {
                 .max()
                 .unwrap_or(0)
         };
-        let op_width = widest(|row| &row.op, "op");
-        let backend_width = widest(|row| &row.backend, "backend");
+        let op_width = widest(Row::label, "op");
+        let backend_width = widest(|row| row.backend.clone(), "backend");
 
         let mut table = format!(
             "{:op_width$}    p  dtype  {:backend_width$}  threads",
@@ -128,7 +149,11 @@ impl Report {
             let _ = write!(
                 table,
                 "\n{:op_width$} {:>4}  {:5}  {:backend_width$}  {:>7}",
-                first.op, first.p, first.dtype, first.backend, first.threads
+                first.label(),
+                first.p,
+                first.dtype,
+                first.backend,
+                first.threads
             );
             for &size in &sizes {
                 let cell = line
@@ -244,6 +269,7 @@ mod tests {
             ns_per_element: 0.2,
             copy_ns_per_element: 0.1,
             ratio,
+            roof: copy(),
             copy_strays: None,
         }
     }

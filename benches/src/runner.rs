@@ -1,5 +1,6 @@
 //! A run: the cases one after another, with a progress bar.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -13,7 +14,7 @@ use sorix_kernels::{BitMask, DropRate};
 use crate::case::{Case, Dtype, Shape};
 use crate::kernel::{check_case, engine};
 use crate::layers::Layer;
-use crate::op::{Op, call};
+use crate::op::{Op, Roof, call};
 use crate::peers::{Peer, Setting};
 use crate::report::Row;
 use crate::sample::{Measured, Sampling, in_turn};
@@ -255,14 +256,15 @@ impl Bench {
         }
 
         let elements = case.shape.elements();
-        let rate = DropRate::new(case.p)?;
+        let (rate, without) = (DropRate::new(case.p)?, DropRate::new(0.0)?);
         let engine = engine(case.backend, case.threads);
         if self.mask.len() != elements {
             self.mask = BitMask::new(elements);
         }
-        let (input, output) = self.tensors.of::<T>(elements);
+        let (input, second, output) = self.tensors.with_second::<T>(elements);
         let mut operands = Operands {
             input,
+            second,
             output,
             mask: &mut self.mask,
             calls: 0,
@@ -271,28 +273,38 @@ impl Bench {
         let measured = pool.install(|| -> Result<Measured> {
             // Touches the mask's pages, and makes the mask that backward reads.
             call(Op::FillMask, engine, rate, &mut operands)?;
-            let mut failed = None;
+            let failed = RefCell::new(None);
             let measured = in_turn(
                 sampling,
                 &mut operands,
                 |operands| {
-                    failed = call(case.op, engine, rate, operands)
-                        .err()
-                        .or(failed.take())
+                    let outcome = call(case.op, engine, rate, operands);
+                    failed.replace_with(|failed| outcome.err().or(failed.take()));
                 },
-                |operands| copy(operands.input, operands.output, case.threads),
+                |operands| match case.op.roof() {
+                    Roof::Copy => copy(operands.input, operands.output, case.threads),
+                    Roof::WithoutDropout => {
+                        let outcome = call(case.op, engine, without, operands);
+                        failed.replace_with(|failed| outcome.err().or(failed.take()));
+                    }
+                },
             );
-            failed.map_or(Ok(measured), |error| Err(error.into()))
+            failed
+                .take()
+                .map_or(Ok(measured), |error| Err(error.into()))
         })?;
-        Ok(row(
-            case.op.name(),
-            case.dtype,
-            case.backend.name(),
-            case.threads,
-            elements,
-            case.p,
-            measured,
-        ))
+        Ok(Row {
+            roof: case.op.roof().name().into(),
+            ..row(
+                case.op.name(),
+                case.dtype,
+                case.backend.name(),
+                case.threads,
+                elements,
+                case.p,
+                measured,
+            )
+        })
     }
 
     /// A module on a tensor of f32, forward and backward.
@@ -397,6 +409,7 @@ fn row(
         ns_per_element: measured.subject * per_element,
         copy_ns_per_element: measured.copy * per_element,
         ratio: measured.ratio,
+        roof: Roof::Copy.name().into(),
         copy_strays: None,
     }
 }

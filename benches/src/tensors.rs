@@ -84,10 +84,11 @@ macro_rules! with_dtype {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Memory for one input and one output tensor of any dtype, 64-byte aligned.
+/// Memory for two inputs and an output tensor of any dtype, 64-byte aligned.
 #[derive(Debug)]
 pub struct Tensors {
     input: Vec<Line>,
+    second: Vec<Line>,
     output: Vec<Line>,
 }
 
@@ -99,6 +100,7 @@ impl Tensors {
         let lines = vec![Line([1; 64]); bytes.div_ceil(size_of::<Line>())];
         Self {
             input: lines.clone(),
+            second: lines.clone(),
             output: lines,
         }
     }
@@ -110,17 +112,36 @@ impl Tensors {
     /// If the tensors are smaller than that.
     #[must_use]
     pub fn of<T: Value>(&mut self, elements: usize) -> (&[T], &mut [T]) {
-        let input: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.input)[..elements];
-        let output: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.output)[..elements];
-        let (first, rest) = input.split_at_mut(elements.min(4096));
-        for (i, x) in first.iter_mut().enumerate() {
-            *x = T::from_f32((i * 2_531 % 4096) as f32 / 1024.0 - 2.0);
-        }
-        for part in rest.chunks_mut(first.len().max(1)) {
-            part.copy_from_slice(&first[..part.len()]);
-        }
+        let (input, _, output) = self.with_second(elements);
         (input, output)
     }
+
+    /// The same with a second input, of other values between -2 and 2, before the output.
+    ///
+    /// # Panics
+    ///
+    /// If the tensors are smaller than that.
+    #[must_use]
+    pub fn with_second<T: Value>(&mut self, elements: usize) -> (&[T], &[T], &mut [T]) {
+        let input = values(&mut self.input, elements, 2_531);
+        let second = values(&mut self.second, elements, 1_733);
+        let output = &mut bytemuck::cast_slice_mut(&mut self.output)[..elements];
+        (input, second, output)
+    }
+}
+
+/// Fills `lines` with `elements` values between -2 and 2, the same 4096 again and again in an order
+/// that the odd `stride` makes.
+fn values<T: Value>(lines: &mut [Line], elements: usize, stride: usize) -> &[T] {
+    let values: &mut [T] = &mut bytemuck::cast_slice_mut(lines)[..elements];
+    let (first, rest) = values.split_at_mut(elements.min(4096));
+    for (i, x) in first.iter_mut().enumerate() {
+        *x = T::from_f32((i * stride % 4096) as f32 / 1024.0 - 2.0);
+    }
+    for part in rest.chunks_mut(first.len().max(1)) {
+        part.copy_from_slice(&first[..part.len()]);
+    }
+    values
 }
 
 /// What a kernel call reads and writes.
@@ -128,6 +149,8 @@ impl Tensors {
 pub struct Operands<'a, T> {
     /// The input of a forward pass, or the gradient of a backward pass.
     pub input: &'a [T],
+    /// The second input of a kernel that reads two.
+    pub second: &'a [T],
     /// What the call writes.
     pub output: &'a mut [T],
     /// The mask: written by `fill_mask` and `forward`, read by `backward`.

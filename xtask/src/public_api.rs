@@ -1,11 +1,11 @@
 //! `cargo xtask public-api`, and the step that holds it: what each published crate shows its users, in
-//! full, one item a line, in `docs/public-api/`. A change of the interface is then a change of a file that
-//! a reviewer sees.
+//! full, one item a line, in `docs/public-api.txt`. A change of the interface is then a change of a file
+//! that a reviewer sees.
 //!
 //! The list is made of rustdoc's JSON, which is not stable: the compiler in use is allowed it for this one
 //! purpose, and one whose JSON we cannot read counts as a tool that is missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::test::without;
 /// Set for rustdoc when it is called by way of [`as_rustdoc`].
 const AS_RUSTDOC: &str = "SORIX_XTASK_AS_RUSTDOC";
 
-/// Write the lists of `docs/public-api/` anew.
+/// Write the lists of `docs/public-api.txt` anew.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The crates whose lists are written [default: all that are published].
@@ -50,19 +50,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         &args.crates
     };
+    let path = path();
+    let mut lists = lists(&fs::read_to_string(&path).unwrap_or_default());
+    lists.retain(|name, _| workspace.published.contains(name));
     for name in crates {
         let list = list(&workspace, name)?;
-        let path = path(name);
-        fs::create_dir_all(path.parent().expect("it lies in a directory"))?;
-        fs::write(&path, &list).with_context(|| path.display().to_string())?;
-        println!("{}: {} lines", path.display(), list.lines().count());
+        println!("{name}: {} lines", list.lines().count());
+        lists.insert(name.clone(), list);
     }
-    Ok(())
+    let text: String = lists
+        .iter()
+        .map(|(name, list)| format!("{HEADING}{name}\n{list}"))
+        .collect();
+    fs::write(&path, text).with_context(|| path.display().to_string())
 }
 
 /// The step: compares every crate with its list.
 pub(crate) fn check() -> Result<Outcome> {
     let workspace = Workspace::read()?;
+    let before = lists(&fs::read_to_string(path()).unwrap_or_default());
     let mut changed = Vec::new();
     for name in &workspace.published {
         let now = match list(&workspace, name) {
@@ -70,11 +76,9 @@ pub(crate) fn check() -> Result<Outcome> {
             Err(error) if error.is::<Unreadable>() => return without(&format!("{error:#}")),
             Err(error) => return Err(error),
         };
-        let path = path(name);
-        let before = fs::read_to_string(&path).unwrap_or_default();
-        let lines = changes(&before, &now);
+        let lines = changes(before.get(name).map_or("", String::as_str), &now);
         if !lines.is_empty() {
-            println!("{}:", path.display());
+            println!("{name}:");
             for line in lines {
                 println!("{line}");
             }
@@ -83,7 +87,7 @@ pub(crate) fn check() -> Result<Outcome> {
     }
     ensure!(
         changed.is_empty(),
-        "the public interface of {0} is not what docs/public-api says; if that is meant, \
+        "the public interface of {0} is not what docs/public-api.txt says; if that is meant, \
          `cargo xtask public-api {1}`, and commit the lists",
         changed.join(", "),
         changed.join(" ")
@@ -91,8 +95,24 @@ pub(crate) fn check() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn path(name: &str) -> PathBuf {
-    root().join(format!("docs/public-api/{name}.txt"))
+fn path() -> PathBuf {
+    root().join("docs/public-api.txt")
+}
+
+/// What the line above a crate's list begins with; its name follows.
+const HEADING: &str = "# ";
+
+/// The list of each crate in the text of the file.
+fn lists(text: &str) -> BTreeMap<String, String> {
+    let (mut lists, mut nowhere) = (BTreeMap::new(), String::new());
+    let mut list = &mut nowhere;
+    for line in text.lines() {
+        match line.strip_prefix(HEADING) {
+            Some(name) => list = lists.entry(name.to_owned()).or_default(),
+            None => *list += &format!("{line}\n"),
+        }
+    }
+    lists
 }
 
 /// The lines that are gone, after a minus, and those that are new, after a plus.
@@ -164,6 +184,14 @@ pub(crate) fn as_rustdoc() -> Option<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_crate_has_its_list() {
+        let text = "# a\npub mod a\npub fn a::f()\n# b\npub mod b\n";
+        let lists = lists(text);
+        assert_eq!(lists["a"], "pub mod a\npub fn a::f()\n");
+        assert_eq!(lists["b"], "pub mod b\n");
+    }
 
     #[test]
     fn changes_name_what_is_gone_and_what_is_new() {

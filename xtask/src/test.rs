@@ -94,7 +94,7 @@ fn steps(workspace: &Workspace) -> Vec<Step> {
         ),
         Step::new(
             "public-api",
-            "the public interface is that of docs/public-api",
+            "the public interface is that of docs/public-api.txt",
             Action::Try(public_api::check),
         ),
         Step::new(

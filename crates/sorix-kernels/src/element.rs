@@ -61,6 +61,10 @@ pub trait Element:
     #[must_use]
     fn factor(value: f64) -> Self::Scale;
 
+    /// The same number in the type a kernel computes in.
+    #[must_use]
+    fn widened(self) -> Self::Scale;
+
     /// The element nearest to `value`.
     #[must_use]
     fn narrow(value: Self::Scale) -> Self;
@@ -85,14 +89,12 @@ macro_rules! element {
 
             #[inline(always)]
             fn times(self, scale: $scale) -> Self {
-                let $x = self;
-                Self::narrow($widen * scale)
+                Self::narrow(self.widened() * scale)
             }
 
             #[inline(always)]
             fn times_plus(self, scale: $scale, shift: $scale) -> Self {
-                let $x = self;
-                Self::narrow($widen * scale + shift)
+                Self::narrow(self.widened() * scale + shift)
             }
 
             fn factor(value: f64) -> $scale {
@@ -103,6 +105,12 @@ macro_rules! element {
                 } else {
                     value as $scale
                 }
+            }
+
+            #[inline(always)]
+            fn widened(self) -> $scale {
+                let $x = self;
+                $widen
             }
 
             #[inline(always)]

@@ -14,7 +14,7 @@ use crate::job::{
 };
 use crate::mask::{BitMask, BitSlice, WORD};
 use crate::parallel::{self, Split};
-use crate::pass::Pass;
+use crate::pass::{Dropped, Pass};
 use crate::rate::{DropRate, Keep};
 use crate::region::{MaskRegion, Part};
 
@@ -280,17 +280,19 @@ impl<'b> Engine<'b> {
     /// Keeps all elements, or drops all.
     fn apply_one_bit<T: Element>(self, kept: bool, update: Update<'_, T>) {
         /// The bits of a run of elements.
-        static BITS: [[u64; 256]; 2] = [[0; 256], [u64::MAX; 256]];
-        if let (false, Some(constant)) = (kept, update.pass().all_dropped()) {
-            // The system's fast path.
-            return update.into_buffers().output().fill(constant);
+        static KEPT: [u64; 256] = [u64::MAX; 256];
+        if !kept {
+            // The system's fast paths. A second input is not read.
+            return match update.pass().dropped() {
+                Dropped::Constant(constant) => update.into_buffers().output().fill(constant),
+                Dropped::Input => update.into_buffers().copy(),
+            };
         }
-        let bits = &BITS[usize::from(kept)];
         let mut rest = update;
         while !rest.is_empty() {
-            let n = rest.len().min(bits.len() * WORD);
+            let n = rest.len().min(KEPT.len() * WORD);
             let (now, later) = rest.split_at(n);
-            self.apply_bits(BitSlice::of_words(bits, 0, n), now);
+            self.apply_bits(BitSlice::of_words(&KEPT, 0, n), now);
             rest = later;
         }
     }

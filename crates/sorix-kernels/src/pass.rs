@@ -82,6 +82,15 @@ pub enum Reads {
     Row,
 }
 
+/// What a pass makes of dropped elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Dropped<T> {
+    /// The same number of all.
+    Constant(T),
+    /// What the input has.
+    Input,
+}
+
 passes! {
     /// `x * scale` where kept, `+0.0` where dropped: inverted dropout.
     Scale = "scale", reads Nothing {
@@ -122,11 +131,11 @@ impl<T: Element> Pass<T> {
         }
     }
 
-    /// What all elements become when all are dropped, if that does not depend on them.
-    pub(crate) fn all_dropped(&self) -> Option<T> {
+    /// What dropped elements become.
+    pub(crate) fn dropped(&self) -> Dropped<T> {
         match *self {
-            Self::Scale { .. } => Some(T::ZERO),
-            Self::Affine { dropped, .. } => Some(dropped),
+            Self::Scale { .. } => Dropped::Constant(T::ZERO),
+            Self::Affine { dropped, .. } => Dropped::Constant(dropped),
         }
     }
 

@@ -27,10 +27,13 @@ impl<T: Sample> Guarded<T> {
         &mut self.memory[self.begin..][..self.len]
     }
 
-    pub(super) fn compare(mut self, want: &[T]) -> Result<(), Difference> {
+    /// Compares by bits; but if `any_nan`, one NaN is as good as another.
+    pub(super) fn compare(mut self, want: &[T], any_nan: bool) -> Result<(), Difference> {
         for (index, (got, want)) in self.slice().iter().zip(want).enumerate() {
+            #[allow(clippy::eq_op, reason = "a NaN is what is not equal to itself")]
+            let both_nan = got != got && want != want;
             let (expected, got) = (want.bits(), got.bits());
-            if got != expected {
+            if got != expected && !(any_nan && both_nan) {
                 return Err(Difference::Element {
                     index,
                     expected,

@@ -121,7 +121,8 @@ fn update<T: Sample>(
     if let Job::Forward(..) = case.job {
         bits.compare(&expected.keep)?;
     }
-    y.compare(&want)
+    // Of two NaNs that meet, the compiler may let either one through.
+    y.compare(&want, kind.reads() != Reads::Nothing)
 }
 
 /// Makes the update of a case.
