@@ -131,6 +131,20 @@ impl<T: Element> Pass<T> {
         }
     }
 
+    /// A pass of this kind at a rate, for tests: with numbers of its own for what the rate does not
+    /// say.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn sample(kind: PassKind, rate: DropRate) -> Self {
+        match kind {
+            PassKind::Scale => Self::scale(rate),
+            PassKind::Affine => Self::affine(Affine {
+                scale: rate.scale(),
+                shift: -0.3,
+                dropped: 0.1,
+            }),
+        }
+    }
+
     /// What dropped elements become.
     pub(crate) fn dropped(&self) -> Dropped<T> {
         match *self {

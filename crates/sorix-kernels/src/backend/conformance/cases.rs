@@ -1,11 +1,8 @@
 //! The jobs that a backend is given.
 
 use super::{Case, Dtype, Job};
-use crate::affine::Affine;
-use crate::element::Element;
 use crate::key::MaskKey;
-use crate::pass::{Pass, PassKind};
-use crate::rate::DropRate;
+use crate::pass::PassKind;
 use crate::stream::{BLOCK, TILE};
 
 const KEY: MaskKey = MaskKey {
@@ -152,16 +149,4 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
         })
     });
     core::iter::once(shape).chain(cases)
-}
-
-/// The pass of a job at a rate.
-pub(super) fn pass<T: Element>(kind: PassKind, rate: DropRate) -> Pass<T> {
-    match kind {
-        PassKind::Scale => Pass::scale(rate),
-        PassKind::Affine => Pass::affine(Affine {
-            scale: rate.scale(),
-            shift: -0.3,
-            dropped: 0.1,
-        }),
-    }
 }

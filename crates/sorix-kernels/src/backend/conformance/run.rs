@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use half::{bf16, f16};
 
-use super::cases::pass;
 use super::guarded::{Guarded, GuardedBits, Sample};
 use super::{Case, Difference, Dtype, Job};
 use crate::backend::Backend;
@@ -70,7 +69,7 @@ fn update<T: Sample>(
     kind: PassKind,
     expected: &Expected,
 ) -> Result<(), Difference> {
-    let pass = pass::<T>(kind, expected.rate);
+    let pass = Pass::<T>::sample(kind, expected.rate);
     let samples: Vec<T> = (0..case.len).map(|i| T::sample(i + case.len)).collect();
     let beside: Vec<T> = (0..case.len).map(|i| T::sample(i + 7)).collect();
     // Neither a divisor nor a multiple of a group.
