@@ -167,13 +167,21 @@ impl<S: Simd> Table<'_, S> {
         byte: S::Words,
         second_byte: S::Words,
     ) -> Decided<S> {
-        let first = simd.look_up(self.first, columns);
-        let second = simd.look_up(self.second, columns);
+        let (first, alias) = simd.look_up_both(self.first, self.alias, columns);
         let tie = simd.bytes_equal(byte, first);
+        if !S::LOOKS_UP_FAST && !simd.any(tie) {
+            let below = simd.bytes_less(byte, first);
+            return Decided {
+                nibbles: simd.select_bytes(below, columns, alias),
+                tie,
+                both_tie: tie,
+            };
+        }
+        let second = simd.look_up(self.second, columns);
         let below = simd.both(tie, simd.bytes_less(second_byte, second));
         let below = simd.either(simd.bytes_less(byte, first), below);
         Decided {
-            nibbles: simd.select_bytes(below, columns, simd.look_up(self.alias, columns)),
+            nibbles: simd.select_bytes(below, columns, alias),
             tie,
             both_tie: simd.both(tie, simd.bytes_equal(second_byte, second)),
         }

@@ -71,6 +71,8 @@ pub(crate) trait Simd:
 {
     /// The name of the backend over this token.
     const NAME: &'static str;
+    /// Whether [`Simd::look_up`] costs less than a branch that is mispredicted now and then.
+    const LOOKS_UP_FAST: bool = true;
 
     /// Eight 64-bit lanes, or 64 bytes.
     type Words: Copy;
@@ -126,6 +128,16 @@ pub(crate) trait Simd:
     }
     /// In each byte, the byte of `table` whose number `index` has there, 0 to 15.
     fn look_up(self, table: Self::Words, index: Self::Words) -> Self::Words;
+    /// [`look_up`](Simd::look_up) in two tables.
+    #[inline(always)]
+    fn look_up_both(
+        self,
+        a: Self::Words,
+        b: Self::Words,
+        index: Self::Words,
+    ) -> (Self::Words, Self::Words) {
+        (self.look_up(a, index), self.look_up(b, index))
+    }
     /// In which bytes `a < b`, unsigned.
     fn bytes_less(self, a: Self::Words, b: Self::Words) -> Self::Bytes;
     /// In which bytes `a == b`.
