@@ -409,7 +409,7 @@ impl Tensor {
 
 /// The shapes and dtypes that an error names, of tensors.
 impl Tensor {
-    fn operand(&self) -> Operand<'_> {
+    pub(crate) fn operand(&self) -> Operand<'_> {
         (self.shape(), self.dtype())
     }
 }
