@@ -35,6 +35,8 @@ pub enum Op {
     ForwardSum,
     /// The same with ordinary stores, whatever the size.
     ForwardSumCached,
+    /// A residual plus forward of the second input.
+    DropoutAdd,
     /// Forward and then backward, by the kernels alone.
     ForwardBackward,
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
@@ -64,7 +66,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -75,6 +77,7 @@ impl Op {
         Self::ReplayShard,
         Self::ForwardSum,
         Self::ForwardSumCached,
+        Self::DropoutAdd,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
     ];
@@ -93,6 +96,7 @@ impl Op {
             Self::ReplayShard => "replay_shard",
             Self::ForwardSum => "forward_sum",
             Self::ForwardSumCached => "forward_sum_cached",
+            Self::DropoutAdd => "dropout_add",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
         }
@@ -101,7 +105,10 @@ impl Op {
     /// What it is compared with.
     #[must_use]
     pub fn roof(self) -> Roof {
-        Roof::Copy
+        match self {
+            Self::DropoutAdd => Roof::WithoutDropout,
+            _ => Roof::Copy,
+        }
     }
 
     /// The drop probabilities worth a row. A general one needs four random bits per element, one
@@ -142,6 +149,7 @@ impl Op {
             | Self::ReplayShard
             | Self::ForwardSum
             | Self::ForwardSumCached
+            | Self::DropoutAdd
             | Self::ForwardBackward
             | Self::TensorForwardBackward => false,
         }
@@ -156,7 +164,7 @@ impl Op {
         match self {
             Self::FillMask => mask,
             Self::Forward | Self::Backward => 2 * tensor + mask,
-            Self::ForwardSum | Self::ForwardSumCached => 3 * tensor + mask,
+            Self::ForwardSum | Self::ForwardSumCached | Self::DropoutAdd => 3 * tensor + mask,
             Self::Replay
             | Self::BroadcastChannelsFirst
             | Self::BroadcastChannelsLast
@@ -185,6 +193,7 @@ pub fn call<T: Value>(
     };
     let Operands {
         input,
+        second,
         output,
         mask,
         ..
@@ -217,6 +226,10 @@ pub fn call<T: Value>(
                     .fold(0, |sum: u64, word| sum.wrapping_add(*word)),
             );
             Ok(())
+        }
+        Op::DropoutAdd => {
+            let buffers = Buffers::new(input, output)?.with_elements(second)?;
+            engine.dropout_add(rate, key, buffers, Some(mask))
         }
         Op::ForwardBackward | Op::TensorForwardBackward => {
             engine.forward(rate, key, Buffers::new(input, output)?, mask)?;

@@ -349,3 +349,92 @@ pub fn apply_affine_in_place<'m, T: Element>(
 ) -> Result<(), Error> {
     Engine::active()?.apply_affine(affine, mask, shape, Buffers::in_place(x))
 }
+
+/// Dropout of `x`, added to a residual: `y = residual + x * scale` where the mask keeps, `y = residual`
+/// elsewhere. One pass over memory instead of two.
+///
+/// The product is rounded in the type computed in, the sum too, and once more to the element type. At
+/// p = 0 it is the sum of the two. The bits are written to `mask` if there is one. The gradient of `x` is
+/// that of dropout, from these bits ([`backward`]) or from the key ([`replay`]); that of the residual is the
+/// gradient itself.
+///
+/// Source: `fused_dropout_add` of Paddle; `bias_dropout_add` of Megatron-LM, without its bias.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(1, 0));
+/// let (x, residual) = ([1.0_f32; 100], [10.0_f32; 100]);
+/// let (mut y, mut mask) = ([0.0; 100], BitMask::new(100));
+/// dropout::dropout_add(rate, key, &x, &residual, &mut y, Some(&mut mask))?;
+/// assert!(y.iter().zip(&mask).all(|(&y, keep)| y == if keep { 12.0 } else { 10.0 }));
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn dropout_add<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskRegion>,
+    x: &[T],
+    residual: &[T],
+    y: &mut [T],
+    mask: Option<&mut BitMask>,
+) -> Result<(), Error> {
+    let buffers = Buffers::new(residual, y)?.with_elements(x)?;
+    Engine::active()?.dropout_add(rate, at, buffers, mask)
+}
+
+/// [`dropout_add`], to the residual itself: `residual += dropout(x)`.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{DropRate, MaskKey, dropout};
+/// let mut residual = [1.0, 2.0];
+/// dropout::dropout_add_in_place(DropRate::new(0.0)?, MaskKey::new(1, 0), &[0.5; 2], &mut residual, None)?;
+/// assert_eq!(residual, [1.5, 2.5]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn dropout_add_in_place<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskRegion>,
+    x: &[T],
+    residual: &mut [T],
+    mask: Option<&mut BitMask>,
+) -> Result<(), Error> {
+    let buffers = Buffers::in_place(residual).with_elements(x)?;
+    Engine::active()?.dropout_add(rate, at, buffers, mask)
+}
+
+/// [`dropout_add`] by a mask of a smaller shape, from [`fill_mask`]: of whole samples, it is stochastic
+/// depth and the residual in one pass. Samples that are dropped are not read.
+///
+/// # Errors
+///
+/// See the [module](self).
+///
+/// ```
+/// use sorix_kernels::{BitMask, Broadcast, DropRate, dropout};
+/// let samples = Broadcast::new(&[2, 2], &[2, 1])?;
+/// let mask = BitMask::from_bools(&[false, true]);
+/// let mut y = [0.0; 4];
+/// dropout::dropout_add_broadcast(
+///     DropRate::new(0.5)?, &mask, &samples, &[f64::NAN, 1.0, 2.0, 3.0], &[10.0; 4], &mut y,
+/// )?;
+/// assert_eq!(y, [10.0, 10.0, 14.0, 16.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn dropout_add_broadcast<'m, T: Element>(
+    rate: DropRate,
+    mask: impl Into<BitSlice<'m>>,
+    shape: &Broadcast,
+    x: &[T],
+    residual: &[T],
+    y: &mut [T],
+) -> Result<(), Error> {
+    let buffers = Buffers::new(residual, y)?.with_elements(x)?;
+    Engine::active()?.dropout_add_broadcast(rate, mask, shape, buffers)
+}

@@ -170,6 +170,45 @@ impl<'b> Engine<'b> {
         self.make_and_apply(rate, at.into(), Pass::scale(rate), buffers, None)
     }
 
+    /// See [`dropout::dropout_add`](crate::dropout::dropout_add). The input of `buffers` is the residual,
+    /// and x is beside it, [as many elements](Buffers::with_elements).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn dropout_add<T: Element>(
+        self,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        buffers: Buffers<'_, T>,
+        mask: Option<&mut BitMask>,
+    ) -> Result<(), Error> {
+        self.make_and_apply(rate, at.into(), Pass::add_scaled(rate), buffers, mask)
+    }
+
+    /// See [`dropout::dropout_add_broadcast`](crate::dropout::dropout_add_broadcast). The input of
+    /// `buffers` is the residual, and x is beside it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn dropout_add_broadcast<'m, T: Element>(
+        self,
+        rate: DropRate,
+        mask: impl Into<BitSlice<'m>>,
+        shape: &Broadcast,
+        buffers: Buffers<'_, T>,
+    ) -> Result<(), Error> {
+        let mask = mask.into();
+        check_cover(mask, shape, &buffers)?;
+        let update = Update::new(Pass::add_scaled(rate), buffers)?;
+        match rate.keep() {
+            Keep::Nothing => self.settle(false, update),
+            Keep::By(_) | Keep::Everything => self.cover(mask, shape, update),
+        }
+        Ok(())
+    }
+
     /// See [`dropout::apply`](crate::dropout::apply), and [`dropout::backward`](crate::dropout::backward),
     /// which is the same of a gradient.
     ///
@@ -354,6 +393,7 @@ impl<'b> Engine<'b> {
     /// Keeps or drops all elements, at a rate that is not worth a random bit.
     fn settle<T: Element>(self, kept: bool, update: Update<'_, T>) {
         let bytes = update.bytes();
+        let update = self.sized(update);
         self.run(update, bytes, |update| match update.pass() {
             // The scale of such a rate rounds to 1.
             Pass::Scale { .. } if kept => update.into_buffers().copy(),

@@ -5,6 +5,8 @@
 //! (alignment, tails, streaming, in place or not, the making of bits) is in `kernel/` and is the same
 //! for all. `reference.rs` says what each pass means without any of this.
 
+use core::marker::PhantomData;
+
 use crate::affine::Affine;
 use crate::buffers::{Beside, Buffers};
 use crate::element::Element;
@@ -106,6 +108,11 @@ passes! {
         /// What a dropped element becomes.
         dropped: T
     }
+    /// `x + beside * scale` where kept, `x` elsewhere: dropout of the second input, added to the first.
+    AddScaled = "add_scaled", reads Elements {
+        /// What a kept element of the second input is multiplied by.
+        scale: T::Scale
+    }
 }
 
 impl<T: Element> Pass<T> {
@@ -113,6 +120,14 @@ impl<T: Element> Pass<T> {
     #[must_use]
     pub fn scale(rate: DropRate) -> Self {
         Self::Scale {
+            scale: T::scale(rate),
+        }
+    }
+
+    /// Inverted dropout of a second input at `rate`, added to the first.
+    #[must_use]
+    pub fn add_scaled(rate: DropRate) -> Self {
+        Self::AddScaled {
             scale: T::scale(rate),
         }
     }
@@ -142,6 +157,7 @@ impl<T: Element> Pass<T> {
                 shift: -0.3,
                 dropped: 0.1,
             }),
+            PassKind::AddScaled => Self::add_scaled(rate),
         }
     }
 
@@ -150,6 +166,7 @@ impl<T: Element> Pass<T> {
         match *self {
             Self::Scale { .. } => Dropped::Constant(T::ZERO),
             Self::Affine { dropped, .. } => Dropped::Constant(dropped),
+            Self::AddScaled { .. } => Dropped::Input,
         }
     }
 
@@ -176,20 +193,29 @@ impl<T: Element> Pass<T> {
     pub(crate) fn compute<S: Lanes<T>>(
         self,
         simd: S,
-        _beside: Option<Beside<'_, T>>,
+        beside: Option<Beside<'_, T>>,
         compute: impl Compute<T, S>,
     ) {
-        match self {
+        match (self, beside) {
             // Types, so that no loop asks.
-            Self::Scale { scale } if simd.can_tie(scale) => {
+            (Self::Scale { scale }, None) if simd.can_tie(scale) => {
                 compute.with(Scaling::<T, S, true>::new(simd, scale), ());
             }
-            Self::Scale { scale } => compute.with(Scaling::<T, S, false>::new(simd, scale), ()),
-            Self::Affine {
-                scale,
-                shift,
-                dropped,
-            } => compute.with(AffineMap::new(simd, scale, shift, dropped), ()),
+            (Self::Scale { scale }, None) => {
+                compute.with(Scaling::<T, S, false>::new(simd, scale), ());
+            }
+            (
+                Self::Affine {
+                    scale,
+                    shift,
+                    dropped,
+                },
+                None,
+            ) => compute.with(AffineMap::new(simd, scale, shift, dropped), ()),
+            (Self::AddScaled { scale }, Some(Beside::Elements(elements))) => {
+                compute.with(AddingScaled::new(simd, scale), elements);
+            }
+            (pass, _) => unreachable!("{pass:?} was checked to have what it reads"),
         }
     }
 }
@@ -267,6 +293,45 @@ impl<T: Element, S: Lanes<T>> Arithmetic<T, S> for AffineMap<T, S> {
             x.times_plus(self.scale, self.shift)
         } else {
             self.dropped
+        }
+    }
+}
+
+/// [`Pass::AddScaled`].
+#[derive(Clone, Copy)]
+struct AddingScaled<'a, T: Element, S: Lanes<T>> {
+    scale: T::Scale,
+    wide: S::Wide,
+    beside: PhantomData<&'a [T]>,
+}
+
+impl<T: Element, S: Lanes<T>> AddingScaled<'_, T, S> {
+    #[inline(always)]
+    fn new(simd: S, scale: T::Scale) -> Self {
+        Self {
+            scale,
+            wide: simd.splat_wide(scale),
+            beside: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: Element, S: Lanes<T>> Arithmetic<T, S> for AddingScaled<'a, T, S> {
+    type Beside = &'a [T];
+
+    #[inline(always)]
+    fn vector(self, simd: S, x: S::Stored, beside: S::Stored, bits: u64, at: usize) -> S::Stored {
+        let scaled = simd.times(simd.widen(beside), self.wide);
+        let y = simd.narrow(simd.plus(simd.widen(x), scaled), true);
+        simd.select(bits, at, y, x)
+    }
+
+    #[inline(always)]
+    fn element(self, x: T, beside: T, keep: bool) -> T {
+        if keep {
+            beside.times_plus(self.scale, x.widened())
+        } else {
+            x
         }
     }
 }

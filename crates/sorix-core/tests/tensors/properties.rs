@@ -130,6 +130,12 @@ const UNARY: &[Unary] = &[
     ("dropout, replayed", 0, Real, |x| {
         x.dropout(rate(), KEY, SaveMask::Replay)
     }),
+    ("dropout_add", 0, Real, |x| {
+        x.dropout_add(&x.exp()?, rate(), KEY, SaveMask::Bits)
+    }),
+    ("dropout_add, replayed", 0, Real, |x| {
+        x.exp()?.dropout_add(x, rate(), KEY, SaveMask::Replay)
+    }),
     ("dropout_broadcast", 1, Real, |x| {
         x.dropout_broadcast(rate(), KEY, &one_last(x), SaveMask::Bits)
     }),

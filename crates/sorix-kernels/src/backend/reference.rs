@@ -56,7 +56,7 @@ pub fn dropout<T: Element>(job: Dropout<'_, T>) {
 /// Each pass, one element at a time. What is dropped is selected, not multiplied: NaN and infinity do
 /// not leak.
 fn update<T: Element>(update: Update<'_, T>, mut keep: impl FnMut(usize) -> bool) {
-    let pass = update.pass();
+    let (pass, beside) = (update.pass(), update.beside());
     let buffers = update.into_buffers();
     match pass {
         Pass::Scale { scale } => {
@@ -72,6 +72,10 @@ fn update<T: Element>(update: Update<'_, T>, mut keep: impl FnMut(usize) -> bool
             } else {
                 dropped
             }
+        }),
+        Pass::AddScaled { scale } => buffers.update(|i, x| match beside {
+            Some(beside) if keep(i) => beside.get(i).times_plus(scale, x.widened()),
+            _ => x,
         }),
     }
 }
