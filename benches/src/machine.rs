@@ -8,6 +8,10 @@ use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 pub struct Machine {
     /// The processor's brand.
     pub cpu: String,
+    /// The numbers of its family, model and stepping, since virtual machines often tell no more than a brand;
+    /// empty if the system does not say.
+    #[serde(default)]
+    pub model: String,
     /// The number of threads that run at once.
     pub cores: usize,
     /// The size of the last-level cache in bytes, as the kernels take it.
@@ -38,6 +42,7 @@ impl Machine {
                 .cpus()
                 .first()
                 .map_or_else(String::new, |cpu| cpu.brand().trim().into()),
+            model: model(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             cores: cores(),
             llc_bytes: sorix_kernels::internal::last_level_bytes() as u64,
             memory_bytes: system.total_memory(),
@@ -51,6 +56,18 @@ impl Machine {
             quick,
         }
     }
+}
+
+/// Family, model and stepping, from what Linux says of the first processor.
+fn model(cpuinfo: &str) -> String {
+    let number = |wanted: &str| {
+        cpuinfo.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.trim() == wanted).then(|| value.trim())
+        })
+    };
+    let numbers = ["cpu family", "model", "stepping"].map(number);
+    numbers.into_iter().flatten().collect::<Vec<_>>().join("-")
 }
 
 /// The number of threads that run at once.
@@ -75,4 +92,17 @@ fn system() -> System {
             .with_cpu(CpuRefreshKind::nothing())
             .with_memory(MemoryRefreshKind::nothing().with_ram()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_read_as_linux_writes_it() {
+        let cpuinfo =
+            "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 173\nmodel name\t: Xeon\nstepping\t: 1\n";
+        assert_eq!(model(cpuinfo), "6-173-1");
+        assert_eq!(model(""), "");
+    }
 }

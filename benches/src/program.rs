@@ -1,6 +1,7 @@
 //! The program behind `cargo xtask bench`: `sorix-bench`, or `sorix-bench-peers` of the adapters
 //! workspace, which brings the frameworks along.
 
+use std::iter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -10,9 +11,11 @@ use crate::html;
 use crate::layers::Layer;
 use crate::machine::{Machine, cores, memory_budget};
 use crate::peers::{self, Frameworks, Peer};
+use crate::record;
 use crate::report::{Report, check_writable, with_stray_copies_named, write};
 use crate::runner::{LayerCase, PeerCase, Plan};
 use crate::sample::Sampling;
+use crate::scaling;
 use crate::step;
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, value_parser};
@@ -53,6 +56,15 @@ struct Args {
     #[arg(long)]
     peers: bool,
 
+    /// Measure forward and backward of f32 on several threads as a ratio to the same call on one: inside
+    /// pools of `--threads`, and outside rayon's global pool, the threads of which `RAYON_NUM_THREADS` says.
+    #[arg(long, conflicts_with = "peers")]
+    scaling: bool,
+
+    /// Append the table to the file of this processor model in `benches/record/`.
+    #[arg(long, conflicts_with_all = ["scaling", "quick"])]
+    record: bool,
+
     /// Write the rows as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -86,6 +98,9 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
     let backends = backends(&args.backend)?;
     for path in [&args.json, &args.html].into_iter().flatten() {
         check_writable(path)?;
+    }
+    if args.scaling {
+        return scaling(args, &backends);
     }
     ensure!(
         args.json.is_none() || args.json != args.html,
@@ -170,6 +185,10 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
     if steps {
         println!("{}", step::table(&report.steps));
     }
+    if args.record {
+        let path = record::write(&report)?;
+        println!("wrote {}", path.display());
+    }
     if let Some(path) = &args.json {
         write(path, &report.json()?)?;
         println!("wrote {}", path.display());
@@ -183,6 +202,35 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
         report.rows.len() + report.steps.len(),
         start.elapsed().as_secs_f64()
     );
+    Ok(())
+}
+
+/// `--scaling`.
+fn scaling(args: &Args, backends: &[&'static dyn Backend]) -> Result<()> {
+    let threads: Vec<usize> = if args.threads.is_empty() {
+        iter::successors(Some(2), |n| Some(2 * n))
+            .take_while(|&n| n <= cores())
+            .collect()
+    } else {
+        threads(&args.threads)
+    };
+    let sampling = if args.quick {
+        Sampling::QUICK
+    } else {
+        Sampling::FULL
+    };
+    let filter = args.filter.as_deref();
+    let report = Report {
+        machine: Machine::here(args.quick),
+        rows: scaling::rows(backends, &threads, filter, sampling)?,
+        steps: Vec::new(),
+    };
+    println!("{}", report.table());
+    println!("Ratio to the same call on one thread: 0.50 is twice as fast.");
+    if let Some(path) = &args.json {
+        write(path, &report.json()?)?;
+        println!("wrote {}", path.display());
+    }
     Ok(())
 }
 

@@ -177,6 +177,7 @@ impl Report {
                 row.dtype.clone(),
                 row.backend.clone(),
                 row.threads,
+                row.roof.clone(),
             )
         };
         for row in &self.rows {

@@ -66,9 +66,11 @@ pub(crate) fn run<J: Split>(job: J, _bytes: usize, kernel: &(impl Fn(J) + Sync))
 
 /// Whether a job that reads and writes so many bytes, at the speed of a memory copy, is long enough
 /// to share out to the threads of the current rayon pool: from 2 MiB on when called from a thread of
-/// the pool, from 32 MiB on when called from outside, where its threads have to be woken first; never
-/// without the feature `parallel`, and never where one [may not wait](may_wait). For a job that does more than a copy, give the bytes that a copy
-/// would move in the same time.
+/// the pool. A call from outside has to wake its threads first, which takes another time on every machine:
+/// the first such call of 2 MiB measures it, in less than a millisecond, and a job is shared out if that
+/// saves at least four times as much. Never without the feature `parallel`, and never where one
+/// [may not wait](may_wait). For a job that does more than a copy, give the bytes that a copy would move in
+/// the same time.
 ///
 /// ```
 /// assert!(!sorix_kernels::internal::parallel::threads_pay(1000));
@@ -77,12 +79,10 @@ pub(crate) fn run<J: Split>(job: J, _bytes: usize, kernel: &(impl Fn(J) + Sync))
 pub fn threads_pay(bytes: usize) -> bool {
     #[cfg(feature = "parallel")]
     {
-        let min_bytes = match rayon::current_thread_index() {
-            Some(_) => MIN_BYTES_INSIDE,
-            None => MIN_BYTES_OUTSIDE,
-        };
         // The threads are asked for last: that starts them, which a small job has no use for.
-        bytes >= min_bytes && may_wait()
+        bytes >= MIN_BYTES
+            && may_wait()
+            && (rayon::current_thread_index().is_some() || pays_to_wake(bytes))
     }
     #[cfg(not(feature = "parallel"))]
     {
@@ -165,20 +165,34 @@ pub fn waits() -> usize {
     WAITS.get()
 }
 
-/// Bytes read and written from which on a job called from a thread of the pool is cut.
+/// Whether a job of so many bytes, called from outside the pool, is worth waking its threads for.
+///
+/// One thread takes `bytes` at the speed of a copy; `n` threads take the n-th part of that, and the time to
+/// wake them. What is saved has to be a multiple of what is paid, since a thread that was woken may have to
+/// wait for a core, for which the caller then waits, too: it cannot take back what it has given away.
+#[cfg(feature = "parallel")]
+fn pays_to_wake(bytes: usize) -> bool {
+    let one = bytes as f64 / COPY_BYTES_PER_SECOND;
+    let saved = one - one / rayon::current_num_threads() as f64;
+    saved >= SAVED_AT_LEAST * threads::seconds_to_wake()
+}
+
+/// What a core copies, reading and writing: 8 to 20 on the servers seen, where the copy is beyond the
+/// level 2 cache.
+#[cfg(feature = "parallel")]
+const COPY_BYTES_PER_SECOND: f64 = 1e10;
+
+/// How many times the time to wake the threads has to be saved.
+#[cfg(feature = "parallel")]
+const SAVED_AT_LEAST: f64 = 4.0;
+
+/// Bytes read and written from which on a job is cut.
 ///
 /// Measured on two Zen 5 cores with calls back to back: from 2 MiB on (20 microseconds of one
 /// thread) two threads took 1.6 to 1.9 times less, as long as the other one was awake; at 512 KiB
 /// they took as long as one.
 #[cfg(feature = "parallel")]
-const MIN_BYTES_INSIDE: usize = 2 << 20;
-
-/// The same for a job called from outside, where threads that sleep have to be woken, and this one
-/// put to sleep until they are done: on the same virtual machine 50 to 100 microseconds. At 8 and 16
-/// MiB two threads took between 1.2 times longer and 1.5 times less, at 32 MiB 1.0 to 1.6 times
-/// less.
-#[cfg(feature = "parallel")]
-const MIN_BYTES_OUTSIDE: usize = 32 << 20;
+const MIN_BYTES: usize = 2 << 20;
 
 /// Bytes read and written by a part, at least.
 #[cfg(feature = "parallel")]

@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::panic::catch_unwind;
 use std::process;
 use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Why rayon's global pool has no threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,24 @@ pub(crate) fn is_of_this_process(thread_is_of_a_pool: bool) -> bool {
         Err(first) if first != this => thread_is_of_a_pool && BEGAN.get() == this,
         _ => true,
     }
+}
+
+/// How long it takes from outside the global pool until one of its threads, which sleep, has done a task
+/// that does nothing, in seconds: the longest of three tries, made once in a process.
+///
+/// Five microseconds where cores idle in user space, 50 to 100 on virtual servers whose idle cores are given to
+/// other guests.
+pub(crate) fn seconds_to_wake() -> f64 {
+    static SECONDS: OnceLock<f64> = OnceLock::new();
+    /// Long enough for a thread without work to go to sleep.
+    const IDLE: Duration = Duration::from_micros(150);
+    let try_once = |_| {
+        thread::sleep(IDLE);
+        let start = Instant::now();
+        rayon::in_place_scope(|scope| scope.spawn(|_| ()));
+        start.elapsed().as_secs_f64()
+    };
+    *SECONDS.get_or_init(|| (0..3).map(try_once).fold(0.0, f64::max))
 }
 
 fn start_global() -> Result<(), ThreadsError> {

@@ -5,6 +5,8 @@ use std::process::Output;
 
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::{Dropout, init, manual_seed, mc_samples};
+#[cfg(all(feature = "parallel", target_os = "linux"))]
+use sorix_testing::is_emulated;
 use sorix_testing::this_program;
 
 const CHILD: &str = "SORIX_TEST_STARTUP";
@@ -95,6 +97,11 @@ const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
 #[cfg(all(feature = "parallel", target_os = "linux"))]
 #[test]
 fn without_threads_everything_works_on_one() {
+    if is_emulated() {
+        // qemu ends a process that asks for such a stack, where Linux gives an error.
+        eprintln!("skipped: an emulator does not fail to start threads");
+        return;
+    }
     let output = child("all", &[NO_THREADS]);
     let text = said(&output);
     assert!(

@@ -9,6 +9,15 @@ use std::process::Command;
 /// it; empty and unset are none.
 const EMULATOR: &str = "SORIX_TEST_EMULATOR";
 
+/// Whether the tests run in an emulator, which is not always the system that it emulates.
+pub fn is_emulated() -> bool {
+    emulator().is_some()
+}
+
+fn emulator() -> Option<OsString> {
+    env::var_os(EMULATOR).filter(|emulator| !emulator.is_empty())
+}
+
 /// The program that is running, as a command without arguments: for a test that needs a process of its
 /// own, because what it tests is decided once or ends the process.
 ///
@@ -29,8 +38,7 @@ pub fn this_program() -> Command {
 /// If the system does not say which program is running.
 pub fn words_of_this_program() -> Vec<OsString> {
     let program = env::current_exe().expect("the path of the program that is running");
-    let emulator = env::var_os(EMULATOR).filter(|emulator| !emulator.is_empty());
-    emulator
+    emulator()
         .into_iter()
         .chain([program.into_os_string()])
         .collect()
