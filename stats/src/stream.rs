@@ -16,7 +16,7 @@ pub trait Source: fmt::Debug + Sync {
     ///
     /// # Errors
     ///
-    /// Where the backend or the window cannot be had.
+    /// If this machine does not have the backend, or the window reaches beyond the last index.
     fn fill(&self, rate: DropRate, at: MaskWindow, mask: &mut BitMask) -> Result<(), Error>;
 }
 

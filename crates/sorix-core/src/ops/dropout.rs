@@ -48,8 +48,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `SORIX_BACKEND` names a backend that this machine does not have, where a shard has
-    /// another number of elements than the tensor, where a window reaches beyond element 2^64 - 1,
+    /// If `SORIX_BACKEND` names a backend that this machine does not have, if a shard has
+    /// another number of elements than the tensor, if a window reaches beyond element 2^64 - 1,
     /// and if allocation fails.
     ///
     /// ```
@@ -150,8 +150,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
-    /// and where [`dropout`](Tensor::dropout) returns one.
+    /// If `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
+    /// and if [`dropout`](Tensor::dropout) returns one.
     ///
     /// ```
     /// use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor};
@@ -243,8 +243,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
-    /// where `mask` has not as many elements; if allocation fails.
+    /// If `mask_shape` has not the tensor's number of axes, each 1 or as long as the tensor's;
+    /// if `mask` has not as many elements; if allocation fails.
     ///
     /// ```
     /// use sorix_core::{BitMask, tensor};

@@ -30,7 +30,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// Where dtypes differ; where an operand has no axes, or the left one has not as many columns
+    /// If dtypes differ; if an operand has no axes, or the left one has not as many columns
     /// as the right one has rows; where the leading axes do not broadcast; and if allocation fails, also
     /// that of the memory to pack operands into.
     ///
