@@ -243,7 +243,7 @@ impl<T: Element, S: Lanes<T>, const TIES: bool> Arithmetic<T, S> for Scaling<T, 
     #[inline(always)]
     fn vector(self, simd: S, x: S::Stored, (): (), bits: u64, at: usize) -> S::Stored {
         let y = simd.times(simd.widen(x), self.wide);
-        simd.keep(simd.narrow(y, TIES), bits, at)
+        simd.narrow_kept(y, TIES, bits, at)
     }
 
     #[inline(always)]

@@ -241,6 +241,11 @@ pub(crate) trait Lanes<T: Element>: Streaming {
     fn plus(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// The lanes whose bit is set; `+0.0` in the others.
     fn keep(self, x: Self::Stored, bits: u64, at: usize) -> Self::Stored;
+    /// [`keep`](Lanes::keep) of [`narrow`](Lanes::narrow), in the order that costs less.
+    #[inline(always)]
+    fn narrow_kept(self, x: Self::Wide, ties: bool, bits: u64, at: usize) -> Self::Stored {
+        self.keep(self.narrow(x, ties), bits, at)
+    }
     /// The lanes of `kept` whose bit is set, those of `dropped` elsewhere.
     fn select(
         self,

@@ -309,6 +309,11 @@ impl Lanes<f16> for Avx2 {
         fn keep(self, x: __m128i, bits: u64, at: usize) -> __m128i {
             _mm_and_si128(x, spread_8_of_16(bits, at))
         }
+        // Rounding is then the last step, which an instruction does together with the store.
+        fn narrow_kept(self, x: __m256, _ties: bool, bits: u64, at: usize) -> __m128i {
+            let kept = _mm256_and_ps(x, _mm256_castsi256_ps(spread_32(bits, at)));
+            _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(kept)
+        }
         fn select(self, bits: u64, at: usize, kept: __m128i, dropped: __m128i) -> __m128i {
             _mm_blendv_epi8(dropped, kept, spread_8_of_16(bits, at))
         }

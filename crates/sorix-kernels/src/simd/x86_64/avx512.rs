@@ -270,6 +270,12 @@ impl Lanes<f16> for Avx512 {
         fn keep(self, x: __m256i, bits: u64, at: usize) -> __m256i {
             _mm256_maskz_mov_epi16((bits >> at) as __mmask16, x)
         }
+        // The product is masked by the instruction that makes it, and rounding, the last step, goes
+        // together with the store.
+        fn narrow_kept(self, x: __m512, _ties: bool, bits: u64, at: usize) -> __m256i {
+            let kept = _mm512_maskz_mov_ps((bits >> at) as __mmask16, x);
+            _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(kept)
+        }
         fn select(self, bits: u64, at: usize, kept: __m256i, dropped: __m256i) -> __m256i {
             _mm256_mask_mov_epi16(dropped, (bits >> at) as __mmask16, kept)
         }
