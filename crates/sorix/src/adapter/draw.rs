@@ -183,7 +183,7 @@ impl SliceDropout {
     /// let noise = draw.noise(DType::F64)?;
     /// assert_eq!(noise.shape(), [2, 500]);
     /// assert!((noise.mean()?.item::<f64>()? - 1.0).abs() < 0.1);
-    /// # Ok::<(), sorix::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn noise(&self, dtype: DType) -> Result<Tensor, Error> {
         let deviation = match self.map {
