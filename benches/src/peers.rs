@@ -1,7 +1,8 @@
 //! Other libraries' dropout, measured in the same run as sorix's, in f32: a forward pass in training
 //! mode, and forward and backward.
 //!
-//! What needs no framework is here: a scalar loop, and PyTorch in a process of its own. Frameworks in
+//! What needs no framework is here: a scalar loop, sorix's kernels into new vectors, and PyTorch in a process
+//! of its own. Frameworks in
 //! Rust are hundreds of crates, so the program that brings them, `adapters/peers`, is in another
 //! workspace; it hands them over as [`Frameworks`].
 
@@ -18,6 +19,7 @@ use crate::tensors::copy;
 
 mod scalar;
 mod torch;
+mod vectors;
 
 /// A library with a dropout.
 pub trait Peer: Debug + Sync {
@@ -89,11 +91,11 @@ impl Debug for Frameworks {
     }
 }
 
-/// The peers there are: the scalar loop always, PyTorch where a Python that has it is on PATH, and
-/// those of `frameworks`. Also says, in a line each, what is left out and why.
+/// The peers there are: the scalar loop and the kernels into new vectors always, PyTorch where a Python that
+/// has it is on PATH, and those of `frameworks`. Also says, in a line each, what is left out and why.
 #[must_use]
 pub fn available(frameworks: Vec<Box<dyn Peer>>) -> (Vec<Box<dyn Peer>>, Vec<String>) {
-    let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(scalar::Scalar)];
+    let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(scalar::Scalar), Box::new(vectors::Vectors)];
     peers.extend(frameworks);
     let mut left_out = Vec::new();
     match torch::Torch::start() {
@@ -146,6 +148,7 @@ pub fn measure_in_process(setting: Setting<'_>, mut pass: impl Pass) -> Result<M
         sampling,
         ..
     } = setting;
+    settle_allocator();
     pass.call()?;
     let forward = pass.output()?;
     check(input, &forward, p)?;
@@ -167,6 +170,15 @@ pub fn measure_in_process(setting: Setting<'_>, mut pass: impl Pass) -> Result<M
         |(_, output)| copy(input, output, threads),
     );
     failed.map_or(Ok(measured), Err)
+}
+
+/// Lets the allocator keep memory that is freed, as it comes to do in a program that trains.
+///
+/// glibc gives the system back what is freed at the end of its heap, if it is twice as large as the largest
+/// block (up to 32 MiB) that it has seen freed of those it maps by themselves. Without this the rows measured
+/// before would decide whether a call of a few MiB pays for new pages, which is a factor of four.
+fn settle_allocator() {
+    drop(std::hint::black_box(vec![0_u8; 31 << 20]));
 }
 
 /// Makes sure that `output` is a dropout of `input`, so that nothing else is timed: every element is

@@ -4,12 +4,10 @@
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A drop probability outside [0, 1], or NaN.
+    /// A drop probability outside [0, 1] or NaN, a shape that the form does not fit, or no seed from the
+    /// operating system.
     #[error(transparent)]
-    Rate(#[from] sorix::InvalidRate),
-    /// A shape that the form does not fit, or no seed from the operating system.
-    #[error(transparent)]
-    Layer(#[from] sorix::nn::Error),
+    Layer(#[from] sorix::Error),
     /// Failed allocation, or a `SORIX_BACKEND` that cannot run here.
     #[error(transparent)]
     Kernel(#[from] sorix::kernels::Error),
@@ -25,3 +23,9 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+impl From<sorix::InvalidRate> for Error {
+    fn from(error: sorix::InvalidRate) -> Self {
+        Self::Layer(error.into())
+    }
+}

@@ -1,14 +1,14 @@
 //! The layers: burn's interface over the forms of the family.
 
 use core::fmt::Debug;
-use std::sync::Arc;
 
 use burn::module::{Content, DisplaySettings, Flag, Module, ModuleDisplay, Param};
 use burn::tensor::Tensor;
-use sorix::adapter::{MaskedForm, SliceDropout};
-use sorix::kernels::{DropRate, MaskKey, MaskRegion};
-use sorix::nn::dropout::{Alpha, Channels, Elements, FeatureAlpha, Locked, NoiseShape, Paths};
-use sorix::{Generator, SaveMask, default_generator};
+use sorix::adapter::{Draws, SliceForm};
+use sorix::kernels::{DropRate, MaskRegion};
+use sorix::nn::dropout::{
+    Alpha, Channels, Elements, FeatureAlpha, Gaussian, Locked, NoiseShape, Paths,
+};
 
 use crate::error::Result;
 use crate::op;
@@ -43,7 +43,7 @@ impl DropoutConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Rate`](crate::Error::Rate) if the probability is no number in [0, 1].
+    /// [`Error::Layer`](crate::Error::Layer) if the probability is no number in [0, 1].
     pub fn try_init(&self) -> Result<Dropout> {
         Dropout::new(self.prob)
     }
@@ -67,17 +67,15 @@ pub struct DropoutLayer<F: Form> {
     /// Whether to behave as during training.
     pub training: Param<Flag>,
     #[module(skip)]
-    form: F,
-    #[module(skip)]
-    save_mask: SaveMask,
-    #[module(skip)]
-    generator: Option<Arc<Generator>>,
+    draws: Draws<F>,
 }
 
-/// What a layer drops: a [`MaskedForm`] that a module can hold.
-pub trait Form: MaskedForm + Clone + Debug + Send + Sync + 'static {}
+sorix::layer_options!(DropoutLayer, Form);
 
-impl<F: MaskedForm + Clone + Debug + Send + Sync + 'static> Form for F {}
+/// What a layer drops: a [`SliceForm`] that a module can hold.
+pub trait Form: SliceForm + Clone + 'static {}
+
+impl<F: SliceForm + Clone + 'static> Form for F {}
 
 /// Drops single elements: in the place of `burn::nn::Dropout`.
 ///
@@ -130,6 +128,25 @@ pub type AlphaDropout = DropoutLayer<Alpha>;
 /// [`AlphaDropout`] of whole channels of `(N, C, …)`.
 pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
 
+/// Multiplies each element by a number from the normal distribution of mean 1 and variance
+/// `p / (1 - p)`. Nothing is dropped, so a NaN stays one; at p = 1 everything becomes `+0.0`.
+///
+/// The noise is drawn by the CPU. It is kept until backward, an element for each of the input's, or with
+/// [`SaveMask::Replay`](crate::SaveMask::Replay) drawn again from its key.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use sorix_burn::{GaussianDropout, Generator};
+///
+/// let dropout = GaussianDropout::new(0.2)?.generator(Generator::new(42));
+/// let y = dropout.forward_if(true, Tensor::<1>::ones([10_000], &Device::flex()))?;
+/// let deviations = (y - 1.0).into_data().try_to_vec::<f32>().unwrap();
+/// let variance = deviations.iter().map(|d| d * d).sum::<f32>() / 10_000.0;
+/// assert!((variance - 0.25).abs() < 0.02);
+/// # Ok::<(), sorix_burn::Error>(())
+/// ```
+pub type GaussianDropout = DropoutLayer<Gaussian>;
+
 /// Decisions shared along any axes: made by [`DropoutLayer::with_form`].
 pub type BroadcastDropout = DropoutLayer<NoiseShape>;
 
@@ -138,7 +155,7 @@ impl<F: Form + Default> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Rate`](crate::Error::Rate) if `p` is no number in [0, 1].
+    /// [`Error::Layer`](crate::Error::Layer) if `p` is no number in [0, 1].
     pub fn new(p: f64) -> Result<Self> {
         Self::with_form(F::default(), p)
     }
@@ -149,29 +166,13 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Rate`](crate::Error::Rate) if `p` is no number in [0, 1].
+    /// [`Error::Layer`](crate::Error::Layer) if `p` is no number in [0, 1].
     pub fn with_form(form: F, p: f64) -> Result<Self> {
         Ok(Self {
             prob: DropRate::new(p)?.p(),
             training: Param::from_bool(true),
-            form,
-            save_mask: SaveMask::default(),
-            generator: None,
+            draws: Draws::new(form),
         })
-    }
-
-    /// Takes keys from this generator, not from the one of the process.
-    #[must_use]
-    pub fn generator(mut self, generator: impl Into<Arc<Generator>>) -> Self {
-        self.generator = Some(generator.into());
-        self
-    }
-
-    /// Keeps the mask until backward as bits, which is the default, or as its key alone.
-    #[must_use]
-    pub fn save_mask(mut self, save_mask: SaveMask) -> Self {
-        self.save_mask = save_mask;
-        self
     }
 
     /// Drops in training as burn means it, else gives back the input itself.
@@ -216,11 +217,8 @@ impl<F: Form> DropoutLayer<F> {
         if !train {
             return Ok(input);
         }
-        // What is wrong is found before a key is taken.
-        DropRate::new(self.prob)?;
-        self.form.mask_shape(&input.dims())?;
-        let key = self.next_key()?;
-        self.forward_with_key(input, key)
+        let draw = self.draws.next(self.prob, &input.dims())?;
+        op::dropout(input, draw, self.draws.save_mask)
     }
 
     /// Drops by a key that the caller names, or by a part of its mask, on any device.
@@ -233,16 +231,8 @@ impl<F: Form> DropoutLayer<F> {
         input: Tensor<D>,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor<D>> {
-        let rate = DropRate::new(self.prob)?;
-        let draw = SliceDropout::new(&self.form, rate, at, &input.dims())?;
-        op::dropout(input, draw, self.save_mask)
-    }
-
-    fn next_key(&self) -> Result<MaskKey> {
-        Ok(match &self.generator {
-            Some(generator) => generator.next_key(),
-            None => default_generator()?.next_key(),
-        })
+        let draw = self.draws.at(self.prob, &input.dims(), at)?;
+        op::dropout(input, draw, self.draws.save_mask)
     }
 }
 
@@ -255,46 +245,12 @@ impl<F: Form> ModuleDisplay for DropoutLayer<F> {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let content = content.add_debug_attribute("form", &self.form);
+        let content = content.add_debug_attribute("form", &self.draws.form);
         let content = content.add("prob", &self.prob);
         if self.training.is_enabled() {
             content.optional()
         } else {
             content.add("training", &self.training).optional()
         }
-    }
-}
-
-impl<const SPATIAL: usize> DropoutLayer<Channels<SPATIAL>> {
-    /// Takes the last axis for that of the channels, as in `(N, H, W, C)`.
-    #[must_use]
-    pub fn channels_last(mut self) -> Self {
-        self.form = Channels::last();
-        self
-    }
-}
-
-impl DropoutLayer<Locked> {
-    /// Takes this axis for time; a negative one counts from the last. It is -2 unless set.
-    #[must_use]
-    pub fn time_axis(mut self, time_axis: isize) -> Self {
-        self.form = Locked::over(time_axis);
-        self
-    }
-}
-
-impl DropoutLayer<Paths> {
-    /// Drops all samples of a call, or none.
-    #[must_use]
-    pub fn per_batch(mut self) -> Self {
-        self.form = Paths::per_batch().scale_by_keep(self.form.scales_by_keep());
-        self
-    }
-
-    /// Whether what is kept is multiplied by `1 / (1 - p)`; true unless set.
-    #[must_use]
-    pub fn scale_by_keep(mut self, scale_by_keep: bool) -> Self {
-        self.form = self.form.scale_by_keep(scale_by_keep);
-        self
     }
 }

@@ -39,9 +39,9 @@ mod op;
 pub use error::{Error, Result};
 pub use layer::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutConfig, DropoutLayer, FeatureAlphaDropout, Form, LockedDropout,
+    DropoutConfig, DropoutLayer, FeatureAlphaDropout, Form, GaussianDropout, LockedDropout,
 };
-pub use sorix::adapter::MaskedForm;
+pub use sorix::adapter::SliceForm;
 pub use sorix::kernels::{DropRate, MaskKey, MaskRegion};
 pub use sorix::nn::dropout as forms;
 pub use sorix::{Generator, GeneratorState, SaveMask, default_generator, manual_seed};

@@ -12,9 +12,8 @@ use burn::tensor::{
     Bool, Bytes, DType, Element as BurnElement, GradientCheckpointingStrategy, Tensor, TensorData,
     bf16, f16,
 };
-use sorix::SaveMask;
-use sorix::adapter::SliceDropout;
-use sorix::kernels::{BitMask, Element};
+use sorix::adapter::{Saved, SliceDropout};
+use sorix::{SaveMask, Scalar};
 
 use crate::error::{Error, Result};
 
@@ -28,16 +27,8 @@ pub(crate) fn dropout<const D: usize>(
         return Ok(x);
     }
     let device = x.device();
-    let ours = matches!(
-        x.dtype(),
-        DType::F32 | DType::F64 | DType::F16 | DType::BF16
-    );
-    if !ours
-        || !matches!(
-            device.clone().inner().as_dispatch(),
-            DispatchDevice::Flex(_)
-        )
-    {
+    let plain = device.clone().inner();
+    if dtype_of(&x).is_none() || !matches!(plain.as_dispatch(), DispatchDevice::Flex(_)) {
         return by_uploaded_mask(x, &draw);
     }
     match device.gradient_checkpointing_strategy() {
@@ -54,6 +45,17 @@ pub(crate) fn dropout<const D: usize>(
         Some(GradientCheckpointingStrategy::Disabled) => {
             tracked::<NoCheckpointing, D>(x, draw, save)
         }
+    }
+}
+
+/// sorix' name of the dtype, if the kernels have it.
+fn dtype_of<const D: usize>(x: &Tensor<D>) -> Option<sorix::DType> {
+    match x.dtype() {
+        DType::F16 => Some(sorix::DType::F16),
+        DType::BF16 => Some(sorix::DType::BF16),
+        DType::F32 => Some(sorix::DType::F32),
+        DType::F64 => Some(sorix::DType::F64),
+        _ => None,
     }
 }
 
@@ -83,10 +85,10 @@ where
         .stateful()
     {
         OpsKind::Tracked(prep) => {
-            let (y, mask) = forward(x, &draw, save)?;
-            prep.finish(State { draw, mask }, y)
+            let (y, saved) = forward(x, &draw, save)?;
+            prep.finish(State { draw, saved }, y)
         }
-        // Where nobody asks for a gradient there is nothing to save a mask for.
+        // If nobody asks for a gradient there is nothing to save a mask for.
         OpsKind::UnTracked(prep) => prep.finish(forward(x, &draw, SaveMask::Replay)?.0),
     };
     Ok(Tensor::from_primitive::<Autodiff<Flex, C>>(y))
@@ -96,7 +98,7 @@ where
 #[derive(Clone, Debug)]
 struct State {
     draw: SliceDropout,
-    mask: Option<BitMask>,
+    saved: Option<Saved>,
 }
 
 #[derive(Debug)]
@@ -111,9 +113,9 @@ impl Backward<Flex, 1> for DropoutBackward {
         gradients: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let State { draw, mask } = ops.state;
+        let State { draw, saved } = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
-            on_elements(gradient, &Backprop { draw, mask })
+            on_elements(gradient, &Backprop { draw, saved })
                 // burn's backward has no way to return an error; forward had the same lengths, dtype and
                 // backend, so what is left is failed allocation.
                 .unwrap_or_else(|error| panic!("backward of dropout: {error}"))
@@ -124,9 +126,9 @@ impl Backward<Flex, 1> for DropoutBackward {
 
 /// What is done to the elements, whatever their type.
 trait OnElements {
-    fn run<T: Element>(&self, x: &[T]) -> KernelResult<(Vec<T>, Option<BitMask>)>;
+    fn run<T: Scalar>(&self, x: &[T]) -> KernelResult<(Vec<T>, Option<Saved>)>;
 
-    fn run_in_place<T: Element>(&self, x: &mut [T]) -> KernelResult<Option<BitMask>>;
+    fn run_in_place<T: Scalar>(&self, x: &mut [T]) -> KernelResult<Option<Saved>>;
 }
 
 type KernelResult<T> = core::result::Result<T, sorix::kernels::Error>;
@@ -137,27 +139,27 @@ struct Forward<'a> {
 }
 
 impl OnElements for Forward<'_> {
-    fn run<T: Element>(&self, x: &[T]) -> KernelResult<(Vec<T>, Option<BitMask>)> {
+    fn run<T: Scalar>(&self, x: &[T]) -> KernelResult<(Vec<T>, Option<Saved>)> {
         self.draw.forward(x, self.save)
     }
 
-    fn run_in_place<T: Element>(&self, x: &mut [T]) -> KernelResult<Option<BitMask>> {
+    fn run_in_place<T: Scalar>(&self, x: &mut [T]) -> KernelResult<Option<Saved>> {
         self.draw.forward_in_place(x, self.save)
     }
 }
 
 struct Backprop {
     draw: SliceDropout,
-    mask: Option<BitMask>,
+    saved: Option<Saved>,
 }
 
 impl OnElements for Backprop {
-    fn run<T: Element>(&self, dy: &[T]) -> KernelResult<(Vec<T>, Option<BitMask>)> {
-        Ok((self.draw.backward(self.mask.as_ref(), dy)?, None))
+    fn run<T: Scalar>(&self, dy: &[T]) -> KernelResult<(Vec<T>, Option<Saved>)> {
+        Ok((self.draw.backward(self.saved.as_ref(), dy)?, None))
     }
 
-    fn run_in_place<T: Element>(&self, dy: &mut [T]) -> KernelResult<Option<BitMask>> {
-        self.draw.backward_in_place(self.mask.as_ref(), dy)?;
+    fn run_in_place<T: Scalar>(&self, dy: &mut [T]) -> KernelResult<Option<Saved>> {
+        self.draw.backward_in_place(self.saved.as_ref(), dy)?;
         Ok(None)
     }
 }
@@ -166,11 +168,11 @@ fn forward(
     x: FlexTensor,
     draw: &SliceDropout,
     save: SaveMask,
-) -> Result<(FlexTensor, Option<BitMask>)> {
+) -> Result<(FlexTensor, Option<Saved>)> {
     Ok(on_elements(x, &Forward { draw, save })?)
 }
 
-fn on_elements(x: FlexTensor, op: &impl OnElements) -> KernelResult<(FlexTensor, Option<BitMask>)> {
+fn on_elements(x: FlexTensor, op: &impl OnElements) -> KernelResult<(FlexTensor, Option<Saved>)> {
     match x.dtype() {
         DType::F64 => on_typed::<f64>(x, op),
         DType::F16 => on_typed::<f16>(x, op),
@@ -179,10 +181,10 @@ fn on_elements(x: FlexTensor, op: &impl OnElements) -> KernelResult<(FlexTensor,
     }
 }
 
-fn on_typed<T: Element + BurnElement>(
+fn on_typed<T: Scalar + BurnElement>(
     x: FlexTensor,
     op: &impl OnElements,
-) -> KernelResult<(FlexTensor, Option<BitMask>)> {
+) -> KernelResult<(FlexTensor, Option<Saved>)> {
     // In row-major order, which is what an element's place in the mask counts.
     let mut x = if x.is_contiguous() {
         x
@@ -194,25 +196,32 @@ fn on_typed<T: Element + BurnElement>(
     if let Some(elements) = x.try_storage_mut::<T>()
         && elements.len() == len
     {
-        let mask = op.run_in_place(elements)?;
-        return Ok((x, mask));
+        let saved = op.run_in_place(elements)?;
+        return Ok((x, saved));
     }
     let begin = x.layout().start_offset();
-    let (y, mask) = op.run(&x.storage::<T>()[begin..begin + len])?;
+    let (y, saved) = op.run(&x.storage::<T>()[begin..begin + len])?;
     let layout = Layout::contiguous(x.layout().shape().clone());
     Ok((
         FlexTensor::new(Bytes::from_elems(y), layout, x.dtype()),
-        mask,
+        saved,
     ))
 }
 
 /// By burn's own operations, on any device: the mask comes from the CPU.
 fn by_uploaded_mask<const D: usize>(x: Tensor<D>, draw: &SliceDropout) -> Result<Tensor<D>> {
+    let Some(affine) = draw.affine() else {
+        let noise = draw.noise(dtype_of(&x).unwrap_or(sorix::DType::F32))?;
+        let noise = noise
+            .to_dtype(sorix::DType::F64)
+            .and_then(sorix::Tensor::into_vec::<f64>);
+        let noise = TensorData::new(noise.map_err(sorix::Error::from)?, x.shape());
+        return Ok(x.clone() * Tensor::from_data(noise, (&x.device(), x.dtype())));
+    };
     let drop: Vec<bool> = draw.mask()?.iter().map(|keep| !keep).collect();
     let shape = x.shape();
     let drop = TensorData::new(drop, draw.mask_shape().to_vec());
     let drop = Tensor::<D, Bool>::from_data(drop, &x.device()).expand(shape);
-    let affine = draw.affine();
     let kept = x * affine.scale;
     let kept = if affine.shift == 0.0 {
         kept
@@ -226,7 +235,7 @@ fn by_uploaded_mask<const D: usize>(x: Tensor<D>, draw: &SliceDropout) -> Result
 mod tests {
     use burn::tensor::Device;
     use sorix::kernels::{DropRate, MaskKey};
-    use sorix::nn::dropout::{Alpha, Channels, Elements};
+    use sorix::nn::dropout::{Alpha, Channels, Elements, Gaussian};
 
     use super::*;
 
@@ -242,6 +251,7 @@ mod tests {
                 SliceDropout::new(&Elements, rate, key, &SHAPE),
                 SliceDropout::new(&Channels::<1>::default(), rate, key, &SHAPE),
                 SliceDropout::new(&Alpha, rate, key, &SHAPE),
+                SliceDropout::new(&Gaussian, rate, key, &SHAPE),
             ];
             for draw in draws.map(|draw| draw.unwrap()) {
                 let both = [true, false].map(|uploaded| {

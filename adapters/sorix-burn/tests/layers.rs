@@ -7,7 +7,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sorix_burn::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutConfig, Error, FeatureAlphaDropout, Generator, LockedDropout, MaskKey, SaveMask, forms,
+    DropoutConfig, Error, FeatureAlphaDropout, GaussianDropout, Generator, LockedDropout, MaskKey,
+    SaveMask, forms,
 };
 
 const KEY: MaskKey = MaskKey {
@@ -118,6 +119,7 @@ fn every_layer_makes_what_sorix_own_makes() {
     same_as_sorix!(DropPath, [50, 21], scale_by_keep(false));
     same_as_sorix!(AlphaDropout, [9, 111]);
     same_as_sorix!(FeatureAlphaDropout, [9, 11, 13]);
+    same_as_sorix!(GaussianDropout, [9, 111]);
     let burn = BroadcastDropout::with_form(forms::NoiseShape::shared_along([1]), 0.3).unwrap();
     let own = sorix::nn::BroadcastDropout::shared_along(0.3, [1]).unwrap();
     agree(
@@ -246,7 +248,7 @@ fn what_is_dropped_does_not_leak_forward_or_backward() {
 fn errors_name_what_came_and_take_no_key() {
     for p in [-0.5, 1.5, f64::NAN] {
         let error = Dropout::new(p).unwrap_err();
-        assert!(matches!(error, Error::Rate(_)));
+        assert!(matches!(error, Error::Layer(sorix::Error::Rate(_))));
         assert!(
             error.to_string().contains(&format!("got p = {p}")),
             "{error}"

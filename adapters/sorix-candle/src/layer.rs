@@ -1,13 +1,11 @@
 //! The layers: candle's interface over the forms of the family.
 
-use std::sync::Arc;
-
-use candle_core::{DType, Error, ModuleT, Result, Tensor, WithDType};
-use half::{bf16, f16};
-use sorix::adapter::{MaskedForm, SliceDropout};
-use sorix::kernels::{DropRate, MaskKey, MaskRegion};
-use sorix::nn::dropout::{Alpha, Channels, Elements, FeatureAlpha, Locked, NoiseShape, Paths};
-use sorix::{Generator, SaveMask, default_generator};
+use candle_core::{Error, ModuleT, Result, Tensor};
+use sorix::adapter::{Draws, SliceForm};
+use sorix::kernels::MaskRegion;
+use sorix::nn::dropout::{
+    Alpha, Channels, Elements, FeatureAlpha, Gaussian, Locked, NoiseShape, Paths,
+};
 
 use crate::op;
 
@@ -24,11 +22,11 @@ use crate::op;
 /// message names what came.
 #[derive(Clone, Debug)]
 pub struct DropoutLayer<F> {
-    form: F,
     p: f64,
-    save_mask: SaveMask,
-    generator: Option<Arc<Generator>>,
+    draws: Draws<F>,
 }
+
+sorix::layer_options!(DropoutLayer, SliceForm);
 
 /// Drops single elements: in the place of `candle_nn::Dropout`.
 ///
@@ -117,6 +115,24 @@ pub type AlphaDropout = DropoutLayer<Alpha>;
 /// [`AlphaDropout`] of whole channels of `(N, C, …)`.
 pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
 
+/// Multiplies each element by a number from the normal distribution of mean 1 and variance
+/// `p / (1 - p)`. Nothing is dropped, so a NaN stays one; at p = 1 everything becomes `+0.0`.
+///
+/// The noise is drawn by the CPU. It is kept until backward, an element for each of the input's, or with
+/// [`SaveMask::Replay`](crate::SaveMask::Replay) drawn again from its key.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::{GaussianDropout, Generator};
+///
+/// let dropout = GaussianDropout::new(0.2).generator(Generator::new(42));
+/// let ys = dropout.forward(&Tensor::ones(10_000, DType::F64, &Device::Cpu)?, true)?;
+/// let variance = (ys - 1.0)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
+/// assert!((variance - 0.25).abs() < 0.02);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type GaussianDropout = DropoutLayer<Gaussian>;
+
 /// Decisions shared along any axes: made by [`DropoutLayer::with_form`] of a
 /// [`NoiseShape`](sorix::nn::dropout::NoiseShape).
 pub type BroadcastDropout = DropoutLayer<NoiseShape>;
@@ -138,25 +154,9 @@ impl<F> DropoutLayer<F> {
     #[must_use]
     pub fn with_form(form: F, p: impl Into<f64>) -> Self {
         Self {
-            form,
             p: p.into(),
-            save_mask: SaveMask::default(),
-            generator: None,
+            draws: Draws::new(form),
         }
-    }
-
-    /// Takes keys from this generator, not from the one of the process.
-    #[must_use]
-    pub fn generator(mut self, generator: impl Into<Arc<Generator>>) -> Self {
-        self.generator = Some(generator.into());
-        self
-    }
-
-    /// Keeps the mask until backward as bits, which is the default, or as its key alone.
-    #[must_use]
-    pub fn save_mask(mut self, save_mask: SaveMask) -> Self {
-        self.save_mask = save_mask;
-        self
     }
 
     /// The probability of dropping, as it was given.
@@ -169,49 +169,10 @@ impl<F> DropoutLayer<F> {
     pub fn set_p(&mut self, p: impl Into<f64>) {
         self.p = p.into();
     }
-
-    fn rate(&self) -> Result<DropRate> {
-        DropRate::new(self.p).map_err(Error::wrap)
-    }
-
-    fn next_key(&self) -> Result<MaskKey> {
-        Ok(match &self.generator {
-            Some(generator) => generator.next_key(),
-            None => default_generator().map_err(Error::wrap)?.next_key(),
-        })
-    }
 }
 
-/// What a layer drops, and how: every [`MaskedForm`], and [`Gaussian`].
-pub trait Form {
-    /// Whether the form fits an input of this shape.
-    ///
-    /// # Errors
-    ///
-    /// If it does not.
-    fn check(&self, shape: &[usize]) -> Result<()>;
-
-    /// Drops from `xs`, of a dtype that sorix has.
-    ///
-    /// # Errors
-    ///
-    /// Those of a [`DropoutLayer`].
-    fn apply(&self, xs: &Tensor, rate: DropRate, at: MaskRegion, save: SaveMask) -> Result<Tensor>;
-}
-
-impl<F: MaskedForm> Form for F {
-    fn check(&self, shape: &[usize]) -> Result<()> {
-        self.mask_shape(shape).map(drop).map_err(Error::wrap)
-    }
-
-    fn apply(&self, xs: &Tensor, rate: DropRate, at: MaskRegion, save: SaveMask) -> Result<Tensor> {
-        let draw = SliceDropout::new(self, rate, at, xs.dims()).map_err(Error::wrap)?;
-        op::dropout(xs, draw, save)
-    }
-}
-
-impl<F: Form> DropoutLayer<F> {
-    /// Drops from `xs` where `train` says so, else gives back `xs` itself.
+impl<F: SliceForm> DropoutLayer<F> {
+    /// Drops from `xs` if `train` says so, else gives back `xs` itself.
     ///
     /// # Errors
     ///
@@ -220,11 +181,10 @@ impl<F: Form> DropoutLayer<F> {
         if !train {
             return Ok(xs.clone());
         }
-        // What is wrong is found before a key is taken.
-        self.rate()?;
+        // Before a key is taken.
         op::check_dtype(xs)?;
-        self.form.check(xs.dims())?;
-        self.forward_with_key(xs, self.next_key()?)
+        let draw = self.draws.next(self.p, xs.dims()).map_err(Error::wrap)?;
+        op::dropout(xs, draw, self.draws.save_mask)
     }
 
     /// Drops from `xs` by a key that the caller names, or by a part of its mask.
@@ -245,103 +205,13 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn forward_with_key(&self, xs: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
-        op::check_dtype(xs)?;
-        self.form.apply(xs, self.rate()?, at.into(), self.save_mask)
+        let draw = self.draws.at(self.p, xs.dims(), at);
+        op::dropout(xs, draw.map_err(Error::wrap)?, self.draws.save_mask)
     }
 }
 
-impl<F: Form> ModuleT for DropoutLayer<F> {
+impl<F: SliceForm> ModuleT for DropoutLayer<F> {
     fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         self.forward(xs, train)
     }
-}
-
-impl<const SPATIAL: usize> DropoutLayer<Channels<SPATIAL>> {
-    /// Takes the last axis for that of the channels, as in `(N, H, W, C)`.
-    #[must_use]
-    pub fn channels_last(mut self) -> Self {
-        self.form = Channels::last();
-        self
-    }
-}
-
-impl DropoutLayer<Locked> {
-    /// Takes this axis for time; a negative one counts from the last. It is -2 unless set.
-    #[must_use]
-    pub fn time_axis(mut self, time_axis: isize) -> Self {
-        self.form = Locked::over(time_axis);
-        self
-    }
-}
-
-impl DropoutLayer<Paths> {
-    /// Drops all samples of a call, or none.
-    #[must_use]
-    pub fn per_batch(mut self) -> Self {
-        self.form = Paths::per_batch().scale_by_keep(self.form.scales_by_keep());
-        self
-    }
-
-    /// Whether what is kept is multiplied by `1 / (1 - p)`; true unless set.
-    #[must_use]
-    pub fn scale_by_keep(mut self, scale_by_keep: bool) -> Self {
-        self.form = self.form.scale_by_keep(scale_by_keep);
-        self
-    }
-}
-
-/// Multiplies each element by a number from the normal distribution of mean 1 and variance
-/// `p / (1 - p)`. Nothing is dropped, so a NaN stays one; at p = 1 everything becomes `+0.0`.
-///
-/// The noise is drawn by the CPU and kept until backward, an element for each of the input's.
-///
-/// # Errors
-///
-/// Those of a [`DropoutLayer`].
-///
-/// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use sorix_candle::{GaussianDropout, Generator};
-///
-/// let dropout = GaussianDropout::new(0.2).generator(Generator::new(42));
-/// let ys = dropout.forward(&Tensor::ones(10_000, DType::F64, &Device::Cpu)?, true)?;
-/// let variance = (ys - 1.0)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
-/// assert!((variance - 0.25).abs() < 0.02);
-/// # Ok::<(), candle_core::Error>(())
-/// ```
-pub type GaussianDropout = DropoutLayer<Gaussian>;
-
-/// The form of [`GaussianDropout`]: noise on each element.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gaussian;
-
-impl Form for Gaussian {
-    fn check(&self, _: &[usize]) -> Result<()> {
-        Ok(())
-    }
-
-    fn apply(&self, xs: &Tensor, rate: DropRate, at: MaskRegion, save: SaveMask) -> Result<Tensor> {
-        if rate.p() == 0.0 || rate.p() == 1.0 {
-            return Elements.apply(xs, rate, at, save);
-        }
-        match xs.dtype() {
-            DType::F16 => noisy::<f16>(xs, rate, at),
-            DType::BF16 => noisy::<bf16>(xs, rate, at),
-            DType::F64 => noisy::<f64>(xs, rate, at),
-            _ => noisy::<f32>(xs, rate, at),
-        }
-    }
-}
-
-fn noisy<T: WithDType + sorix::Scalar>(
-    xs: &Tensor,
-    rate: DropRate,
-    at: MaskRegion,
-) -> Result<Tensor> {
-    let deviation = (rate.p() / (1.0 - rate.p())).sqrt();
-    let dtype = <T as sorix::Scalar>::DTYPE;
-    let noise = sorix::Tensor::normal(xs.dims(), 1.0, deviation, dtype, at)
-        .and_then(sorix::Tensor::into_vec::<T>)
-        .map_err(Error::wrap)?;
-    xs * Tensor::from_vec(noise, xs.dims(), xs.device())?
 }

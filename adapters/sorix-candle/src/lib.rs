@@ -43,9 +43,9 @@ mod tensor;
 
 pub use layer::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutLayer, FeatureAlphaDropout, Form, Gaussian, GaussianDropout, LockedDropout,
+    DropoutLayer, FeatureAlphaDropout, GaussianDropout, LockedDropout,
 };
-pub use sorix::adapter::MaskedForm;
+pub use sorix::adapter::SliceForm;
 pub use sorix::kernels::{DropRate, MaskKey, MaskRegion};
 pub use sorix::nn::dropout as forms;
 pub use sorix::{Generator, GeneratorState, SaveMask, default_generator, manual_seed};

@@ -4,9 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Error, Layout, Result, Shape, Tensor};
-use sorix::SaveMask;
-use sorix::adapter::SliceDropout;
-use sorix::kernels::{BitMask, Element};
+use sorix::adapter::{Saved, SliceDropout};
+use sorix::{SaveMask, Scalar};
 
 /// The name in candle's errors.
 const NAME: &str = "sorix-dropout";
@@ -20,7 +19,7 @@ pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result
     if !xs.device().is_cpu() {
         return by_uploaded_mask(xs, &draw);
     }
-    // Where nobody asks for a gradient there is nothing to save a mask for.
+    // If nobody asks for a gradient there is nothing to save a mask for.
     let save = if xs.track_op() {
         save
     } else {
@@ -29,15 +28,23 @@ pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result
     let call = Arc::new(Call {
         draw,
         save,
-        mask: OnceLock::new(),
+        saved: OnceLock::new(),
     });
     xs.contiguous()?.apply_op1(Forward(call))
 }
 
-/// The dtypes of the kernels, on every device.
+/// Whether the kernels have the dtype; on other devices no more is taken.
 pub(crate) fn check_dtype(xs: &Tensor) -> Result<()> {
+    dtype_of(xs).map(drop)
+}
+
+/// sorix' name of the dtype.
+fn dtype_of(xs: &Tensor) -> Result<sorix::DType> {
     match xs.dtype() {
-        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(()),
+        DType::F16 => Ok(sorix::DType::F16),
+        DType::BF16 => Ok(sorix::DType::BF16),
+        DType::F32 => Ok(sorix::DType::F32),
+        DType::F64 => Ok(sorix::DType::F64),
         other => Err(Error::UnsupportedDTypeForOp(other, NAME).bt()),
     }
 }
@@ -55,6 +62,15 @@ fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
             .to_dtype(wide)?
             .to_device(device)
     };
+    let Some(affine) = draw.affine() else {
+        let noise = draw.noise(dtype_of(xs)?).map_err(Error::wrap)?;
+        let noise = noise
+            .to_dtype(sorix::DType::F64)
+            .and_then(sorix::Tensor::into_vec::<f64>);
+        let noise = Tensor::from_vec(noise.map_err(Error::wrap)?, xs.shape(), &Device::Cpu)?;
+        let noise = noise.to_dtype(wide)?.to_device(device)?;
+        return (xs.to_dtype(wide)? * noise)?.to_dtype(xs.dtype());
+    };
     let keep: Vec<u8> = draw
         .mask()
         .map_err(Error::wrap)?
@@ -62,7 +78,6 @@ fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
         .map(u8::from)
         .collect();
     let keep = Tensor::from_vec(keep, draw.mask_shape(), device)?.broadcast_as(xs.shape())?;
-    let affine = draw.affine();
     let mut kept = xs.to_dtype(wide)?.broadcast_mul(&number(affine.scale)?)?;
     if affine.shift != 0.0 {
         kept = kept.broadcast_add(&number(affine.shift)?)?;
@@ -76,8 +91,8 @@ fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
 struct Call {
     draw: SliceDropout,
     save: SaveMask,
-    /// Written by forward, where bits are saved.
-    mask: OnceLock<BitMask>,
+    /// Written by forward, if it saves anything.
+    saved: OnceLock<Saved>,
 }
 
 /// `xs` to `ys`.
@@ -124,24 +139,24 @@ fn backward(call: &Arc<Call>, gradient: &Tensor) -> Result<Option<Tensor>> {
 
 /// What an operation makes of the elements, whatever their type.
 trait OnElements: CustomOp1 {
-    fn run<T: Element>(&self, elements: &[T]) -> Result<Vec<T>>;
+    fn run<T: Scalar>(&self, elements: &[T]) -> Result<Vec<T>>;
 }
 
 impl OnElements for Forward {
-    fn run<T: Element>(&self, xs: &[T]) -> Result<Vec<T>> {
-        let (ys, mask) = self.0.draw.forward(xs, self.0.save).map_err(Error::wrap)?;
-        if let Some(mask) = mask {
+    fn run<T: Scalar>(&self, xs: &[T]) -> Result<Vec<T>> {
+        let (ys, saved) = self.0.draw.forward(xs, self.0.save).map_err(Error::wrap)?;
+        if let Some(saved) = saved {
             // Another call of this very operation would have written the same.
-            let _ = self.0.mask.set(mask);
+            let _ = self.0.saved.set(saved);
         }
         Ok(ys)
     }
 }
 
 impl OnElements for Backward {
-    fn run<T: Element>(&self, gradient: &[T]) -> Result<Vec<T>> {
-        let mask = self.0.mask.get();
-        self.0.draw.backward(mask, gradient).map_err(Error::wrap)
+    fn run<T: Scalar>(&self, gradient: &[T]) -> Result<Vec<T>> {
+        let saved = self.0.saved.get();
+        self.0.draw.backward(saved, gradient).map_err(Error::wrap)
     }
 }
 
@@ -167,7 +182,7 @@ fn on_elements(
 mod tests {
     use candle_core::Var;
     use sorix::kernels::{DropRate, MaskKey};
-    use sorix::nn::dropout::{Alpha, Channels, Elements};
+    use sorix::nn::dropout::{Alpha, Channels, Elements, Gaussian};
 
     use super::*;
 
@@ -184,6 +199,7 @@ mod tests {
                     SliceDropout::new(&Elements, rate, key, &shape),
                     SliceDropout::new(&Channels::<1>::default(), rate, key, &shape),
                     SliceDropout::new(&Alpha, rate, key, &shape),
+                    SliceDropout::new(&Gaussian, rate, key, &shape),
                 ];
                 for draw in draws {
                     let draw = draw.map_err(Error::wrap)?;

@@ -1,330 +1,80 @@
-//! For adapters to other tensor libraries: one draw of any dropout of the family, over slices.
+//! For adapters to other tensor libraries: any dropout of the family, over slices.
 //!
-//! An adapter knows its library's tensors; what is dropped from which shape by which map, what is kept
-//! until backward, and where the output's memory comes from is here. `sorix::ndarray` is made of it.
+//! An adapter knows its library's tensors, modules and modes. What is the same for all of them is here:
+//!
+//! * [`SliceForm`]: the forms of the family that slices are enough for.
+//! * [`SliceDropout`]: one draw of a form. What is dropped from which shape by which map, what is kept until
+//!   backward, and where the output's memory comes from.
+//! * [`Draws`]: what a layer holds beside p and its mode, and [`layer_options!`](crate::layer_options), the
+//!   builder methods that set it.
+//!
+//! `sorix::ndarray` is made of it, and so are the crates `sorix-candle` and `sorix-burn`.
 
-use crate::SaveMask;
-use crate::kernels::{
-    Affine, AllocationError, BitMask, Broadcast, DropRate, Element, Error, MaskRegion, dropout,
-};
-use crate::nn;
+mod draw;
+mod layer;
+
+pub use draw::{Saved, SliceDropout};
+pub use layer::Draws;
+
+use crate::kernels::{Affine, DropRate};
 use crate::nn::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Form, Locked, NoiseShape, Paths,
+    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, NoiseShape, Paths,
 };
 
-/// A [`Form`] that is a mask and a map of its elements, so that slices will do.
-pub trait MaskedForm: Form {
-    /// What kept and dropped elements become where that is not inverted dropout.
-    fn affine(&self, rate: DropRate) -> Option<Affine> {
+/// What becomes of the elements of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Map {
+    /// Inverted dropout: `x / (1 - p)` if kept, `+0.0` if dropped.
+    Inverted,
+    /// Another map of kept elements, and another value for dropped ones.
+    Affine(Affine),
+    /// Each is multiplied by a number from the normal distribution of mean 1 and this standard deviation;
+    /// none is dropped. The numbers are those of [`Tensor::normal`](crate::Tensor::normal).
+    Noise {
+        /// The standard deviation.
+        deviation: f64,
+    },
+}
+
+/// A [`Form`] that a mask, or noise, and a [`Map`] are enough for, so that it works on slices.
+pub trait SliceForm: Form {
+    /// What becomes of the elements: inverted dropout unless a form says otherwise.
+    fn map(&self, rate: DropRate) -> Map {
         let _ = rate;
-        None
+        Map::Inverted
     }
 }
 
-impl MaskedForm for Elements {}
-impl MaskedForm for Locked {}
-impl MaskedForm for NoiseShape {}
-impl<const SPATIAL: usize> MaskedForm for Channels<SPATIAL> {}
+impl SliceForm for Elements {}
+impl SliceForm for Locked {}
+impl SliceForm for NoiseShape {}
+impl<const SPATIAL: usize> SliceForm for Channels<SPATIAL> {}
 
-impl MaskedForm for Paths {
-    fn affine(&self, rate: DropRate) -> Option<Affine> {
-        let unscaled = !self.scales_by_keep() && rate.p() != 0.0;
-        unscaled.then_some(Affine::scale(1.0))
-    }
-}
-
-impl MaskedForm for Alpha {
-    fn affine(&self, rate: DropRate) -> Option<Affine> {
-        Alpha::affine(rate)
-    }
-}
-
-impl MaskedForm for FeatureAlpha {
-    fn affine(&self, rate: DropRate) -> Option<Affine> {
-        Alpha::affine(rate)
-    }
-}
-
-/// One draw of a dropout for a tensor of one shape, which comes as a slice in row-major order.
-///
-/// Forward and backward may run any number of times, on any dtype: the mask is always the same.
-///
-/// ```
-/// use sorix::SaveMask;
-/// use sorix::adapter::SliceDropout;
-/// use sorix::kernels::{DropRate, MaskKey};
-/// use sorix::nn::dropout::Channels;
-///
-/// // Two samples of three channels with two positions each.
-/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
-/// let draw = SliceDropout::new(&Channels::<1>::default(), rate, key, &[2, 3, 2])?;
-/// assert_eq!(draw.mask_shape(), [2, 3, 1]);
-///
-/// let (y, mask) = draw.forward(&[1.0_f32; 12], SaveMask::Bits)?;
-/// assert!(y.chunks(2).all(|channel| channel == [0.0; 2] || channel == [2.0; 2]));
-/// // From the bits, and without them from the key.
-/// assert_eq!(draw.backward(mask.as_ref(), &[1.0_f32; 12])?, y);
-/// assert_eq!(draw.backward(None, &[1.0_f32; 12])?, y);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct SliceDropout {
-    rate: DropRate,
-    at: MaskRegion,
-    mask_shape: Vec<usize>,
-    /// Absent where each element has a bit of its own.
-    cover: Option<Broadcast>,
-    affine: Option<Affine>,
-    len: usize,
-}
-
-impl SliceDropout {
-    /// The draw of a form for a tensor of this shape.
-    ///
-    /// # Errors
-    ///
-    /// [`nn::Error::Shape`] if the form does not fit the shape.
-    pub fn new(
-        form: &impl MaskedForm,
-        rate: DropRate,
-        at: impl Into<MaskRegion>,
-        shape: &[usize],
-    ) -> nn::Result<Self> {
-        let mask_shape = form.mask_shape(shape)?;
-        let draw = Self::broadcast(rate, at, shape, &mask_shape).map_err(|_| nn::Error::Shape {
-            layer: "dropout",
-            expected: format!("a shape that a mask of shape {mask_shape:?} covers"),
-            got: shape.to_vec(),
-        })?;
-        Ok(Self {
-            affine: form.affine(rate),
-            ..draw
-        })
-    }
-
-    /// Inverted dropout by a mask of a smaller shape: each axis 1 or the tensor's.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Broadcast`] if the shape of the mask is another.
-    ///
-    /// ```
-    /// use sorix::adapter::SliceDropout;
-    /// use sorix::kernels::{DropRate, MaskKey};
-    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
-    /// let error = SliceDropout::broadcast(rate, key, &[4, 3], &[2, 1]).unwrap_err();
-    /// assert!(error.to_string().contains("tensor of shape [4, 3]"));
-    /// # Ok::<(), sorix::kernels::Error>(())
-    /// ```
-    pub fn broadcast(
-        rate: DropRate,
-        at: impl Into<MaskRegion>,
-        shape: &[usize],
-        mask_shape: &[usize],
-    ) -> Result<Self, Error> {
-        let cover = Broadcast::new(shape, mask_shape)?;
-        Ok(Self {
-            rate,
-            at: at.into(),
-            mask_shape: mask_shape.to_vec(),
-            len: cover.len(),
-            cover: (!cover.is_full()).then_some(cover),
-            affine: None,
-        })
-    }
-
-    /// The probability of dropping.
-    #[must_use]
-    pub fn rate(&self) -> DropRate {
-        self.rate
-    }
-
-    /// The shape of the mask.
-    #[must_use]
-    pub fn mask_shape(&self) -> &[usize] {
-        &self.mask_shape
-    }
-
-    /// What kept and dropped elements become.
-    #[must_use]
-    pub fn affine(&self) -> Affine {
-        self.affine
-            .unwrap_or_else(|| Affine::scale(self.rate.scale()))
-    }
-
-    /// Whether every element stays what it is, so that the tensor itself is the result: p = 0.
-    #[must_use]
-    pub fn is_identity(&self) -> bool {
-        self.rate.p() == 0.0
-    }
-
-    /// The mask, a bit for each element of [`mask_shape`](Self::mask_shape).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`dropout`], and [`Error::Allocation`].
-    pub fn mask(&self) -> Result<BitMask, Error> {
-        let len = self.cover.as_ref().map_or(self.len, Broadcast::mask_len);
-        let mut mask = BitMask::try_new(len)?;
-        dropout::fill_mask(self.rate, self.at, &mut mask)?;
-        Ok(mask)
-    }
-
-    /// The output for an input, and the mask if it is to be saved as bits.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Length`] if the input has another number of elements than the shape, those of
-    /// [`dropout`], and [`Error::Allocation`].
-    pub fn forward<T: Element>(
-        &self,
-        x: &[T],
-        save: SaveMask,
-    ) -> Result<(Vec<T>, Option<BitMask>), Error> {
-        self.check_len(x.len())?;
-        let mut y = zeros(x.len())?;
-        let mask = if self.is_plain() {
-            match save {
-                SaveMask::Bits => {
-                    let mut mask = BitMask::try_new(x.len())?;
-                    dropout::forward(self.rate, self.at, x, &mut y, &mut mask)?;
-                    Some(mask)
-                }
-                _ => {
-                    dropout::replay(self.rate, self.at, x, &mut y)?;
-                    None
-                }
-            }
+impl SliceForm for Paths {
+    fn map(&self, rate: DropRate) -> Map {
+        if self.scales_by_keep() || rate.p() == 0.0 {
+            Map::Inverted
         } else {
-            let mask = self.mask()?;
-            self.apply(self.affine, &mask, x, &mut y)?;
-            (save == SaveMask::Bits).then_some(mask)
-        };
-        Ok((y, mask))
-    }
-
-    /// [`forward`](Self::forward), over the input itself.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`forward`](Self::forward).
-    pub fn forward_in_place<T: Element>(
-        &self,
-        x: &mut [T],
-        save: SaveMask,
-    ) -> Result<Option<BitMask>, Error> {
-        self.check_len(x.len())?;
-        if !self.is_plain() {
-            let mask = self.mask()?;
-            self.apply_in_place(self.affine, &mask, x)?;
-            return Ok((save == SaveMask::Bits).then_some(mask));
+            Map::Affine(Affine::scale(1.0))
         }
-        Ok(match save {
-            SaveMask::Bits => {
-                let mut mask = BitMask::try_new(x.len())?;
-                dropout::forward_in_place(self.rate, self.at, x, &mut mask)?;
-                Some(mask)
-            }
-            _ => {
-                dropout::replay_in_place(self.rate, self.at, x)?;
-                None
-            }
-        })
-    }
-
-    /// The gradient of the input for that of the output: from the mask that forward saved, or from the
-    /// key.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`forward`](Self::forward).
-    pub fn backward<T: Element>(&self, mask: Option<&BitMask>, dy: &[T]) -> Result<Vec<T>, Error> {
-        self.check_len(dy.len())?;
-        let mut dx = zeros(dy.len())?;
-        match mask {
-            Some(mask) => self.apply(self.derivative(), mask, dy, &mut dx)?,
-            None if self.is_plain() => dropout::replay(self.rate, self.at, dy, &mut dx)?,
-            None => self.apply(self.derivative(), &self.mask()?, dy, &mut dx)?,
-        }
-        Ok(dx)
-    }
-
-    /// [`backward`](Self::backward), over the gradient itself.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`forward`](Self::forward).
-    pub fn backward_in_place<T: Element>(
-        &self,
-        mask: Option<&BitMask>,
-        dy: &mut [T],
-    ) -> Result<(), Error> {
-        self.check_len(dy.len())?;
-        match mask {
-            Some(mask) => self.apply_in_place(self.derivative(), mask, dy),
-            None if self.is_plain() => dropout::replay_in_place(self.rate, self.at, dy),
-            None => self.apply_in_place(self.derivative(), &self.mask()?, dy),
-        }
-    }
-
-    /// Whether it is inverted dropout with a bit for each element, for which there are kernels that
-    /// make the mask on the way.
-    fn is_plain(&self) -> bool {
-        self.cover.is_none() && self.affine.is_none()
-    }
-
-    fn derivative(&self) -> Option<Affine> {
-        self.affine.map(Affine::derivative)
-    }
-
-    fn apply<T: Element>(
-        &self,
-        affine: Option<Affine>,
-        mask: &BitMask,
-        x: &[T],
-        y: &mut [T],
-    ) -> Result<(), Error> {
-        match (affine, &self.cover) {
-            (None, None) => dropout::apply(self.rate, mask, x, y),
-            (None, Some(cover)) => dropout::apply_broadcast(self.rate, mask, cover, x, y),
-            (Some(affine), None) => {
-                dropout::apply_affine(affine, mask, &Broadcast::full(self.len), x, y)
-            }
-            (Some(affine), Some(cover)) => dropout::apply_affine(affine, mask, cover, x, y),
-        }
-    }
-
-    fn apply_in_place<T: Element>(
-        &self,
-        affine: Option<Affine>,
-        mask: &BitMask,
-        x: &mut [T],
-    ) -> Result<(), Error> {
-        match (affine, &self.cover) {
-            (None, None) => dropout::apply_in_place(self.rate, mask, x),
-            (None, Some(cover)) => dropout::apply_broadcast_in_place(self.rate, mask, cover, x),
-            (Some(affine), None) => {
-                dropout::apply_affine_in_place(affine, mask, &Broadcast::full(self.len), x)
-            }
-            (Some(affine), Some(cover)) => dropout::apply_affine_in_place(affine, mask, cover, x),
-        }
-    }
-
-    fn check_len(&self, got: usize) -> Result<(), Error> {
-        if got == self.len {
-            return Ok(());
-        }
-        let error = crate::kernels::LengthError::new("tensor", self.len, got);
-        Err(Error::Length(error))
     }
 }
 
-/// Memory for an output: fresh zeros, which the system hands out without writing them.
-///
-/// # Errors
-///
-/// [`AllocationError`] if allocation fails.
-fn zeros<T: Element>(len: usize) -> Result<Vec<T>, AllocationError> {
-    bytemuck::allocation::try_zeroed_vec(len)
-        .map_err(|()| AllocationError::new((len as u64).saturating_mul(size_of::<T>() as u64)))
+impl SliceForm for Alpha {
+    fn map(&self, rate: DropRate) -> Map {
+        Alpha::affine(rate).map_or(Map::Inverted, Map::Affine)
+    }
+}
+
+impl SliceForm for FeatureAlpha {
+    fn map(&self, rate: DropRate) -> Map {
+        Alpha.map(rate)
+    }
+}
+
+impl SliceForm for Gaussian {
+    fn map(&self, rate: DropRate) -> Map {
+        Gaussian::deviation(rate).map_or(Map::Inverted, |deviation| Map::Noise { deviation })
+    }
 }

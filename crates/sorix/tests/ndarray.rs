@@ -2,24 +2,24 @@
 
 use half::{bf16, f16};
 use ndarray::{Array, Array2, Array3, ArrayD, Axis, IxDyn, ShapeBuilder, arr0, array, s};
-use sorix::Tensor;
-use sorix::kernels::{BitMask, DropRate, Element, MaskKey, dropout};
+use sorix::kernels::{BitMask, DropRate, MaskKey, dropout};
 use sorix::ndarray::{DropoutExt, Error};
 use sorix::nn::Module;
+use sorix::{Scalar, Tensor};
 
 const KEY: MaskKey = MaskKey {
     seed: 42,
     offset: 7,
 };
 
-fn values<T: Element>(shape: (usize, usize, usize), value: impl Fn(f32) -> T) -> Array3<T> {
+fn values<T: Scalar>(shape: (usize, usize, usize), value: impl Fn(f32) -> T) -> Array3<T> {
     let numbers = (0..shape.0 * shape.1 * shape.2).map(|i| value(i as f32 * 0.25 + 1.0));
     Array::from_iter(numbers)
         .into_shape_with_order(shape)
         .unwrap()
 }
 
-fn agrees_with_the_kernels<T: Element>(value: impl Fn(f32) -> T) {
+fn agrees_with_the_kernels<T: Scalar>(value: impl Fn(f32) -> T) {
     let x = values((7, 40, 33), value);
     for p in [0.0, 0.1, 0.5, 1.0] {
         let rate = DropRate::new(p).unwrap();

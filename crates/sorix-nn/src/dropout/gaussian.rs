@@ -1,6 +1,6 @@
 //! [`GaussianDropout`]: multiplicative noise.
 
-use sorix_core::{SaveMask, Tensor};
+use sorix_core::{DropRate, SaveMask, Tensor};
 
 use crate::dropout::replay::replayed;
 use crate::dropout::{Draw, DropoutLayer, Form};
@@ -50,16 +50,31 @@ impl Form for Gaussian {
 
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
         let Draw { rate, at, save, .. } = *draw;
-        let p = rate.p();
-        if p == 0.0 || p == 1.0 {
+        let Some(deviation) = Self::deviation(rate) else {
             return Ok(x.dropout(rate, at, save)?);
-        }
-        let deviation = (p / (1.0 - p)).sqrt();
+        };
         let add_noise =
             move |x: &Tensor| x.mul(&Tensor::normal(x.shape(), 1.0, deviation, x.dtype(), at)?);
         Ok(match save {
             SaveMask::Replay => replayed("GaussianDropoutBackward", x, add_noise)?,
             _ => add_noise(x)?,
         })
+    }
+}
+
+impl Gaussian {
+    /// The standard deviation of the noise at this rate, see [`GaussianDropout`]. None at p = 0 and p = 1,
+    /// where it is plain dropout.
+    ///
+    /// ```
+    /// use sorix_nn::dropout::Gaussian;
+    /// assert_eq!(Gaussian::deviation(0.5.try_into()?), Some(1.0));
+    /// assert_eq!(Gaussian::deviation(1.0.try_into()?), None);
+    /// # Ok::<(), sorix_core::InvalidRate>(())
+    /// ```
+    #[must_use]
+    pub fn deviation(rate: DropRate) -> Option<f64> {
+        let p = rate.p();
+        (p != 0.0 && p != 1.0).then(|| (p / (1.0 - p)).sqrt())
     }
 }

@@ -23,9 +23,9 @@
 
 use ::ndarray::{Array, ArrayD, ArrayRef, Axis, Dimension, IxDyn};
 
-use crate::SaveMask;
-use crate::adapter::SliceDropout;
-use crate::kernels::{self, BitMask, DropRate, Element, LengthError, MaskRegion};
+use crate::adapter::{Saved, SliceDropout};
+use crate::kernels::{self, BitMask, DropRate, LengthError, MaskRegion};
+use crate::{SaveMask, Scalar};
 
 /// What can be wrong with a call.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -66,7 +66,7 @@ impl From<kernels::InvalidRate> for Error {
 #[derive(Clone, Debug)]
 pub struct DropoutMask {
     draw: SliceDropout,
-    bits: BitMask,
+    saved: Saved,
     shape: Vec<usize>,
 }
 
@@ -81,7 +81,10 @@ impl DropoutMask {
     /// [`dropout_axis`](DropoutExt::dropout_axis) one for each index of the axis.
     #[must_use]
     pub fn bits(&self) -> &BitMask {
-        &self.bits
+        match &self.saved {
+            Saved::Bits(bits) => bits,
+            Saved::Noise(_) => unreachable!("inverted dropout makes no noise"),
+        }
     }
 
     /// The bits as an array: of the array's shape, or of [`dropout_axis`](DropoutExt::dropout_axis) with
@@ -98,7 +101,7 @@ impl DropoutMask {
     /// ```
     #[must_use]
     pub fn to_array(&self) -> ArrayD<bool> {
-        Array::from_iter(&self.bits)
+        Array::from_iter(self.bits())
             .into_shape_with_order(IxDyn(self.draw.mask_shape()))
             .expect("a mask has a bit for each element of its shape")
     }
@@ -114,7 +117,7 @@ impl DropoutMask {
 /// # Errors
 ///
 /// All methods return [`Error`], and have then written nothing.
-pub trait DropoutExt<A: Element, D: Dimension> {
+pub trait DropoutExt<A: Scalar, D: Dimension> {
     /// A new array in row-major order, and the mask.
     ///
     /// # Errors
@@ -210,7 +213,7 @@ pub trait DropoutExt<A: Element, D: Dimension> {
     fn dropout_backward(&self, mask: &DropoutMask) -> Result<Array<A, D>, Error>;
 }
 
-impl<A: Element, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
+impl<A: Scalar, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
     fn dropout(
         &self,
         p: f64,
@@ -260,18 +263,18 @@ impl<A: Element, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
                 got: self.shape().to_vec(),
             });
         }
-        let bits = Some(&mask.bits);
+        let saved = Some(&mask.saved);
         if let Some(dy) = self.as_slice() {
-            return with_shape_of(self, mask.draw.backward(bits, dy)?);
+            return with_shape_of(self, mask.draw.backward(saved, dy)?);
         }
         let mut dx = self.as_standard_layout().into_owned();
-        mask.draw.backward_in_place(bits, in_order(&mut dx)?)?;
+        mask.draw.backward_in_place(saved, in_order(&mut dx)?)?;
         Ok(dx)
     }
 }
 
 /// A new array and the mask.
-fn dropped<A: Element, D: Dimension>(
+fn dropped<A: Scalar, D: Dimension>(
     x: &ArrayRef<A, D>,
     draw: SliceDropout,
 ) -> Result<(Array<A, D>, DropoutMask), Error> {
@@ -288,14 +291,14 @@ fn dropped<A: Element, D: Dimension>(
 
 fn with_mask(
     draw: SliceDropout,
-    saved: Option<BitMask>,
+    saved: Option<Saved>,
     shape: Vec<usize>,
 ) -> Result<DropoutMask, Error> {
-    let bits = match saved {
-        Some(bits) => bits,
-        None => draw.mask()?,
+    let saved = match saved {
+        Some(saved) => saved,
+        None => Saved::Bits(draw.mask()?),
     };
-    Ok(DropoutMask { draw, bits, shape })
+    Ok(DropoutMask { draw, saved, shape })
 }
 
 /// The elements of an array that was just made in row-major order.
@@ -304,7 +307,7 @@ fn in_order<A, D: Dimension>(x: &mut Array<A, D>) -> Result<&mut [A], Error> {
     x.as_slice_mut().ok_or_else(|| not_in_order(len))
 }
 
-fn with_shape_of<A: Element, D: Dimension>(
+fn with_shape_of<A: Scalar, D: Dimension>(
     x: &ArrayRef<A, D>,
     elements: Vec<A>,
 ) -> Result<Array<A, D>, Error> {

@@ -1,0 +1,401 @@
+//! [`SliceDropout`]: one draw of a dropout.
+
+use crate::adapter::{Map, SliceForm};
+use crate::kernels::{
+    Affine, AllocationError, BitMask, Broadcast, DropRate, Error, LengthError, MaskRegion, dropout,
+};
+use crate::{DType, ErrorKind, SaveMask, Scalar, Tensor, TensorError, nn};
+
+/// One draw of a dropout for a tensor of one shape, which comes as a slice in row-major order.
+///
+/// Forward and backward may run any number of times, on any dtype: the mask is always the same.
+///
+/// ```
+/// use sorix::SaveMask;
+/// use sorix::adapter::SliceDropout;
+/// use sorix::kernels::{DropRate, MaskKey};
+/// use sorix::nn::dropout::Channels;
+///
+/// // Two samples of three channels with two positions each.
+/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+/// let draw = SliceDropout::new(&Channels::<1>::default(), rate, key, &[2, 3, 2])?;
+/// assert_eq!(draw.mask_shape(), [2, 3, 1]);
+///
+/// let (y, saved) = draw.forward(&[1.0_f32; 12], SaveMask::Bits)?;
+/// assert!(y.chunks(2).all(|channel| channel == [0.0; 2] || channel == [2.0; 2]));
+/// // From the bits, and without them from the key.
+/// assert_eq!(draw.backward(saved.as_ref(), &[1.0_f32; 12])?, y);
+/// assert_eq!(draw.backward(None, &[1.0_f32; 12])?, y);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SliceDropout {
+    rate: DropRate,
+    at: MaskRegion,
+    shape: Vec<usize>,
+    mask_shape: Vec<usize>,
+    /// Absent if each element has a bit of its own.
+    cover: Option<Broadcast>,
+    map: Map,
+    len: usize,
+}
+
+/// What forward keeps until backward, which could also make it again from the key.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Saved {
+    /// The mask, a bit for each element of the [shape of the mask](SliceDropout::mask_shape).
+    Bits(BitMask),
+    /// The noise, a number for each element.
+    Noise(Tensor),
+}
+
+impl SliceDropout {
+    /// The draw of a form for a tensor of this shape.
+    ///
+    /// # Errors
+    ///
+    /// [`nn::Error::Shape`] if the form does not fit the shape.
+    pub fn new(
+        form: &impl SliceForm,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        shape: &[usize],
+    ) -> nn::Result<Self> {
+        let mask_shape = form.mask_shape(shape)?;
+        let draw = Self::broadcast(rate, at, shape, &mask_shape).map_err(|_| nn::Error::Shape {
+            layer: "dropout",
+            expected: format!("a shape that a mask of shape {mask_shape:?} covers"),
+            got: shape.to_vec(),
+        })?;
+        Ok(Self {
+            map: form.map(rate),
+            ..draw
+        })
+    }
+
+    /// Inverted dropout by a mask of a smaller shape: each axis 1 or the tensor's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broadcast`] if the shape of the mask is another.
+    ///
+    /// ```
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{DropRate, MaskKey};
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let error = SliceDropout::broadcast(rate, key, &[4, 3], &[2, 1]).unwrap_err();
+    /// assert!(error.to_string().contains("tensor of shape [4, 3]"));
+    /// # Ok::<(), sorix::kernels::Error>(())
+    /// ```
+    pub fn broadcast(
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        shape: &[usize],
+        mask_shape: &[usize],
+    ) -> Result<Self, Error> {
+        let cover = Broadcast::new(shape, mask_shape)?;
+        Ok(Self {
+            rate,
+            at: at.into(),
+            shape: shape.to_vec(),
+            mask_shape: mask_shape.to_vec(),
+            len: cover.len(),
+            cover: (!cover.is_full()).then_some(cover),
+            map: Map::Inverted,
+        })
+    }
+
+    /// The same draw by another key.
+    pub(crate) fn with_key(self, at: impl Into<MaskRegion>) -> Self {
+        Self {
+            at: at.into(),
+            ..self
+        }
+    }
+
+    /// The probability of dropping.
+    #[must_use]
+    pub fn rate(&self) -> DropRate {
+        self.rate
+    }
+
+    /// The shape of the mask.
+    #[must_use]
+    pub fn mask_shape(&self) -> &[usize] {
+        &self.mask_shape
+    }
+
+    /// What kept and dropped elements become; `None` if elements are multiplied by
+    /// [noise](Self::noise).
+    ///
+    /// ```
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Affine, DropRate, MaskKey};
+    /// use sorix::nn::dropout::{Elements, Gaussian};
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let elements = SliceDropout::new(&Elements, rate, key, &[4])?;
+    /// assert_eq!(elements.affine(), Some(Affine::scale(2.0)));
+    /// assert_eq!(SliceDropout::new(&Gaussian, rate, key, &[4])?.affine(), None);
+    /// # Ok::<(), sorix::Error>(())
+    /// ```
+    #[must_use]
+    pub fn affine(&self) -> Option<Affine> {
+        match self.map {
+            Map::Inverted => Some(Affine::scale(self.rate.scale())),
+            Map::Affine(affine) => Some(affine),
+            Map::Noise { .. } => None,
+        }
+    }
+
+    /// Whether every element stays what it is, so that the tensor itself is the result: p = 0.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        self.rate.p() == 0.0
+    }
+
+    /// The mask, a bit for each element of [`mask_shape`](Self::mask_shape). Noise has no use for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`dropout`], and [`Error::Allocation`].
+    pub fn mask(&self) -> Result<BitMask, Error> {
+        let len = self.cover.as_ref().map_or(self.len, Broadcast::mask_len);
+        let mut mask = BitMask::try_new(len)?;
+        dropout::fill_mask(self.rate, self.at, &mut mask)?;
+        Ok(mask)
+    }
+
+    /// What a tensor of this dtype is multiplied by, of its shape: ones, unless the form makes noise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] and [`Error::Window`] if a part of a mask does not fit the shape, and
+    /// [`Error::Allocation`].
+    ///
+    /// ```
+    /// use sorix::DType;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{DropRate, MaskKey};
+    /// use sorix::nn::dropout::Gaussian;
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::new(&Gaussian, rate, key, &[2, 500])?;
+    /// let noise = draw.noise(DType::F64)?;
+    /// assert_eq!(noise.shape(), [2, 500]);
+    /// assert!((noise.mean()?.item::<f64>()? - 1.0).abs() < 0.1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn noise(&self, dtype: DType) -> Result<Tensor, Error> {
+        let deviation = match self.map {
+            Map::Noise { deviation } => deviation,
+            _ => 0.0,
+        };
+        Tensor::normal(&self.shape, 1.0, deviation, dtype, self.at)
+            .map_err(|error| self.of_noise(&error, dtype.size()))
+    }
+
+    /// The output for an input, and what is to be saved for backward: the bits of the mask, or the noise,
+    /// if `save` is [`SaveMask::Bits`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] if the input has another number of elements than the shape, those of
+    /// [`dropout`], and [`Error::Allocation`].
+    pub fn forward<T: Scalar>(
+        &self,
+        x: &[T],
+        save: SaveMask,
+    ) -> Result<(Vec<T>, Option<Saved>), Error> {
+        self.check_len(x.len())?;
+        let mut y = zeros(x.len())?;
+        if let Map::Noise { .. } = self.map {
+            y.copy_from_slice(x);
+            let saved = self.forward_in_place(&mut y, save)?;
+            return Ok((y, saved));
+        }
+        if !self.is_plain() {
+            let mask = self.mask()?;
+            self.apply(self.map, &mask, x, &mut y)?;
+            return Ok((y, saved(save, Saved::Bits(mask))));
+        }
+        let mask = match save {
+            SaveMask::Bits => {
+                let mut mask = BitMask::try_new(x.len())?;
+                dropout::forward(self.rate, self.at, x, &mut y, &mut mask)?;
+                Some(Saved::Bits(mask))
+            }
+            _ => {
+                dropout::replay(self.rate, self.at, x, &mut y)?;
+                None
+            }
+        };
+        Ok((y, mask))
+    }
+
+    /// [`forward`](Self::forward), over the input itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward).
+    pub fn forward_in_place<T: Scalar>(
+        &self,
+        x: &mut [T],
+        save: SaveMask,
+    ) -> Result<Option<Saved>, Error> {
+        self.check_len(x.len())?;
+        if let Map::Noise { .. } = self.map {
+            let noise = self.noise(T::DTYPE)?;
+            self.multiply(x, &noise)?;
+            return Ok(saved(save, Saved::Noise(noise)));
+        }
+        if !self.is_plain() {
+            let mask = self.mask()?;
+            self.apply_in_place(self.map, &mask, x)?;
+            return Ok(saved(save, Saved::Bits(mask)));
+        }
+        Ok(match save {
+            SaveMask::Bits => {
+                let mut mask = BitMask::try_new(x.len())?;
+                dropout::forward_in_place(self.rate, self.at, x, &mut mask)?;
+                Some(Saved::Bits(mask))
+            }
+            _ => {
+                dropout::replay_in_place(self.rate, self.at, x)?;
+                None
+            }
+        })
+    }
+
+    /// The gradient of the input for that of the output: from what forward saved, or from the key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward).
+    pub fn backward<T: Scalar>(&self, saved: Option<&Saved>, dy: &[T]) -> Result<Vec<T>, Error> {
+        self.check_len(dy.len())?;
+        let mut dx = zeros(dy.len())?;
+        match (self.map, saved) {
+            (Map::Noise { .. }, _) => {
+                dx.copy_from_slice(dy);
+                self.backward_in_place(saved, &mut dx)?;
+            }
+            (_, Some(Saved::Bits(mask))) => self.apply(self.derivative(), mask, dy, &mut dx)?,
+            _ if self.is_plain() => dropout::replay(self.rate, self.at, dy, &mut dx)?,
+            _ => self.apply(self.derivative(), &self.mask()?, dy, &mut dx)?,
+        }
+        Ok(dx)
+    }
+
+    /// [`backward`](Self::backward), over the gradient itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward).
+    pub fn backward_in_place<T: Scalar>(
+        &self,
+        saved: Option<&Saved>,
+        dy: &mut [T],
+    ) -> Result<(), Error> {
+        self.check_len(dy.len())?;
+        match (self.map, saved) {
+            (Map::Noise { .. }, Some(Saved::Noise(noise))) if noise.dtype() == T::DTYPE => {
+                self.multiply(dy, noise)
+            }
+            (Map::Noise { .. }, _) => self.multiply(dy, &self.noise(T::DTYPE)?),
+            (_, Some(Saved::Bits(mask))) => self.apply_in_place(self.derivative(), mask, dy),
+            _ if self.is_plain() => dropout::replay_in_place(self.rate, self.at, dy),
+            _ => self.apply_in_place(self.derivative(), &self.mask()?, dy),
+        }
+    }
+
+    /// Whether it is inverted dropout with a bit for each element, for which there are kernels that
+    /// make the mask on the way.
+    fn is_plain(&self) -> bool {
+        self.cover.is_none() && self.map == Map::Inverted
+    }
+
+    fn derivative(&self) -> Map {
+        match self.map {
+            Map::Affine(affine) => Map::Affine(affine.derivative()),
+            other => other,
+        }
+    }
+
+    fn apply<T: Scalar>(
+        &self,
+        map: Map,
+        mask: &BitMask,
+        x: &[T],
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        match (map, &self.cover) {
+            (Map::Affine(affine), None) => {
+                dropout::apply_affine(affine, mask, &Broadcast::full(self.len), x, y)
+            }
+            (Map::Affine(affine), Some(cover)) => dropout::apply_affine(affine, mask, cover, x, y),
+            (_, None) => dropout::apply(self.rate, mask, x, y),
+            (_, Some(cover)) => dropout::apply_broadcast(self.rate, mask, cover, x, y),
+        }
+    }
+
+    fn apply_in_place<T: Scalar>(
+        &self,
+        map: Map,
+        mask: &BitMask,
+        x: &mut [T],
+    ) -> Result<(), Error> {
+        match (map, &self.cover) {
+            (Map::Affine(affine), None) => {
+                dropout::apply_affine_in_place(affine, mask, &Broadcast::full(self.len), x)
+            }
+            (Map::Affine(affine), Some(cover)) => {
+                dropout::apply_affine_in_place(affine, mask, cover, x)
+            }
+            (_, None) => dropout::apply_in_place(self.rate, mask, x),
+            (_, Some(cover)) => dropout::apply_broadcast_in_place(self.rate, mask, cover, x),
+        }
+    }
+
+    /// Multiplies each element by its number of the noise; each product is rounded once.
+    fn multiply<T: Scalar>(&self, elements: &mut [T], noise: &Tensor) -> Result<(), Error> {
+        let multiplied = noise.with_view::<T, _>(|noise| {
+            for (x, noise) in elements.iter_mut().zip(noise) {
+                *x = x.times(T::factor(noise.to_f64()));
+            }
+        });
+        multiplied.map_err(|error| self.of_noise(&error, size_of::<T>()))
+    }
+
+    /// What a tensor of noise can fail of: the kernels' reasons, or the memory.
+    fn of_noise(&self, error: &TensorError, size: usize) -> Error {
+        match error.kind() {
+            ErrorKind::Kernel(error) => error.clone(),
+            _ => Error::Allocation(AllocationError::new(bytes(self.len, size))),
+        }
+    }
+
+    fn check_len(&self, got: usize) -> Result<(), Error> {
+        if got == self.len {
+            return Ok(());
+        }
+        Err(Error::Length(LengthError::new("tensor", self.len, got)))
+    }
+}
+
+fn saved(save: SaveMask, what: Saved) -> Option<Saved> {
+    (save == SaveMask::Bits).then_some(what)
+}
+
+fn bytes(len: usize, size: usize) -> u64 {
+    (len as u64).saturating_mul(size as u64)
+}
+
+/// Memory for an output: fresh zeros, which the system hands out without writing them.
+///
+/// # Errors
+///
+/// [`AllocationError`] if allocation fails.
+fn zeros<T: Scalar>(len: usize) -> Result<Vec<T>, AllocationError> {
+    bytemuck::allocation::try_zeroed_vec(len)
+        .map_err(|()| AllocationError::new(bytes(len, size_of::<T>())))
+}
