@@ -296,6 +296,17 @@ pub enum ErrorKind {
         /// The number of gradients it returned.
         got: usize,
     },
+    /// Another number of gradients than of outputs for [`grad_with`](crate::autograd::grad_with).
+    #[error("expected a gradient for each of {expected} outputs, got {got}")]
+    OutputCount {
+        /// The number of outputs.
+        expected: usize,
+        /// The number of gradients that came.
+        got: usize,
+    },
+    /// A tensor that is no leaf, of which something was asked that leaves alone have.
+    #[error("the tensor is not a leaf that requires a gradient")]
+    NotALeaf,
     /// A tensor that was saved for `backward` and has been written since.
     #[error(
         "a tensor it saved for backward was written since \
