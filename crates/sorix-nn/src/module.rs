@@ -279,6 +279,14 @@ impl<M: Visit + ?Sized> Visit for Box<M> {
         (**self).visit_own_parameters(visit);
     }
 
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        (**self).visit_own_parameters_mut(visit);
+    }
+
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        (**self).boxed_clone()
+    }
+
     fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
         (**self).visit_own_generators(visit);
     }

@@ -18,6 +18,7 @@ use sorix_core::autograd::no_grad;
 
 use self::archive::{Archive, Entry, Found, io_error, reserved};
 use self::error::CheckpointError;
+use crate::batches::{Batches, BatchesState};
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
 use crate::init::check_writable;
@@ -148,6 +149,7 @@ enum Section<'a> {
     Generator(&'a Generator),
     Optimizer(&'a mut dyn Optimizer),
     Counter(&'a mut u64),
+    Batches(&'a mut Batches),
 }
 
 /// What a section will become.
@@ -157,6 +159,7 @@ enum Loaded {
     Generators(Vec<GeneratorState>),
     Optimizer(OptimizerState),
     Counter(u64),
+    Batches(BatchesState),
 }
 
 impl<'a> Checkpoint<'a> {
@@ -170,6 +173,17 @@ impl<'a> Checkpoint<'a> {
     #[must_use]
     pub fn parameters(self, section: &str, module: &dyn Module) -> Self {
         self.with(section, Section::Parameters(module.named_parameters()))
+    }
+
+    /// With tensors under these names, which loading overwrites: what is kept beside a module, such as the
+    /// [average](crate::ParameterAverage::named_tensors) of its parameters.
+    #[must_use]
+    pub fn tensors(
+        self,
+        section: &str,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Self {
+        self.with(section, Section::Parameters(tensors.into_iter().collect()))
     }
 
     /// With the generators that the layers of a module own.
@@ -235,6 +249,25 @@ impl<'a> Checkpoint<'a> {
     #[must_use]
     pub fn counter(self, section: &str, counter: &'a mut u64) -> Self {
         self.with(section, Section::Counter(counter))
+    }
+
+    /// With the place in a sequence of batches: four U64, as in [`BatchesState`].
+    ///
+    /// ```
+    /// use sorix_nn::{Batches, Checkpoint};
+    ///
+    /// let mut batches = Batches::new(10, 3)?.shuffle(42);
+    /// batches.next();
+    /// let bytes = Checkpoint::new().batches("data", &mut batches).to_bytes()?;
+    ///
+    /// let mut again = Batches::new(10, 3)?.shuffle(0);
+    /// Checkpoint::new().batches("data", &mut again).load_bytes(&bytes)?;
+    /// assert_eq!(again.next(), batches.next());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn batches(self, section: &str, batches: &'a mut Batches) -> Self {
+        self.with(section, Section::Batches(batches))
     }
 
     /// In the file, parameters have the names that `rename` makes of those of the module.
@@ -385,6 +418,16 @@ impl<'a> Checkpoint<'a> {
                 }
                 Section::Generator(generator) => {
                     add(section, GENERATOR, generator_entry(generator))?;
+                }
+                Section::Batches(batches) => {
+                    let BatchesState {
+                        seed,
+                        epoch,
+                        position,
+                        examples,
+                    } = batches.state();
+                    let words = [seed, epoch, position, examples];
+                    add(section, BATCHES, Entry::words(&words))?;
                 }
                 Section::Counter(counter) => {
                     add(section, COUNTER, Entry::words(&[**counter]))?;
@@ -578,6 +621,7 @@ impl<'a> Checkpoint<'a> {
                     states.iter().for_each(|&state| generator.set_state(state));
                 }
                 (Section::Counter(counter), Loaded::Counter(count)) => **counter = count,
+                (Section::Batches(batches), Loaded::Batches(state)) => batches.set_state(state)?,
                 _ => {}
             }
         }
@@ -654,6 +698,19 @@ impl Section<'_> {
                 let [count] = archive.words(&join(section, COUNTER))?;
                 Ok(Loaded::Counter(count))
             }
+            Self::Batches(batches) => {
+                let words = archive.words(&join(section, BATCHES))?;
+                let [seed, epoch, position, examples] = words;
+                let state = BatchesState {
+                    seed,
+                    epoch,
+                    position,
+                    examples,
+                };
+                // Refused before anything changes.
+                (**batches).clone().set_state(state)?;
+                Ok(Loaded::Batches(state))
+            }
             Self::Optimizer(optimizer) => {
                 read_optimizer(&**optimizer, section, archive).map(Loaded::Optimizer)
             }
@@ -671,17 +728,19 @@ fn read_optimizer(
         let number = archive.number(&join(section, &name))?;
         hyperparameters.push((name, number));
     }
-    let fields = optimizer.state_names(&hyperparameters)?;
     let mut parameters = Vec::new();
     for (name, parameter) in optimizer.named_parameters() {
         let path = join(section, &name);
         let [steps] = archive.words(&join(&path, STEPS))?;
         // Nothing is kept before the first step.
-        let fields = if steps == 0 { &[] } else { fields };
+        let fields = match steps {
+            0 => Vec::new(),
+            _ => optimizer.state_names_of(&name, &hyperparameters)?,
+        };
         let dtype = parameter.dtype().arithmetic();
         let tensors = fields
-            .iter()
-            .map(|&field| {
+            .into_iter()
+            .map(|field| {
                 let tensor = archive.tensor(&join(&path, field), parameter.shape(), dtype)?;
                 Ok((field.to_owned(), tensor))
             })
@@ -703,6 +762,9 @@ const GENERATOR: &str = "generator";
 
 /// The entry of a section that is a counter.
 const COUNTER: &str = "counter";
+
+/// The entry of a section that is a place in batches.
+const BATCHES: &str = "batches";
 
 /// The entry of the number of steps of a parameter.
 const STEPS: &str = "steps";

@@ -87,7 +87,7 @@ use crate::visit::Visit;
 /// What a dropout drops: single elements, whole channels, paths, blocks.
 ///
 /// For an example see the [module](self).
-pub trait Form: Debug + Send + Sync {
+pub trait Form: Debug + Send + Sync + 'static {
     /// The shape of the random mask for an input of this shape. It has one element for each decision,
     /// and a stored mask has one bit for each.
     ///
@@ -148,13 +148,26 @@ pub struct Draw {
 /// the two draw different masks.
 ///
 /// The layers of the family are aliases of this type, for instance [`Dropout`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DropoutLayer<F> {
-    form: F,
+    // Shared by clones, so that a layer of any form has them.
+    form: Arc<F>,
     rate: DropRate,
     mode: Mode,
     save_mask: SaveMask,
     generator: Option<Arc<Generator>>,
+}
+
+impl<F> Clone for DropoutLayer<F> {
+    fn clone(&self) -> Self {
+        Self {
+            form: Arc::clone(&self.form),
+            rate: self.rate,
+            mode: self.mode,
+            save_mask: self.save_mask,
+            generator: self.generator.clone(),
+        }
+    }
 }
 
 impl<F: Form + Default> DropoutLayer<F> {
@@ -190,7 +203,7 @@ impl<F: Form> DropoutLayer<F> {
     /// ```
     pub fn with_form(form: F, p: f64) -> Result<Self> {
         Ok(Self {
-            form,
+            form: Arc::new(form),
             rate: DropRate::new(p)?,
             mode: Mode::default(),
             save_mask: SaveMask::default(),
@@ -317,7 +330,7 @@ impl<F: Form> DropoutLayer<F> {
     /// ```
     pub fn forward_with_key(&self, x: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
         let at = at.into();
-        draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
+        draw(&*self.form, x, self.rate, self.save_mask, || Ok(at))
     }
 
     /// [`forward_with_key`](DropoutLayer::forward_with_key) of each row by itself: the first axis of `x`
@@ -343,14 +356,14 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn forward_with_keys(&self, x: &Tensor, keys: &[MaskKey]) -> Result<Tensor> {
-        let (form, rate, save) = (&self.form, self.rate, self.save_mask);
+        let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
         draw_rows(form, x, rate, save, keys.len(), || keys.to_vec())
     }
 
     /// [`forward`](Module::forward) of a tensor that has no rows of a batch, such as a weight.
     pub(crate) fn forward_whole(&self, x: &Tensor) -> Result<Tensor> {
         match key_source(self.mode) {
-            Some(source) => draw(&self.form, x, self.rate, self.save_mask, || {
+            Some(source) => draw(&*self.form, x, self.rate, self.save_mask, || {
                 source.take(|| self.own_generator())
             }),
             None => Ok(x.clone()),
@@ -394,7 +407,7 @@ impl<F: Form> DropoutLayer<F> {
         }
         shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
-        shard.check_mask(&self.form, &whole)?;
+        shard.check_mask(&*self.form, &whole)?;
         let (at, mask_shape) = shard.part_of(source.take(|| self.own_generator())?, whole)?;
         let draw = Draw {
             rate: self.rate,
@@ -470,6 +483,10 @@ impl<F: Form> Visit for DropoutLayer<F> {
         }
     }
 
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        Some(Box::new(self.clone()))
+    }
+
     /// A layer that had none has one from then on.
     fn fork_own_generators(&mut self, generator: &Generator) {
         self.generator = Some(Arc::new(generator.fork("generator")));
@@ -478,7 +495,7 @@ impl<F: Form> Visit for DropoutLayer<F> {
 
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (form, rate, save) = (&self.form, self.rate, self.save_mask);
+        let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
         match key_source(self.mode) {
             Some(source) => draw_by(form, x, rate, save, source, || self.own_generator()),
             None => Ok(x.clone()),

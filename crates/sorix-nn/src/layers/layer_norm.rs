@@ -157,6 +157,17 @@ impl Visit for LayerNorm {
             visit("bias", bias);
         }
     }
+
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        if let Some(Affine { weight, bias }) = &mut self.affine {
+            visit("weight", weight);
+            visit("bias", bias);
+        }
+    }
+
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        Some(Box::new(self.clone()))
+    }
 }
 
 impl Module for LayerNorm {
