@@ -250,7 +250,7 @@ fn layer_norm_gives_mean_0_and_variance_1() {
 fn layer_norm_scales_and_shifts_by_parameters_that_learn() {
     let norm = LayerNorm::with_dtype([2], DType::F64)
         .unwrap()
-        .eps(0.0)
+        .eps(1e-30)
         .unwrap();
     let names: Vec<String> = norm
         .named_parameters()
@@ -462,4 +462,35 @@ fn a_table_without_rows_has_none_to_look_up() {
         table.lookup(&[0]).unwrap_err().to_string(),
         "Embedding: expected whole numbers in 0..0, got 0"
     );
+}
+
+/// A row of equal elements has the variance 0.
+#[test]
+fn layer_norm_refuses_an_eps_of_0() {
+    for eps in [0.0, -0.0, 1e-60, -1e-5, f64::NAN, f64::INFINITY] {
+        let error = LayerNorm::new([2]).unwrap().eps(eps).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message
+                .starts_with("LayerNorm: eps: expected a finite number above 0, also in f32, got"),
+            "{message}"
+        );
+    }
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let norm = LayerNorm::with_dtype([3], dtype)
+            .unwrap()
+            .eps(1e-30)
+            .unwrap();
+        let x = Tensor::full([2, 3], 7.0, dtype)
+            .unwrap()
+            .requires_grad(true);
+        let y = norm.forward(&x).unwrap();
+        y.sum().unwrap().backward().unwrap();
+        for x in [y, x.grad().unwrap()] {
+            assert_eq!(
+                x.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap(),
+                [0.0; 6]
+            );
+        }
+    }
 }

@@ -76,6 +76,8 @@ pub use shard::Shard;
 pub use weight::WeightDropout;
 
 use self::rows::draw_rows;
+pub(crate) use self::shard::check_whole;
+use self::shard::shard_of;
 
 use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
@@ -104,7 +106,7 @@ pub trait Form: Debug + Send + Sync + 'static {
     }
 
     /// Whether a part of an input can be treated by itself, given its part of the mask, as
-    /// [`forward_sharded`](DropoutLayer::forward_sharded) does. It can unless a form says otherwise.
+    /// [`forward_sharded`](Module::forward_sharded) does. It can unless a form says otherwise.
     fn is_local(&self) -> bool {
         true
     }
@@ -370,42 +372,12 @@ impl<F: Form> DropoutLayer<F> {
         }
     }
 
-    /// Drops from this worker's part of a tensor what a single machine would drop there from the whole
-    /// tensor.
-    ///
-    /// If the layers of all workers take their keys from generators of one state, the outputs and the
-    /// gradients of the parts joined are those of the whole, bit for bit. Each worker makes its own
-    /// part of the mask alone, in whole tiles. In eval the part itself comes back.
-    ///
-    /// # Errors
-    ///
-    /// If `x` does not have the shape of the part, if the form does not fit the shape of the whole
-    /// tensor, or if it [cannot](Form::is_local) work on parts; no key is taken in these cases. Those
-    /// of the operations it consists of.
-    ///
-    /// ```
-    /// use sorix_core::{DType, Tensor};
-    /// use sorix_nn::{Dropout, Generator, Module, Shard};
-    ///
-    /// let layer = || Dropout::new(0.5).map(|dropout| dropout.generator(Generator::new(42)));
-    /// let x = Tensor::ones([3, 8], DType::F32)?;
-    /// let whole = layer()?.forward(&x)?;
-    ///
-    /// // The second of two workers has columns 4 to 7.
-    /// let shard = Shard::new([3, 8], 1, 4..8)?;
-    /// let part = layer()?.forward_sharded(&x.slice(1, 4..8)?, &shard)?;
-    /// assert_eq!(part.to_vec::<f32>()?, whole.slice(1, 4..8)?.to_vec::<f32>()?);
-    /// # Ok::<(), sorix_nn::Error>(())
-    /// ```
-    pub fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
-        let Some(source) = key_source(self.mode) else {
-            return Ok(x.clone());
-        };
+    /// What [`forward_sharded`](Module::forward_sharded) does, by the keys of a source.
+    fn draw_part(&self, x: &Tensor, shard: &Shard, source: KeySource) -> Result<Tensor> {
         if !self.form.is_local() {
             let layer = self.form.layer();
             return Err(Error::Part { layer });
         }
-        shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
         shard.check_mask(&*self.form, &whole)?;
         let (at, mask_shape) = shard.part_of(source.take(|| self.own_generator())?, whole)?;
@@ -496,9 +468,12 @@ impl<F: Form> Visit for DropoutLayer<F> {
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
-        match key_source(self.mode) {
-            Some(source) => draw_by(form, x, rate, save, source, || self.own_generator()),
-            None => Ok(x.clone()),
+        let Some(source) = key_source(self.mode) else {
+            return Ok(x.clone());
+        };
+        match shard_of(form.layer(), x.shape())? {
+            Some(shard) => self.draw_part(x, &shard, source),
+            None => draw_by(form, x, rate, save, source, || self.own_generator()),
         }
     }
 
