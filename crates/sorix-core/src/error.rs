@@ -250,6 +250,16 @@ pub enum ErrorKind {
         /// The length of the axis.
         length: usize,
     },
+    /// A number that is no index, or that the dtype may have rounded.
+    #[error("expected whole numbers in 0..={limit}, got {got} at position {position}")]
+    NotAnIndex {
+        /// Where it is, in row-major order.
+        position: usize,
+        /// The largest that the dtype has without a gap below it.
+        limit: u64,
+        /// The number that came.
+        got: String,
+    },
     /// An empty list of tensors.
     #[error("expected at least one tensor, got none")]
     NoTensors,

@@ -26,7 +26,7 @@ use crate::hyperparameter::at_least_one;
 /// use sorix_nn::permutation;
 ///
 /// let order = permutation(5, MaskKey { seed: 42, offset: 0 })?;
-/// assert_eq!(order, [0, 4, 1, 3, 2]);
+/// assert_eq!(order, [3, 0, 2, 4, 1]);
 /// assert_ne!(permutation(5, MaskKey { seed: 42, offset: 1 })?, order);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```

@@ -2,9 +2,10 @@
 
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
+use sorix_nn::dropout::{DropoutLayer, Rows};
 use sorix_nn::{
-    Dropout, Embedding, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU, Sequential,
-    Sigmoid, Softmax, Tanh, functional,
+    Dropout, Embedding, EmbeddingDropout, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU,
+    Sequential, Sigmoid, Softmax, Tanh, functional,
 };
 
 const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -493,4 +494,50 @@ fn layer_norm_refuses_an_eps_of_0() {
             );
         }
     }
+}
+
+#[test]
+fn a_row_of_padding_gets_no_gradient_in_any_dtype_or_layer() {
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        let table = Tensor::ones([4, 3], dtype).unwrap();
+        let table = Embedding::from_tensor(table)
+            .unwrap()
+            .padding_idx(3)
+            .unwrap();
+        let values = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();
+        let rows = DropoutLayer::<Rows>::new(0.5)
+            .unwrap()
+            .generator(Generator::new(1));
+        let mut dropped = EmbeddingDropout::new(table.clone(), rows);
+        dropped.eval();
+        let ids = Tensor::from_indices(&[3, 1, 3, 3, 1, 0], [2, 3]).unwrap();
+        for layer in [&table as &dyn Module, &dropped] {
+            table.weight().zero_grad();
+            let y = layer.forward(&ids).unwrap();
+            assert_eq!(y.shape(), [2, 3, 3]);
+            assert_eq!(values(&y)[..6], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+            y.backward_with(&Tensor::full(y.shape(), 2.0, dtype).unwrap())
+                .unwrap();
+            let grad = values(&table.weight().grad().unwrap());
+            assert_eq!(
+                grad,
+                [[2.0; 3], [4.0; 3], [0.0; 3], [0.0; 3]].concat(),
+                "{dtype}"
+            );
+        }
+        // What is written to the row later is what comes out.
+        let row = table.weight().detach().slice(0, 3..4).unwrap();
+        row.assign(&Tensor::full([1, 3], 5.0, dtype).unwrap())
+            .unwrap();
+        assert_eq!(values(&table.lookup(&[3]).unwrap()), [5.0; 3]);
+        assert_eq!(table.lookup(&[]).unwrap().shape(), [0, 3]);
+    }
+    let error = Embedding::new(3, 2, &Generator::new(1))
+        .unwrap()
+        .padding_idx(3)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Embedding: expected whole numbers in 0..3, got 3"
+    );
 }

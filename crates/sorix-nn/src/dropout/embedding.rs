@@ -5,7 +5,6 @@ use sorix_core::Tensor;
 use crate::dropout::{Draw, DropoutLayer, Form, shared_outside};
 use crate::error::Result;
 use crate::layers::Embedding;
-use crate::layers::embedding::vectors;
 use crate::module::Module;
 use crate::visit::Visit;
 
@@ -102,6 +101,6 @@ impl Module for EmbeddingDropout {
         // Before the mask takes a key.
         let rows = self.embedding.rows_of(x)?;
         let table = self.dropout.forward_whole(self.embedding.weight())?;
-        vectors(&table, &rows, x.shape())
+        self.embedding.vectors(&table, &rows, x.shape())
     }
 }
