@@ -4,6 +4,7 @@
 mod archive;
 pub(crate) mod error;
 mod replace;
+mod undo;
 mod unique;
 
 use core::fmt;
@@ -18,6 +19,7 @@ use sorix_core::autograd::no_grad;
 
 use self::archive::{Archive, Entry, Found, io_error, reserved};
 use self::error::CheckpointError;
+use self::undo::Undo;
 use crate::batches::{Batches, BatchesState};
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
@@ -517,10 +519,11 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// If the file is not one, or does not fit, or its data has another checksum than it says, or if
-    /// allocation fails: nothing has changed then, because all data is looked at before the first
-    /// parameter is set. Two things can go wrong after that, and leave the parameters before as the
-    /// file says: somebody else writes into the file meanwhile or its disk fails; and another thread
-    /// holds a parameter as it was, which takes memory for the new one, and allocation fails.
+    /// allocation fails: nothing has changed then. All data is looked at before the first parameter is set. If
+    /// it is not the same when it is read again, because somebody else writes into the file or its disk
+    /// fails, the parameters that were set are set back. What they were is kept in a temporary file
+    /// meanwhile, or in memory if it is less than 1 MiB or if there is no place for such a file. If that
+    /// cannot be read again either, the error says so.
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         // Memory has no path, and nothing that it could refuse.
         self.read(Cursor::new(bytes), Path::new(""))
@@ -592,22 +595,33 @@ impl<'a> Checkpoint<'a> {
                 (content, loaded) => rest.push((content, loaded)),
             }
         }
-        for (content, loaded) in &rest {
-            if let (Section::Parameters(parameters), Loaded::Parameters(found)) = (content, loaded)
-            {
-                for (at, found) in found {
-                    outcome = outcome.and_then(|()| {
-                        archive.read_into(found, &mut room)?;
-                        no_grad(|| parameters[*at].1.assign_le_bytes(&room, found.dtype))?;
-                        Ok(())
-                    });
+        let targets = rest
+            .iter()
+            .flat_map(|(content, loaded)| match (content, loaded) {
+                (Section::Parameters(parameters), Loaded::Parameters(found)) => {
+                    let targets = found.iter().map(|(at, found)| (&parameters[*at].1, found));
+                    targets.collect()
                 }
-            }
+                _ => Vec::new(),
+            });
+        let targets: Vec<(&Tensor, &Found)> = targets.collect();
+        let bytes = |(tensor, _): &(&Tensor, _)| tensor.numel() * tensor.dtype().size();
+        let mut before = Undo::new(targets.iter().map(bytes).sum());
+        for (tensor, found) in targets {
+            outcome = outcome.and_then(|()| {
+                archive.read_into(found, &mut room)?;
+                let before = before.as_mut().map_err(|error| error.clone())?;
+                before.keep(tensor)?;
+                no_grad(|| tensor.assign_le_bytes(&room, found.dtype))?;
+                Ok(())
+            });
         }
         if let Err(error) = outcome {
+            let parameters = before.and_then(|before| before.undo(&mut room));
             for (optimizer, before) in undo {
                 optimizer.set_state(before)?;
             }
+            parameters?;
             return Err(error);
         }
         for (content, loaded) in rest {
@@ -781,4 +795,83 @@ fn join(above: &str, name: &str) -> String {
 fn generator_entry(generator: &Generator) -> Entry {
     let GeneratorState { seed, offset } = generator.state();
     Entry::words(&[seed, offset])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, SeekFrom};
+
+    use super::*;
+    use crate::optim::Sgd;
+    use crate::{Linear, Sequential};
+
+    /// A file that fails, or has other bytes, once so many bytes were read.
+    struct Fails {
+        file: Cursor<Vec<u8>>,
+        left: usize,
+        flips: bool,
+    }
+
+    impl Read for Fails {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let count = self.file.read(out)?;
+            if count > self.left {
+                if !self.flips {
+                    return Err(io::Error::other("on purpose"));
+                }
+                out[self.left.min(count - 1)] ^= 1;
+            }
+            self.left = self.left.saturating_sub(count);
+            Ok(count)
+        }
+    }
+
+    impl Seek for Fails {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    /// Of a width beyond what is kept in memory, and of a few numbers.
+    #[test]
+    fn a_load_that_fails_half_way_is_undone() {
+        for (width, points) in [(3, 60), (400, 8)] {
+            let net = |seed| {
+                let linear = || Linear::new(width, width, &Generator::new(seed)).unwrap();
+                let net = Sequential::new().with(linear()).with(linear());
+                let sgd = Sgd::new(net.named_parameters(), seed as f64).unwrap();
+                (net, sgd)
+            };
+            let (saved, mut sgd) = net(1);
+            let file = Checkpoint::new()
+                .optimizer("sgd", &mut sgd)
+                .parameters("net", &saved);
+            let file = file.to_bytes().unwrap();
+            let (target, mut sgd) = net(2);
+            let mut checkpoint = Checkpoint::new()
+                .optimizer("sgd", &mut sgd)
+                .parameters("net", &target);
+            let before = checkpoint.to_bytes().unwrap();
+            let mut failed = 0;
+            for point in 0..points {
+                for flips in [false, true] {
+                    let source = Fails {
+                        file: Cursor::new(file.clone()),
+                        left: point * 2 * file.len() / points,
+                        flips,
+                    };
+                    if checkpoint.read(source, Path::new("a file")).is_err() {
+                        failed += 1;
+                        assert!(checkpoint.to_bytes().unwrap() == before, "{width}, {point}");
+                    } else {
+                        // Beyond the last byte that is read.
+                        checkpoint.load_bytes(&before).unwrap();
+                    }
+                }
+            }
+            assert!(failed > points, "{failed} of {points}");
+            checkpoint.load_bytes(&file).unwrap();
+            assert!(checkpoint.to_bytes().unwrap() == file);
+        }
+    }
 }
