@@ -213,6 +213,12 @@ pub enum ErrorKind {
         /// The standard deviation that came.
         std: f64,
     },
+    /// A number that is to keep a divisor from 0 and cannot.
+    #[error("expected a finite epsilon of at least 0, got {epsilon:?}")]
+    Epsilon {
+        /// The number that came.
+        epsilon: f64,
+    },
     /// A range that does not lie within an axis, or that ends before it starts.
     #[error("{start}..{end} is not a range within axis {axis} of length {length}")]
     Range {

@@ -124,7 +124,7 @@ impl Tensor {
 
     fn update_by<const N: usize>(
         &self,
-        mut master: Option<&mut Self>,
+        master: Option<&mut Self>,
         gradient: &Self,
         state: &mut [Self; N],
         rule: &impl UpdateRule<N>,
@@ -156,7 +156,7 @@ impl Tensor {
             return Ok(());
         }
         let gradient = gradient.contiguous()?;
-        let kept = state.iter_mut().chain(master.as_deref_mut());
+        let kept = state.iter_mut().chain(master);
         let mut kept: Vec<&mut Self> = kept.collect();
         dispatch!(own, T => if of_gradient == own {
             self.update_elements::<T, T, N>(call, &gradient, &mut kept, rule)
@@ -256,7 +256,8 @@ impl Tensor {
             });
             (kept.collect(), new)
         });
-        let parts: Vec<(Vec<&mut [T::Acc]>, &mut [T])> = parts.collect();
+        type Part<'a, T> = (Vec<&'a mut [<T as Scalar>::Acc]>, &'a mut [T]);
+        let parts: Vec<Part<'_, T>> = parts.collect();
         parallel::waiting(|| {
             let parts = parts.into_par_iter().enumerate();
             parts.for_each(|(k, (mut kept, new))| {
@@ -300,8 +301,8 @@ fn apply<T: Scalar, G: Scalar<Acc = T::Acc>, const N: usize>(
         element
     };
     let Some(master) = master else {
-        for i in 0..numel {
-            parameter[i] = T::from_acc(step(i, parameter[i].to_acc()));
+        for (i, parameter) in parameter.iter_mut().enumerate() {
+            *parameter = T::from_acc(step(i, parameter.to_acc()));
         }
         return;
     };

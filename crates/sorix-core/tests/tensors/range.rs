@@ -795,3 +795,27 @@ fn extremes_of_f64_in_views_and_in_nothing() {
         assert_eq!(none.grad().unwrap().shape(), [0, 3]);
     }
 }
+
+#[test]
+fn an_epsilon_that_is_no_distance_is_refused_and_0_makes_no_nan() {
+    let x = tensor([[1.0, 1.0], [0.0, 0.0]]);
+    for epsilon in [-1e-5, f64::NAN, f64::INFINITY] {
+        for (name, result) in [
+            ("standardize", x.standardize(&[-1], epsilon)),
+            ("normalize", x.normalize(&[-1], epsilon)),
+        ] {
+            let expected = format!(
+                "{name}(float64[2, 2]): expected a finite epsilon of at least 0, got {epsilon:?}"
+            );
+            assert_eq!(result.unwrap_err().to_string(), expected);
+        }
+    }
+    for dtype in DTYPES {
+        let x = x.to_dtype(dtype).unwrap().requires_grad(true);
+        let y = x.standardize(&[-1], 0.0).unwrap();
+        y.backward_with(&of(&[1.0, 2.0, 3.0, 5.0], dtype).reshape([2, 2]).unwrap())
+            .unwrap();
+        assert_eq!(values(&y), [0.0; 4]);
+        assert_eq!(values(&x.grad().unwrap()), [0.0; 4]);
+    }
+}

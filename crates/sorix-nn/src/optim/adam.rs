@@ -186,7 +186,7 @@ impl<const DECOUPLED_DECAY: bool> Numbers for AdamNumbers<DECOUPLED_DECAY> {
     }
 
     fn from_numbers(numbers: &[f64]) -> Result<Self> {
-        let [first, second, eps, weight_decay] = *numbers.as_array().expect("one for each name");
+        let [first, second, eps, weight_decay] = *numbers.first_chunk().expect("one for each name");
         below_one(Self::OPTIMIZER, "first beta", first)?;
         below_one(Self::OPTIMIZER, "second beta", second)?;
         positive_in_f32(Self::OPTIMIZER, "eps", eps)?;

@@ -153,7 +153,7 @@ impl Numbers for SgdNumbers {
     }
 
     fn from_numbers(numbers: &[f64]) -> Result<Self> {
-        let [momentum, weight_decay, nesterov] = *numbers.as_array().expect("one for each name");
+        let [momentum, weight_decay, nesterov] = *numbers.first_chunk().expect("one for each name");
         non_negative(Self::OPTIMIZER, "momentum", momentum)?;
         non_negative(Self::OPTIMIZER, "weight decay", weight_decay)?;
         Ok(Self {
