@@ -324,7 +324,7 @@ fn layer_norm_names_what_does_not_fit() {
                 .eps(bad)
                 .unwrap_err()
                 .to_string(),
-            format!("LayerNorm: eps: expected a finite number, at least 0, got {bad}")
+            format!("LayerNorm: eps: expected a finite number above 0, also in f32, got {bad}")
         );
     }
 }
