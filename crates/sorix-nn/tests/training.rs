@@ -5,9 +5,9 @@ use sorix_core::autograd::no_grad;
 use sorix_core::{DType, MaskKey, Tensor, tensor};
 use sorix_nn::visit::Visit;
 use sorix_nn::{
-    Adam, AdamW, Batches, Dropout, Embedding, Error, Generator, LayerNorm, Linear, LrSchedule,
-    Module, Optimizer, ParameterAverage, Result, Sequential, Sgd, WeightDropout, deep_copy, freeze,
-    permutation, widen_gradients,
+    AdamW, Batches, Dropout, Embedding, Error, Generator, LayerNorm, Linear, LrSchedule, Module,
+    Optimizer, ParameterAverage, Result, Sequential, Sgd, WeightDropout, deep_copy, freeze,
+    permutation,
 };
 
 fn values(x: &Tensor) -> Vec<f64> {
@@ -171,7 +171,7 @@ fn master_weights_follow_an_optimiser_in_f32() {
 #[cfg(feature = "safetensors")]
 #[test]
 fn a_checkpoint_continues_groups_masters_averages_and_batches_bit_for_bit() {
-    use sorix_nn::Checkpoint;
+    use sorix_nn::{Adam, Checkpoint, widen_gradients};
 
     struct Run {
         net: Linear,
