@@ -3,7 +3,7 @@
 
 use ndarray::{Array, ArrayBase, ArrayD, ArrayViewD, Data, Dimension};
 
-use crate::dtype::Scalar;
+use crate::dtype::{DType, Scalar};
 use crate::error::{Call, ErrorKind, Result};
 use crate::ops::elementwise::copy_into;
 use crate::shape::{Layout, checked_numel, row_major};
@@ -30,6 +30,77 @@ impl Tensor {
         let shape = shape.as_ref();
         let call = check_length("from_slice", elements, shape)?;
         Self::filled(call, shape, |out: &mut [T]| out.copy_from_slice(elements))
+    }
+
+    /// A tensor of f64 of this shape with these whole numbers in row-major order: identifiers of tokens,
+    /// labels.
+    ///
+    /// There is no dtype of integers: what takes indices takes them as `&[usize]`, and where they have to be a
+    /// tensor, as for a module, f64 holds each whole number up to 2^53.
+    /// [`to_indices`](Self::to_indices) is the way back.
+    ///
+    /// # Errors
+    ///
+    /// If there are more or fewer numbers than the shape has, if one is above 2^53, or if allocation fails.
+    ///
+    /// ```
+    /// use sorix_core::Tensor;
+    /// let labels = Tensor::from_indices(&[7, 0, 1 << 53], [3, 1])?;
+    /// assert_eq!(labels.to_indices()?, [7, 0, 1 << 53]);
+    /// assert!(Tensor::from_indices(&[(1 << 53) + 1], [1]).is_err());
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn from_indices(indices: &[usize], shape: impl AsRef<[usize]>) -> Result<Self> {
+        let shape = shape.as_ref();
+        let call = check_count("from_indices", indices.len(), shape, DType::F64)?;
+        let limit = exact_up_to(DType::F64);
+        if let Some(position) = indices.iter().position(|&index| index as u64 > limit) {
+            let got = indices[position].to_string();
+            return Err(call.error(ErrorKind::NotAnIndex {
+                position,
+                limit,
+                got,
+            }));
+        }
+        Self::filled(call, shape, |out: &mut [f64]| {
+            let numbers = out.iter_mut().zip(indices);
+            numbers.for_each(|(out, &index)| *out = index as f64);
+        })
+    }
+
+    /// The elements as whole numbers, in row-major order: for [`index_select`](Self::index_select), the
+    /// classes of a cross entropy.
+    ///
+    /// # Errors
+    ///
+    /// If an element is negative, not whole, or above what its dtype counts to without a gap: 2^53 for f64,
+    /// 2^24 for f32, 2^11 for f16, 2^8 for bf16.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// assert_eq!(tensor([2.0_f32, 0.0]).to_indices()?, [2, 0]);
+    /// assert_eq!(
+    ///     tensor([2.0, 0.5]).to_indices().unwrap_err().to_string(),
+    ///     "to_indices(float64[2]): expected whole numbers in 0..=9007199254740992, got 0.5 at position 1"
+    /// );
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn to_indices(&self) -> Result<Vec<usize>> {
+        let call = Call::on("to_indices", self);
+        let limit = exact_up_to(self.dtype());
+        let numbers = self.to_dtype(DType::F64)?.to_vec::<f64>()?;
+        let indices = numbers.into_iter().enumerate().map(|(position, number)| {
+            if number >= 0.0 && number <= limit as f64 && number.fract() == 0.0 {
+                return Ok(number as usize);
+            }
+            let got = format!("{number:?}");
+            Err(call.error(ErrorKind::NotAnIndex {
+                position,
+                limit,
+                got,
+            }))
+        });
+        indices.collect()
     }
 
     /// A tensor of this shape that takes over the elements, in row-major order: nothing is copied.
@@ -305,8 +376,18 @@ fn check_length<'s, T: Scalar>(
     elements: &[T],
     shape: &'s [usize],
 ) -> Result<Call<'s>> {
-    let call = Call::making(op, shape, T::DTYPE);
-    let (expected, got) = (checked_numel(call, shape, T::DTYPE)?, elements.len());
+    check_count(op, elements.len(), shape, T::DTYPE)
+}
+
+/// That so many elements fill `shape`.
+fn check_count<'s>(
+    op: &'static str,
+    got: usize,
+    shape: &'s [usize],
+    dtype: DType,
+) -> Result<Call<'s>> {
+    let call = Call::making(op, shape, dtype);
+    let expected = checked_numel(call, shape, dtype)?;
     if expected == got {
         return Ok(call);
     }
@@ -316,4 +397,14 @@ fn check_length<'s, T: Scalar>(
         expected,
         got,
     }))
+}
+
+/// The largest number up to which the dtype has all whole numbers.
+fn exact_up_to(dtype: DType) -> u64 {
+    match dtype {
+        DType::F16 => 1 << 11,
+        DType::BF16 => 1 << 8,
+        DType::F32 => 1 << 24,
+        DType::F64 => 1 << 53,
+    }
 }

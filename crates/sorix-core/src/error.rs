@@ -213,6 +213,12 @@ pub enum ErrorKind {
         /// The standard deviation that came.
         std: f64,
     },
+    /// A number that is to keep a divisor from 0 and cannot.
+    #[error("expected a finite epsilon of at least 0, got {epsilon:?}")]
+    Epsilon {
+        /// The number that came.
+        epsilon: f64,
+    },
     /// A range that does not lie within an axis, or that ends before it starts.
     #[error("{start}..{end} is not a range within axis {axis} of length {length}")]
     Range {
@@ -249,6 +255,16 @@ pub enum ErrorKind {
         index: usize,
         /// The length of the axis.
         length: usize,
+    },
+    /// A number that is no index, or that the dtype may have rounded.
+    #[error("expected whole numbers in 0..={limit}, got {got} at position {position}")]
+    NotAnIndex {
+        /// Where it is, in row-major order.
+        position: usize,
+        /// The largest that the dtype has without a gap below it.
+        limit: u64,
+        /// The number that came.
+        got: String,
     },
     /// An empty list of tensors.
     #[error("expected at least one tensor, got none")]
@@ -296,6 +312,17 @@ pub enum ErrorKind {
         /// The number of gradients it returned.
         got: usize,
     },
+    /// Another number of gradients than of outputs for [`grad_with`](crate::autograd::grad_with).
+    #[error("expected a gradient for each of {expected} outputs, got {got}")]
+    OutputCount {
+        /// The number of outputs.
+        expected: usize,
+        /// The number of gradients that came.
+        got: usize,
+    },
+    /// A tensor that is no leaf, of which something was asked that leaves alone have.
+    #[error("the tensor is not a leaf that requires a gradient")]
+    NotALeaf,
     /// A tensor that was saved for `backward` and has been written since.
     #[error(
         "a tensor it saved for backward was written since \

@@ -72,6 +72,7 @@ mod random;
 mod shape;
 mod storage;
 mod tensor;
+mod waiting;
 
 pub use axes::Axes;
 pub use data::{Rectangular, TensorData};
@@ -86,5 +87,6 @@ pub use sorix_kernels::{
     Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, ShardError,
 };
 pub use tensor::{Tensor, tensor};
+pub use waiting::waiting;
 #[doc(no_inline)]
 pub use {bytemuck, half, ndarray, num_traits};

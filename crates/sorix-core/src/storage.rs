@@ -175,6 +175,22 @@ impl Storage {
         Ok(())
     }
 
+    /// Puts `new` in the place of the buffer and counts that as a write; `false`, with nothing changed, if
+    /// it is no longer the one that the snapshot `before` saw.
+    #[cfg(feature = "parallel")]
+    pub(crate) fn replace(&self, before: &Arc<Buffer>, new: Buffer) -> bool {
+        let mut buffer = self.buffer.write().unwrap_or_else(PoisonError::into_inner);
+        // Who wrote meanwhile has left the buffer of the snapshot to it, and made another.
+        if !Arc::ptr_eq(&buffer, before) {
+            return false;
+        }
+        self.version.fetch_add(1, Ordering::Release);
+        let old = core::mem::replace(&mut *buffer, Arc::new(new));
+        drop(buffer);
+        drop(old);
+        true
+    }
+
     /// The buffer, if neither a snapshot nor another owner of the storage has it.
     pub(crate) fn unshared_mut(&mut self) -> Option<&mut Buffer> {
         let buffer = self.buffer.get_mut();

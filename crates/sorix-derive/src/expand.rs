@@ -51,6 +51,10 @@ pub(crate) fn visit(input: &DeriveInput, nn: Path) -> Result<TokenStream> {
         .iter()
         .filter(|field| field.is_parameter)
         .map(|field| call(field, "visit_parameters", quote!(&), "visit"));
+    let parameters_mut = shown
+        .iter()
+        .filter(|field| field.is_parameter)
+        .map(|field| call(field, "visit_parameters_mut", quote!(&mut), "visit"));
     let others = || shown.iter().filter(|field| !field.is_parameter);
     let generators = others().map(|field| call(field, "visit_generators", quote!(&), "visit"));
     let children = others().map(|field| call(field, "visit_children", quote!(&), "visit"));
@@ -73,6 +77,18 @@ pub(crate) fn visit(input: &DeriveInput, nn: Path) -> Result<TokenStream> {
             predicates.push(quote!(#ty: #by));
         }
     }
+    // Within a generic struct nobody can tell whether it is `Clone`.
+    let cloned = input.generics.params.is_empty().then(|| {
+        quote! {
+            fn boxed_clone(
+                &self,
+            ) -> ::core::option::Option<::std::boxed::Box<dyn #nn::Module>> {
+                #[allow(unused_imports, reason = "one of the two, as the struct is `Clone` or not")]
+                use #nn::visit::cloning::{IsClone as _, IsNotClone as _};
+                (&#nn::visit::cloning::Of(self)).boxed_clone()
+            }
+        }
+    });
     let visit = Ident::new("visit", proc_macro2::Span::mixed_site());
     let generator = Ident::new("generator", proc_macro2::Span::mixed_site());
     Ok(quote! {
@@ -85,6 +101,16 @@ pub(crate) fn visit(input: &DeriveInput, nn: Path) -> Result<TokenStream> {
                 let _ = &#visit;
                 #(#parameters)*
             }
+
+            fn visit_own_parameters_mut(
+                &mut self,
+                #visit: &mut dyn ::core::ops::FnMut(&str, &mut #nn::visit::Tensor),
+            ) {
+                let _ = &#visit;
+                #(#parameters_mut)*
+            }
+
+            #cloned
 
             fn visit_own_generators(
                 &self,

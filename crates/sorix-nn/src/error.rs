@@ -67,6 +67,26 @@ pub enum Error {
         /// The number that came.
         got: f64,
     },
+    /// A state of [`Batches`](crate::Batches) of other examples.
+    #[error(
+        "Batches: expected a state within {expected} examples, got position {position} of {got}"
+    )]
+    BatchesState {
+        /// The number of examples.
+        expected: u64,
+        /// That of the state.
+        got: u64,
+        /// How many of them were given.
+        position: u64,
+    },
+    /// A module that cannot be copied.
+    #[error("deep_copy: {module} cannot be copied: {reason}")]
+    NoCopy {
+        /// The module, or its type.
+        module: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// A parameter for an optimiser that is the result of an operation.
     #[error("{optimizer}: parameter {name:?} is not a leaf: an operation computed it")]
     NotALeaf {
@@ -103,7 +123,7 @@ pub enum Error {
         /// The optimiser.
         optimizer: &'static str,
         /// Their names.
-        expected: Vec<&'static str>,
+        expected: Vec<String>,
         /// The names that came.
         got: Vec<String>,
     },
@@ -136,9 +156,11 @@ pub enum Error {
     #[cfg(feature = "safetensors")]
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::error::CheckpointError),
-    /// Two modules that have not the same parameters.
-    #[error("copy_parameters: expected parameter {name:?} {expected}")]
+    /// Two sets of parameters that are not the same.
+    #[error("{op}: expected parameter {name:?} {expected}")]
     OtherParameters {
+        /// The function.
+        op: &'static str,
         /// The name.
         name: String,
         /// What it has to be.

@@ -19,6 +19,11 @@ pub(crate) fn at_least_zero(op: &'static str, what: &'static str, value: f64) ->
     check(op, what, "a number, at least 0", value, value >= 0.0)
 }
 
+/// That `value`, called `what` by `op`, is not 0.
+pub(crate) fn at_least_one(op: &'static str, what: &'static str, value: u64) -> Result<()> {
+    check(op, what, "at least 1", value as f64, value > 0)
+}
+
 /// That `value`, called `what` by `op`, is in [0, 1).
 pub(crate) fn below_one(op: &'static str, what: &'static str, value: f64) -> Result<()> {
     check(
@@ -54,30 +59,20 @@ pub(crate) fn flag(op: &'static str, what: &'static str, value: f64) -> Result<b
 
 /// The numbers of an optimiser in the order of their `names`, if `given` has each of these once and no
 /// other.
-pub(crate) fn in_order<const N: usize>(
+pub(crate) fn in_order(
     optimizer: &'static str,
-    names: [&'static str; N],
+    names: &[String],
     given: &[(String, f64)],
-) -> Result<[f64; N]> {
-    let number = |wanted| given.iter().find(|(name, _)| name == wanted);
-    match names.map(number) {
-        found if given.len() == N && found.iter().all(Option::is_some) => {
-            Ok(found.map(|number| number.map_or(f64::NAN, |&(_, number)| number)))
-        }
-        _ => Err(Error::HyperparameterNames {
+) -> Result<Vec<f64>> {
+    let number = |wanted: &String| given.iter().find(|(name, _)| name == wanted);
+    let found: Option<Vec<f64>> = names.iter().map(|name| Some(number(name)?.1)).collect();
+    found
+        .filter(|found| found.len() == given.len())
+        .ok_or_else(|| Error::HyperparameterNames {
             optimizer,
             expected: names.to_vec(),
             got: given.iter().map(|(name, _)| name.clone()).collect(),
-        }),
-    }
-}
-
-/// Numbers with their names.
-pub(crate) fn named<const N: usize>(
-    names: [&'static str; N],
-    numbers: [f64; N],
-) -> Vec<(String, f64)> {
-    names.map(str::to_owned).into_iter().zip(numbers).collect()
+        })
 }
 
 fn check(

@@ -24,11 +24,12 @@
 //!   [`Softmax`], [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
 //! * [`loss`]: mean squared error, cross entropy, of two classes too. [`mod@init`]: first values of parameters.
-//! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], and clipping of gradients.
+//! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], clipping of gradients, [`LrSchedule`], [`ParameterAverage`].
+//! * [`Batches`], [`permutation`]: examples in a random order that a checkpoint continues.
 //! * `Checkpoint` (feature `safetensors`): all of that in a file, to continue bit for bit.
 //! * [`Schedule`]: a drop probability that changes during training.
 //! * [`monte_carlo`], [`mc_samples`], [`MonteCarlo`]: dropout at inference, repeatably.
-//! * [`freeze`], [`copy_parameters`]: all parameters of a module at once.
+//! * [`freeze`], [`copy_parameters`], [`deep_copy`]: all parameters of a module at once.
 //! * [`init()`]: what may be wrong with a machine, said at the start.
 //! * [`Generator`]: where the keys of masks come from; [`manual_seed`], [`default_generator`] for
 //!   the one of the process.
@@ -37,6 +38,7 @@
 // What `#[derive(Module)]` writes names this crate; so can it here.
 extern crate self as sorix_nn;
 
+mod batches;
 #[cfg(feature = "safetensors")]
 mod checkpoint;
 pub mod dropout;
@@ -57,6 +59,7 @@ mod sequential;
 mod startup;
 pub mod visit;
 
+pub use batches::{Batches, BatchesState, permutation};
 #[cfg(feature = "safetensors")]
 pub use checkpoint::{Checkpoint, CheckpointEntry, error::CheckpointError};
 pub use dropout::{
@@ -75,9 +78,10 @@ pub use monte_carlo::{
     monte_carlo_rows, take_key,
 };
 pub use optim::{
-    Adam, AdamW, Optimizer, OptimizerState, ParameterState, Sgd, clip_grad_norm, clip_grad_value,
+    Adam, AdamW, LrSchedule, Optimizer, OptimizerState, ParameterAverage, ParameterState, Sgd,
+    clip_grad_norm, clip_grad_value,
 };
-pub use parameters::{copy_parameters, freeze, unfreeze};
+pub use parameters::{copy_parameters, deep_copy, freeze, unfreeze, widen_gradients};
 pub use schedule::Schedule;
 pub use sequential::Sequential;
 pub use startup::{Startup, init};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sorix_core::{DropRate, Tensor};
 pub use sorix_derive::Module;
 
+use crate::dropout::Shard;
 use crate::error::Result;
 use crate::generator::Generator;
 use crate::mode::Mode;
@@ -93,6 +94,51 @@ pub trait Module: Visit + Debug + Send + Sync {
     ///
     /// Those of the operations it consists of.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// [`forward`](Module::forward) of this worker's part of a tensor: each dropout on the way drops from its
+    /// part what a single machine would drop there from the whole tensor.
+    ///
+    /// If the layers of all workers take their keys from generators of one state, the outputs and the
+    /// gradients of the parts joined are those of the whole, bit for bit as far as dropout goes. Each worker
+    /// makes its own part of each mask alone, in whole tiles. It works through [`Sequential`](crate::Sequential)
+    /// and modules of your own, as long as the axis that is cut stays at its place: a dropout takes its input
+    /// for the same range of that axis. Dropout of weights is the same for all workers.
+    ///
+    /// # Errors
+    ///
+    /// If `x` does not have the shape of the part. If a dropout on the way gets a tensor that is not as long
+    /// along the cut axis, or [cannot](crate::dropout::Form::is_local) work on parts, or if its form does not
+    /// fit; it takes no key then. If a layer of this crate needs all of the cut axis, as a
+    /// [`Linear`](crate::Linear) does of the last one; what a module of your own does by the methods of
+    /// tensors is not checked. Those of `forward`.
+    ///
+    /// ```
+    /// use sorix_core::{DType, MaskKey, Tensor};
+    /// use sorix_nn::{Dropout, Generator, Linear, Module, ReLU, Sequential, Shard};
+    ///
+    /// let net = || -> sorix_nn::Result<_> {
+    ///     let mut net = Sequential::new()
+    ///         .with(Dropout::new(0.5)?)
+    ///         .with(Linear::new(8, 4, &Generator::new(1))?)
+    ///         .with(ReLU)
+    ///         .with(Dropout::new(0.5)?);
+    ///     net.fork_generators(&Generator::new(42));
+    ///     Ok(net)
+    /// };
+    /// let x = Tensor::ones([6, 8], DType::F32)?;
+    /// let whole = net()?.forward(&x)?;
+    ///
+    /// // The second of two workers has rows 3 to 5.
+    /// let shard = Shard::new([6, 8], 0, 3..6)?;
+    /// let part = net()?.forward_sharded(&x.slice(0, 3..6)?, &shard)?;
+    /// let expected = whole.slice(0, 3..6)?;
+    /// assert!(part.sub(&expected)?.abs()?.max()?.item::<f32>()? < 1e-6);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
+        shard.check(x)?;
+        shard.within(|| self.forward(x))
+    }
 
     /// The mode that [`forward`](Module::forward) runs in; `None` for a module that does the same
     /// in both. Modules made of others train while one of them does.
@@ -279,6 +325,14 @@ impl<M: Visit + ?Sized> Visit for Box<M> {
         (**self).visit_own_parameters(visit);
     }
 
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        (**self).visit_own_parameters_mut(visit);
+    }
+
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        (**self).boxed_clone()
+    }
+
     fn visit_own_generators(&self, visit: &mut dyn FnMut(&str, &Arc<Generator>)) {
         (**self).visit_own_generators(visit);
     }
@@ -300,6 +354,10 @@ impl<M: Visit + ?Sized> Visit for Box<M> {
 impl<M: Module + ?Sized> Module for Box<M> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         (**self).forward(x)
+    }
+
+    fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
+        (**self).forward_sharded(x, shard)
     }
 
     fn mode(&self) -> Option<Mode> {

@@ -157,6 +157,12 @@ impl FromIterator<Box<dyn Module>> for Sequential {
 }
 
 impl Visit for Sequential {
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        let modules = self.modules.iter().map(Visit::boxed_clone);
+        let modules = modules.collect::<Option<_>>()?;
+        Some(Box::new(Self { modules }))
+    }
+
     fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
         for (i, module) in self.modules.iter().enumerate() {
             visit(&i.to_string(), module);

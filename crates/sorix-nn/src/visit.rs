@@ -89,6 +89,20 @@ pub trait Visit {
         let _ = visit;
     }
 
+    /// The same parameters as [`visit_own_parameters`](Visit::visit_own_parameters), under the same names in
+    /// the same order, to be replaced: for [`deep_copy`](crate::deep_copy). A module that shows parameters has
+    /// this, too. By default there are none.
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        let _ = visit;
+    }
+
+    /// A clone, which shares the parameters, for [`deep_copy`](crate::deep_copy); `None` for a module that
+    /// has none. The derive macro returns one if the struct is `Clone` and not generic. By default there is
+    /// none.
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        None
+    }
+
     /// Replaces each generator of the module itself by the [fork](Generator::fork) of `generator` by
     /// its name, for [`fork_generators`](Module::fork_generators). A module that shows generators
     /// has this, too. By default there are none.
@@ -300,10 +314,17 @@ impl<T: ?Sized> Field for PhantomData<T> {}
 pub trait Parameter {
     /// The tensors, under `name`.
     fn visit_parameters(&self, name: &str, visit: &mut dyn FnMut(&str, &Tensor));
+
+    /// The same, to be replaced.
+    fn visit_parameters_mut(&mut self, name: &str, visit: &mut dyn FnMut(&str, &mut Tensor));
 }
 
 impl Parameter for Tensor {
     fn visit_parameters(&self, name: &str, visit: &mut dyn FnMut(&str, &Tensor)) {
+        visit(name, self);
+    }
+
+    fn visit_parameters_mut(&mut self, name: &str, visit: &mut dyn FnMut(&str, &mut Tensor)) {
         visit(name, self);
     }
 }
@@ -314,6 +335,12 @@ impl<P: Parameter> Parameter for Option<P> {
             parameter.visit_parameters(name, visit);
         }
     }
+
+    fn visit_parameters_mut(&mut self, name: &str, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        if let Some(parameter) = self {
+            parameter.visit_parameters_mut(name, visit);
+        }
+    }
 }
 
 impl<P: Parameter> Parameter for [P] {
@@ -322,16 +349,59 @@ impl<P: Parameter> Parameter for [P] {
             parameter.visit_parameters(&element(name, i), visit);
         }
     }
+
+    fn visit_parameters_mut(&mut self, name: &str, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        for (i, parameter) in self.iter_mut().enumerate() {
+            parameter.visit_parameters_mut(&element(name, i), visit);
+        }
+    }
 }
 
 impl<P: Parameter> Parameter for Vec<P> {
     fn visit_parameters(&self, name: &str, visit: &mut dyn FnMut(&str, &Tensor)) {
         self[..].visit_parameters(name, visit);
     }
+
+    fn visit_parameters_mut(&mut self, name: &str, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        self[..].visit_parameters_mut(name, visit);
+    }
 }
 
 impl<P: Parameter, const N: usize> Parameter for [P; N] {
     fn visit_parameters(&self, name: &str, visit: &mut dyn FnMut(&str, &Tensor)) {
         self[..].visit_parameters(name, visit);
+    }
+
+    fn visit_parameters_mut(&mut self, name: &str, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        self[..].visit_parameters_mut(name, visit);
+    }
+}
+
+/// For what the derive macro writes: whether a type is `Clone`, asked of the method that is found first.
+#[doc(hidden)]
+pub mod cloning {
+    use crate::module::Module;
+
+    #[derive(Debug)]
+    pub struct Of<'a, T>(pub &'a T);
+
+    pub trait IsClone {
+        fn boxed_clone(&self) -> Option<Box<dyn Module>>;
+    }
+
+    impl<T: Module + Clone + 'static> IsClone for Of<'_, T> {
+        fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+            Some(Box::new(self.0.clone()))
+        }
+    }
+
+    pub trait IsNotClone {
+        fn boxed_clone(&self) -> Option<Box<dyn Module>>;
+    }
+
+    impl<T> IsNotClone for &Of<'_, T> {
+        fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+            None
+        }
     }
 }

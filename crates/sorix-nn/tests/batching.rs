@@ -41,42 +41,110 @@ fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
+/// That each of so many requests gets the same bits alone and in random batches; the bytes of all.
+fn requests_in_random_batches(dtype: DType, requests: usize) -> Vec<Vec<u8>> {
+    let net = network(dtype);
+    let inputs = random(&[requests, 20], dtype, 3);
+    let input = |request: usize| inputs.slice(0, request..request + 1).unwrap();
+    let seed = |request: usize| request as u64 * 31 + 7;
+    let alone: Vec<_> = (0..requests)
+        .map(|request| {
+            let passes =
+                MonteCarlo::of_rows(&[seed(request)][..]).samples(&net, &input(request), 2);
+            bytes(&passes.unwrap().samples()[1])
+        })
+        .collect();
+    assert_ne!(alone[0], alone[1]);
+    let order = shuffled(requests, 4);
+    let (mut rest, mut size) = (&*order, 1);
+    while !rest.is_empty() {
+        let (batch, more) = rest.split_at(size.min(rest.len()));
+        let parts: Vec<_> = batch.iter().map(|&request| input(request)).collect();
+        let x = Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0).unwrap();
+        let seeds: Vec<_> = batch.iter().map(|&request| seed(request)).collect();
+        let passes = MonteCarlo::of_rows(&seeds).samples(&net, &x, 2).unwrap();
+        let y = &passes.samples()[1];
+        for (row, &request) in batch.iter().enumerate() {
+            let y = y.slice(0, row..row + 1).unwrap();
+            assert!(
+                bytes(&y) == alone[request],
+                "{dtype}: request {request} in a batch of {}",
+                batch.len()
+            );
+        }
+        rest = more;
+        size = size * 7 % 65 + 1;
+    }
+    alone
+}
+
 #[test]
 fn a_thousand_requests_in_random_batches() {
     for (dtype, requests) in [(DType::F32, 1000), (DType::F64, 200), (DType::BF16, 200)] {
-        let net = network(dtype);
-        let inputs = random(&[requests, 20], dtype, 3);
-        let input = |request: usize| inputs.slice(0, request..request + 1).unwrap();
-        let seed = |request: usize| request as u64 * 31 + 7;
-        let alone: Vec<_> = (0..requests)
-            .map(|request| {
-                let passes =
-                    MonteCarlo::of_rows(&[seed(request)][..]).samples(&net, &input(request), 2);
-                bytes(&passes.unwrap().samples()[1])
-            })
-            .collect();
-        assert_ne!(alone[0], alone[1]);
-        let order = shuffled(requests, 4);
-        let (mut rest, mut size) = (&*order, 1);
-        while !rest.is_empty() {
-            let (batch, more) = rest.split_at(size.min(rest.len()));
-            let parts: Vec<_> = batch.iter().map(|&request| input(request)).collect();
-            let x = Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0).unwrap();
-            let seeds: Vec<_> = batch.iter().map(|&request| seed(request)).collect();
-            let passes = MonteCarlo::of_rows(&seeds).samples(&net, &x, 2).unwrap();
-            let y = &passes.samples()[1];
-            for (row, &request) in batch.iter().enumerate() {
-                let y = y.slice(0, row..row + 1).unwrap();
-                assert!(
-                    bytes(&y) == alone[request],
-                    "{dtype}: request {request} in a batch of {}",
-                    batch.len()
-                );
-            }
-            rest = more;
-            size = size * 7 % 65 + 1;
-        }
+        requests_in_random_batches(dtype, requests);
     }
+}
+
+/// Says so to the child below.
+const CHILD: &str = "SORIX_TEST_BATCHING";
+
+/// What [`on_each_backend_and_on_several_threads`] runs for a backend, in a process that has it from the
+/// start: on 1, 2 and 7 threads.
+#[test]
+fn the_child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().unwrap();
+        pool.install(|| requests_in_random_batches(DType::F32, 1000))
+    };
+    let expected = on(1);
+    assert!(on(2) == expected && on(7) == expected);
+    let mut hash = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&expected, &mut hash);
+    let name = sorix_kernels::dispatch::active().unwrap().name();
+    let hash = std::hash::Hasher::finish(&hash);
+    println!("answered on {name}: {hash:x}");
+}
+
+/// The answers are the same on all of them too: they share the products of matrices.
+#[test]
+fn on_each_backend_and_on_several_threads() {
+    let here: Vec<_> = sorix_kernels::dispatch::available()
+        .iter()
+        .map(|backend| backend.name())
+        .collect();
+    let mut answers = Vec::new();
+    for name in ["avx512", "avx2", "neon", "portable", "reference"] {
+        if !here.contains(&name) {
+            println!("SKIPPED: this machine has no {name}");
+            continue;
+        }
+        let mut child = sorix_testing::this_program();
+        child
+            .args(["--exact", "the_child", "--nocapture"])
+            .env("SORIX_BACKEND", name)
+            .env(CHILD, "1");
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let before = format!("answered on {name}: ");
+        let hash = said
+            .lines()
+            .find_map(|line| Some(line.split_once(&before)?.1.to_owned()));
+        assert!(
+            output.status.success() && hash.is_some(),
+            "{name}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        answers.extend(hash);
+    }
+    assert!(answers.len() >= 2);
+    assert!(
+        answers.iter().all(|hash| *hash == answers[0]),
+        "{answers:?}"
+    );
 }
 
 /// Rows behind the first axis belong to the request.

@@ -2,9 +2,10 @@
 
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
+use sorix_nn::dropout::{DropoutLayer, Rows};
 use sorix_nn::{
-    Dropout, Embedding, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU, Sequential,
-    Sigmoid, Softmax, Tanh, functional,
+    Dropout, Embedding, EmbeddingDropout, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU,
+    Sequential, Sigmoid, Softmax, Tanh, functional,
 };
 
 const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -250,7 +251,7 @@ fn layer_norm_gives_mean_0_and_variance_1() {
 fn layer_norm_scales_and_shifts_by_parameters_that_learn() {
     let norm = LayerNorm::with_dtype([2], DType::F64)
         .unwrap()
-        .eps(0.0)
+        .eps(1e-30)
         .unwrap();
     let names: Vec<String> = norm
         .named_parameters()
@@ -323,7 +324,7 @@ fn layer_norm_names_what_does_not_fit() {
                 .eps(bad)
                 .unwrap_err()
                 .to_string(),
-            format!("LayerNorm: eps: expected a finite number, at least 0, got {bad}")
+            format!("LayerNorm: eps: expected a finite number above 0, also in f32, got {bad}")
         );
     }
 }
@@ -461,5 +462,82 @@ fn a_table_without_rows_has_none_to_look_up() {
     assert_eq!(
         table.lookup(&[0]).unwrap_err().to_string(),
         "Embedding: expected whole numbers in 0..0, got 0"
+    );
+}
+
+/// A row of equal elements has the variance 0.
+#[test]
+fn layer_norm_refuses_an_eps_of_0() {
+    for eps in [0.0, -0.0, 1e-60, -1e-5, f64::NAN, f64::INFINITY] {
+        let error = LayerNorm::new([2]).unwrap().eps(eps).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message
+                .starts_with("LayerNorm: eps: expected a finite number above 0, also in f32, got"),
+            "{message}"
+        );
+    }
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let norm = LayerNorm::with_dtype([3], dtype)
+            .unwrap()
+            .eps(1e-30)
+            .unwrap();
+        let x = Tensor::full([2, 3], 7.0, dtype)
+            .unwrap()
+            .requires_grad(true);
+        let y = norm.forward(&x).unwrap();
+        y.sum().unwrap().backward().unwrap();
+        for x in [y, x.grad().unwrap()] {
+            assert_eq!(
+                x.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap(),
+                [0.0; 6]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_row_of_padding_gets_no_gradient_in_any_dtype_or_layer() {
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        let table = Tensor::ones([4, 3], dtype).unwrap();
+        let table = Embedding::from_tensor(table)
+            .unwrap()
+            .padding_idx(3)
+            .unwrap();
+        let values = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();
+        let rows = DropoutLayer::<Rows>::new(0.5)
+            .unwrap()
+            .generator(Generator::new(1));
+        let mut dropped = EmbeddingDropout::new(table.clone(), rows);
+        dropped.eval();
+        let ids = Tensor::from_indices(&[3, 1, 3, 3, 1, 0], [2, 3]).unwrap();
+        for layer in [&table as &dyn Module, &dropped] {
+            table.weight().zero_grad();
+            let y = layer.forward(&ids).unwrap();
+            assert_eq!(y.shape(), [2, 3, 3]);
+            assert_eq!(values(&y)[..6], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+            y.backward_with(&Tensor::full(y.shape(), 2.0, dtype).unwrap())
+                .unwrap();
+            let grad = values(&table.weight().grad().unwrap());
+            assert_eq!(
+                grad,
+                [[2.0; 3], [4.0; 3], [0.0; 3], [0.0; 3]].concat(),
+                "{dtype}"
+            );
+        }
+        // What is written to the row later is what comes out.
+        let row = table.weight().detach().slice(0, 3..4).unwrap();
+        row.assign(&Tensor::full([1, 3], 5.0, dtype).unwrap())
+            .unwrap();
+        assert_eq!(values(&table.lookup(&[3]).unwrap()), [5.0; 3]);
+        assert_eq!(table.lookup(&[]).unwrap().shape(), [0, 3]);
+    }
+    let error = Embedding::new(3, 2, &Generator::new(1))
+        .unwrap()
+        .padding_idx(3)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Embedding: expected whole numbers in 0..3, got 3"
     );
 }

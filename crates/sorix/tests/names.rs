@@ -56,7 +56,10 @@ fn names_of_the_crate_and_of_nn_are_not_ambiguous() {
             .unwrap(),
         0.0
     );
+    // A module and a function of one name.
     init::zeros(&y).unwrap();
+    assert!(init().unwrap().threads >= 1);
+    assert_eq!(waiting(|| 1), 1);
     let z = no_grad(|| functional::dropout(&y, 0.5, Mode::Eval, &Generator::new(1))).unwrap();
     assert_eq!(z.to_vec::<f64>().unwrap(), [0.0, 0.0]);
 }

@@ -45,6 +45,7 @@
 
 mod backward;
 mod checkpoint;
+mod grad;
 mod grad_mode;
 mod node;
 mod saved;
@@ -54,12 +55,17 @@ use core::fmt::Debug;
 
 pub(crate) use checkpoint::tape_mask;
 pub use checkpoint::{checkpoint, taped_key, taped_mode};
-pub use grad_mode::{GradModeGuard, enable_grad, is_grad_enabled, no_grad, no_grad_guard};
+pub use grad::{grad, grad_retain_graph, grad_with};
+pub use grad_mode::{
+    GradModeGuard, NoGradEverywhere, enable_grad, is_grad_enabled, no_grad, no_grad_everywhere,
+    no_grad_guard,
+};
 pub(crate) use node::{Leaf, Node};
 pub use saved::SavedTensor;
 pub use scopes::{ScopeGuard, Scopes};
 
-use crate::error::Result;
+use crate::dtype::DType;
+use crate::error::{Call, ErrorKind, Result};
 use crate::tensor::{Origin, Tensor};
 
 /// The gradients of a function's inputs, in the order they were recorded; `None` for one that needs
@@ -76,6 +82,9 @@ pub trait Function: Debug + Send + Sync + 'static {
 
     /// The gradients of the inputs, each of the shape and dtype of its input, from `grad`, that of
     /// the output. Gradients are not recorded while this runs.
+    ///
+    /// A gradient may also have the [arithmetic dtype](DType::arithmetic) of its input's dtype: f32 for an
+    /// input of f16 or bf16. Gradients that meet are added in that type, and the sum is rounded once.
     ///
     /// `grad` comes by value so that its memory may be used again if nothing else holds it. Other
     /// functions may get the same tensor, so it must not be written.
@@ -257,6 +266,50 @@ impl Tensor {
         if let Origin::Leaf(leaf) = self.origin() {
             leaf.zero_grad();
         }
+    }
+
+    /// The dtype of this leaf's [gradient](Tensor::grad): its own, unless
+    /// [`set_grad_dtype`](Tensor::set_grad_dtype) chose another. Of a tensor that is not a leaf, its own.
+    #[must_use]
+    pub fn grad_dtype(&self) -> DType {
+        match self.origin() {
+            Origin::Leaf(leaf) => leaf.grad_dtype(),
+            Origin::Constant | Origin::Computed(_) => self.dtype(),
+        }
+    }
+
+    /// Keeps the gradient of this leaf in another dtype: f32 for one of f16 or bf16. The terms of a
+    /// gradient are added in f32 anyway; so its sum over several calls of `backward` is not rounded
+    /// either, until an optimiser has used it. The gradient that is there is forgotten. PyTorch's
+    /// attribute `grad_dtype`.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor is not a leaf that requires a gradient, or if the dtype is neither its own nor the
+    /// one that this is [computed in](DType::arithmetic).
+    ///
+    /// ```
+    /// use sorix_core::{DType, tensor};
+    /// let w = tensor([1.0]).to_dtype(DType::BF16)?.requires_grad(true);
+    /// w.set_grad_dtype(DType::F32)?;
+    /// for _ in 0..1000 {
+    ///     w.sum()?.backward()?; // a gradient of 1; bf16 counts to 256
+    /// }
+    /// assert_eq!(w.grad().unwrap().item::<f32>()?, 1000.0);
+    /// # Ok::<(), sorix_core::Error>(())
+    /// ```
+    pub fn set_grad_dtype(&self, dtype: DType) -> Result<()> {
+        let call = Call::on("set_grad_dtype", self);
+        let Origin::Leaf(leaf) = self.origin() else {
+            return Err(call.error(ErrorKind::NotALeaf));
+        };
+        let own = self.dtype();
+        if dtype != own && dtype != own.arithmetic() {
+            let (expected, got) = (own.arithmetic(), dtype);
+            return Err(call.error(ErrorKind::DType { expected, got }));
+        }
+        leaf.set_wide(dtype != own);
+        Ok(())
     }
 
     /// Adds to the gradient of every leaf the derivative of this tensor, which has one element, and

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::autograd::Function;
 use crate::autograd::checkpoint::Segment;
+use crate::dtype::DType;
 use crate::error::{Call, Error, ErrorKind, Result, TensorSpec};
 use crate::tensor::{Origin, Tensor};
 
@@ -62,6 +63,13 @@ pub(crate) enum Edge {
 }
 
 impl Edge {
+    pub(super) fn id(&self) -> u64 {
+        match self {
+            Self::Leaf(leaf) => leaf.id,
+            Self::Node(node) => node.id,
+        }
+    }
+
     pub(super) fn origin(&self) -> Origin {
         match self {
             Self::Leaf(leaf) => Origin::Leaf(Arc::clone(leaf)),
@@ -77,6 +85,20 @@ pub(crate) struct Leaf {
     grad: Mutex<Option<Tensor>>,
     /// Whether operations take it for a constant.
     frozen: AtomicBool,
+    /// Whether gradients are kept in the type that the dtype computes in.
+    wide: AtomicBool,
+}
+
+/// That a gradient is one of such a tensor: of its shape, and of its dtype or the one that this is
+/// computed in.
+fn check_grad(op: &'static str, grad: &Tensor, of: &TensorSpec) -> Result<()> {
+    let dtype = of.dtype();
+    let dtype = if grad.dtype() == dtype.arithmetic() {
+        grad.dtype()
+    } else {
+        dtype
+    };
+    Call::on(op, grad).expect(grad, of.shape(), dtype)
 }
 
 /// Where the gradient of `tensor` goes.
@@ -107,8 +129,12 @@ impl Node {
         self.function_name
     }
 
+    pub(super) fn dtype(&self) -> DType {
+        self.output.dtype()
+    }
+
     pub(crate) fn check_grad(&self, op: &'static str, grad: &Tensor) -> Result<()> {
-        Call::on(op, grad).expect(grad, self.output.shape(), self.output.dtype())
+        check_grad(op, grad, &self.output)
     }
 
     /// The state, which stays.
@@ -195,6 +221,7 @@ impl Leaf {
             tensor: TensorSpec::of(tensor),
             grad: Mutex::new(None),
             frozen: AtomicBool::new(false),
+            wide: AtomicBool::new(false),
         })
     }
 
@@ -212,7 +239,24 @@ impl Leaf {
     }
 
     pub(crate) fn check_grad(&self, op: &'static str, grad: &Tensor) -> Result<()> {
-        Call::on(op, grad).expect(grad, self.tensor.shape(), self.tensor.dtype())
+        check_grad(op, grad, &self.tensor)
+    }
+
+    /// The dtype that gradients are kept in.
+    pub(crate) fn grad_dtype(&self) -> DType {
+        let dtype = self.tensor.dtype();
+        if self.wide.load(Ordering::Relaxed) {
+            dtype.arithmetic()
+        } else {
+            dtype
+        }
+    }
+
+    /// Keeps gradients in the type that the dtype computes in, or in the dtype itself. The one that is
+    /// there is forgotten.
+    pub(crate) fn set_wide(&self, wide: bool) {
+        self.wide.store(wide, Ordering::Relaxed);
+        self.zero_grad();
     }
 
     pub(crate) fn grad(&self) -> Option<Tensor> {
@@ -230,7 +274,8 @@ impl Leaf {
     pub(crate) fn accumulate(&self, grad: Tensor) -> Result<()> {
         let mut slot = lock(&self.grad);
         if let Some(sum) = &*slot {
-            grad.add_in_place(sum)?;
+            // Of another dtype only if that was changed meanwhile.
+            grad.add_in_place(&sum.to_dtype(grad.dtype())?)?;
         }
         *slot = Some(grad);
         Ok(())

@@ -17,13 +17,13 @@ use sorix_kernels::internal::parallel::waits;
 /// [`no_grad`](crate::autograd::no_grad) and Monte Carlo dropout know that they are on.
 ///
 /// A scope belongs to the task that opened it. Other tasks that run on the thread while that one is
-/// [waiting](sorix_kernels::internal::parallel::waiting) for a rayon pool do not see it: they find what they would
+/// [waiting](crate::waiting) for a rayon pool do not see it: they find what they would
 /// find on a fresh thread. Scopes may end in any order.
 ///
 /// ```
 /// use core::cell::RefCell;
 /// use sorix_core::autograd::Scopes;
-/// use sorix_kernels::internal::parallel::waiting;
+/// use sorix_core::waiting;
 ///
 /// thread_local! {
 ///     static QUIET: RefCell<Scopes<bool>> = const { RefCell::new(Scopes::new()) };

@@ -1,8 +1,9 @@
 //! The gradients of the operands of products and quotients.
 //!
 //! Such a gradient is itself a product, of the gradient that came and of what was saved, and if the
-//! operand was broadcast, a sum of products. It is rounded to the dtype once, at the end: in f16 a
-//! product of 300 and 300 is infinite, and the sum of two with opposite signs would be NaN.
+//! operand was broadcast, a sum of products. It is made in the type that the dtype computes in, and
+//! rounded by backward, with what it meets: in f16 a product of 300 and 300 is infinite, and the sum of two
+//! with opposite signs would be NaN.
 
 use crate::autograd::SavedTensor;
 use crate::dtype::{DType, Scalar, dispatch};
@@ -62,7 +63,8 @@ pub(super) fn of_three(
     })
 }
 
-/// The sum over what was repeated of terms that `terms` makes in the dtype it is told, rounded to `T`.
+/// The sum over what was repeated of terms that `terms` makes in the dtype it is told, in the type that
+/// `T` computes in.
 ///
 /// Terms of f32 that are infinite, though their sum may not be, are made in f64 again.
 fn summed<T: Scalar>(
@@ -71,14 +73,14 @@ fn summed<T: Scalar>(
     shape: &[usize],
     terms: impl Fn(DType) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    if grad.shape() == shape {
-        return terms(T::DTYPE);
-    }
     let wide = T::Acc::DTYPE;
+    if grad.shape() == shape {
+        return terms(wide);
+    }
     let sum = terms(wide)?.sum_to(op, shape)?;
     if wide == DType::F32 && !sum.to_vec::<f32>()?.iter().all(|sum| sum.is_finite()) {
-        terms(DType::F64)?.sum_to(op, shape)?.to_dtype(T::DTYPE)
+        terms(DType::F64)?.sum_to(op, shape)?.to_dtype(wide)
     } else {
-        sum.to_dtype(T::DTYPE)
+        Ok(sum)
     }
 }

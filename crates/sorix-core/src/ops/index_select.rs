@@ -87,7 +87,7 @@ impl Function for IndexSelectBackward {
                 [length, inner],
                 &self.indices,
             );
-            Tensor::from_buffer(buffer, &self.shape, Acc::DTYPE).to_dtype(T::DTYPE)?
+            Tensor::from_buffer(buffer, &self.shape, Acc::DTYPE)
         });
         Ok(vec![Some(gradient)])
     }

@@ -95,10 +95,16 @@ impl Tensor {
             right: Factor::of(other, self),
         };
         let output = product(call, self, other)?;
+        let output = dispatch!(self.dtype(), T => if output.dtype() == T::DTYPE {
+            output
+        } else {
+            elementwise::convert(call, &output, |sum: <T as Scalar>::Acc| T::from_acc(sum))?
+        });
         Ok(record(output, &[self, other], || backward))
     }
 }
 
+/// The product in the type that the dtype of the two computes in.
 fn product(call: Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let batch_of = |x: &Tensor| x.shape()[..x.ndim() - 2].to_vec();
     let batch = broadcast(call, &batch_of(left), &batch_of(right))?;
@@ -106,12 +112,8 @@ fn product(call: Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let (wide_left, wide_right) = (wide(left)?, wide(right)?);
     match left.dtype() {
         DType::F64 => multiply::<f64>(call, &wide_left, &wide_right, &batch),
-        DType::F32 => multiply::<f32>(call, &wide_left, &wide_right, &batch),
-        DType::F16 | DType::BF16 => {
-            let product = multiply::<f32>(call, &wide_left, &wide_right, &batch)?;
-            dispatch!(left.dtype(), T => {
-                elementwise::convert(call, &product, |sum: <T as Scalar>::Acc| T::from_acc(sum))
-            })
+        DType::F32 | DType::F16 | DType::BF16 => {
+            multiply::<f32>(call, &wide_left, &wide_right, &batch)
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::autograd::{Function, Gradients, record};
 use crate::axes::Axes;
 use crate::error::{Call, Result};
-use crate::ops::sums::reduce;
+use crate::ops::sums::{reduce, sum_widened};
 use crate::shape::reduced;
 use crate::tensor::Tensor;
 
@@ -49,7 +49,7 @@ impl Tensor {
     }
 
     /// The gradient of an operand that was broadcast to this gradient's shape: the sum over what
-    /// was repeated.
+    /// was repeated, in the type that the dtype computes in, if anything was.
     pub(crate) fn sum_to(self, op: &'static str, shape: &[usize]) -> Result<Self> {
         if self.shape() == shape {
             return Ok(self);
@@ -58,7 +58,7 @@ impl Tensor {
         let repeated = |&axis: &usize| axis < leading || shape[axis - leading] == 1;
         let axes: Vec<usize> = (0..self.ndim()).filter(repeated).collect();
         let kept = reduced(self.shape(), &axes, true);
-        reduce(Call::on(op, &self), &self, &axes, &kept, 1.0)?.reshape(shape)
+        sum_widened(Call::on(op, &self), &self, &axes, &kept)?.reshape(shape)
     }
 }
 

@@ -31,14 +31,33 @@ pub(crate) fn reduce(
     if axes.is_empty() {
         return elementwise::copy(call, x)?.reshape(shape);
     }
-    dispatch!(x.dtype(), T => {
-        if axes.len() == x.ndim() {
-            let quotient = sum_all::<T>(call, x, divisor)?;
-            Tensor::filled(call, shape, |out: &mut [T]| out.fill(T::nearest(quotient)))
-        } else {
-            sum_over::<T>(call, x, axes, divisor)?.reshape(shape)
-        }
-    })
+    dispatch!(x.dtype(), T => reduce_to::<T, T>(call, x, axes, shape, divisor))
+}
+
+/// The sum over `axes` as [`reduce`] has it, in the type that the dtype computes in.
+pub(crate) fn sum_widened(
+    call: Call<'_>,
+    x: &Tensor,
+    axes: &[usize],
+    shape: &[usize],
+) -> Result<Tensor> {
+    dispatch!(x.dtype(), T => reduce_to::<T, <T as Scalar>::Acc>(call, x, axes, shape, 1.0))
+}
+
+/// [`reduce`] over at least one axis, rounded to `U`.
+fn reduce_to<T: Scalar, U: Scalar>(
+    call: Call<'_>,
+    x: &Tensor,
+    axes: &[usize],
+    shape: &[usize],
+    divisor: f64,
+) -> Result<Tensor> {
+    if axes.len() == x.ndim() {
+        let quotient = sum_all::<T>(call, x, divisor)?;
+        Tensor::filled(call, shape, |out: &mut [U]| out.fill(U::nearest(quotient)))
+    } else {
+        sum_over::<T, U>(call, x, axes, divisor)?.reshape(shape)
+    }
 }
 
 fn sum_all<T: Scalar>(call: Call<'_>, x: &Tensor, divisor: f64) -> Result<f64> {
@@ -51,12 +70,17 @@ fn sum_all<T: Scalar>(call: Call<'_>, x: &Tensor, divisor: f64) -> Result<f64> {
 }
 
 /// The sum over some of the axes, not none and not all, without them.
-fn sum_over<T: Scalar>(call: Call<'_>, x: &Tensor, axes: &[usize], divisor: f64) -> Result<Tensor> {
+fn sum_over<T: Scalar, U: Scalar>(
+    call: Call<'_>,
+    x: &Tensor,
+    axes: &[usize],
+    divisor: f64,
+) -> Result<Tensor> {
     let kept: Vec<usize> = (0..x.ndim()).filter(|axis| !axes.contains(axis)).collect();
     let shape: Vec<usize> = kept.iter().map(|&axis| x.shape()[axis]).collect();
     if x.numel() == 0 {
-        let zero = T::nearest(0.0 / divisor);
-        return Tensor::filled(call, &shape, |out: &mut [T]| out.fill(zero));
+        let zero = U::nearest(0.0 / divisor);
+        return Tensor::filled(call, &shape, |out: &mut [U]| out.fill(zero));
     }
 
     // Each element once, and how often a sum has it.
@@ -89,7 +113,7 @@ fn sum_over<T: Scalar>(call: Call<'_>, x: &Tensor, axes: &[usize], divisor: f64)
     } else if T::DTYPE == DType::F64 && times == 1.0 && divisor == 1.0 {
         sums
     } else {
-        elementwise::convert(call, &sums, |sum: f64| T::nearest(finish(sum)))?
+        elementwise::convert(call, &sums, |sum: f64| U::nearest(finish(sum)))?
     };
 
     // Back to the order of the axes, and to their lengths where elements repeat.

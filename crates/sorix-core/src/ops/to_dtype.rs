@@ -47,6 +47,11 @@ impl Function for ToDTypeBackward {
     }
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        Ok(vec![Some(grad.to_dtype(self.from)?)])
+        // In the type that the input's dtype computes in it is rounded later, with what it meets.
+        if grad.dtype() == self.from.arithmetic() {
+            Ok(vec![Some(grad)])
+        } else {
+            Ok(vec![Some(grad.to_dtype(self.from)?)])
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::common::{random, values};
 use half::f16;
 use ndarray::{Array, ArrayD, ArrayViewD, Axis, Dimension, arr0, array};
 use sorix_core::autograd::no_grad;
-use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor};
+use sorix_core::{DType, DropRate, MaskKey, SaveMask, Tensor, tensor};
 
 fn address(x: &Tensor) -> *const f64 {
     x.with_view(|view: ArrayViewD<f64>| view.as_ptr()).unwrap()
@@ -166,4 +166,55 @@ fn operations_do_not_ask_where_the_memory_is_from() {
     no_grad(|| x.assign(&own.neg().unwrap())).unwrap();
     assert_eq!(values(&before), values(&own));
     assert_eq!(values(&x), values(&own.neg().unwrap()));
+}
+
+#[test]
+fn indices_are_whole_numbers_that_their_dtype_cannot_have_rounded() {
+    let indices = [3, 0, 1 << 53];
+    let x = Tensor::from_indices(&indices, [3, 1]).unwrap();
+    assert_eq!((x.dtype(), x.shape()), (DType::F64, &[3, 1][..]));
+    assert_eq!(x.to_indices().unwrap(), indices);
+    let view = Tensor::from_indices(&[0, 1, 2, 3, 4, 5], [2, 3]).unwrap();
+    let view = view.transpose(0, 1).unwrap();
+    assert_eq!(view.to_indices().unwrap(), [0, 3, 1, 4, 2, 5]);
+    assert!(
+        Tensor::from_indices(&[], [0, 2])
+            .unwrap()
+            .to_indices()
+            .unwrap()
+            .is_empty()
+    );
+    for (dtype, limit) in [
+        (DType::BF16, 256.0),
+        (DType::F16, 2048.0),
+        (DType::F32, 16_777_216.0),
+    ] {
+        let at = |number: f64| tensor([0.0, number]).to_dtype(dtype).unwrap();
+        assert_eq!(at(limit).to_indices().unwrap(), [0, limit as usize]);
+        // 257 is 256 in bf16, and 258 may have been 257.
+        let error = at(limit + limit / 128.0).to_indices().unwrap_err();
+        let expected = format!("expected whole numbers in 0..={limit}, got");
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
+    for number in [
+        -1.0,
+        0.5,
+        f64::NAN,
+        f64::INFINITY,
+        1e300,
+        2.0_f64.powi(53) + 2.0,
+    ] {
+        let error = tensor([1.0, number]).to_indices().unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("at position 1") && message.len() < 120,
+            "{message}"
+        );
+    }
+    let error = Tensor::from_indices(&[1, usize::MAX], [2]).unwrap_err();
+    assert!(matches!(
+        error.kind(),
+        sorix_core::ErrorKind::NotAnIndex { position: 1, .. }
+    ));
+    assert!(Tensor::from_indices(&[1], [2]).is_err());
 }

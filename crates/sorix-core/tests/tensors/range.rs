@@ -641,3 +641,181 @@ fn norms_and_vectors_of_length_1() {
         [0.0; 2]
     );
 }
+
+/// What a masked row, or one without elements, gives in every operation on rows, of any layout.
+#[test]
+fn masked_rows_do_not_spoil_others_in_any_layout() {
+    let infinity = f64::NEG_INFINITY;
+    for dtype in DTYPES {
+        for axis in [0_isize, 1] {
+            let x = tensor([[infinity, infinity, infinity], [1.0, 2.0, infinity]]);
+            let x = x.to_dtype(dtype).unwrap();
+            let x = if axis == 0 {
+                x.transpose(0, 1).unwrap().contiguous().unwrap()
+            } else {
+                x
+            };
+            for x in [
+                x.clone(),
+                x.transpose(0, 1)
+                    .unwrap()
+                    .contiguous()
+                    .unwrap()
+                    .transpose(0, 1)
+                    .unwrap(),
+            ] {
+                for f in [Tensor::softmax, Tensor::log_softmax, |x: &Tensor, axis| {
+                    x.logsumexp_over(axis)
+                }] {
+                    let leaf = x.requires_grad(true);
+                    let y = f(&leaf, axis).unwrap();
+                    y.backward_with(&Tensor::ones(y.shape(), dtype).unwrap())
+                        .unwrap();
+                    let gradient = values(&leaf.grad().unwrap());
+                    assert!(
+                        gradient.iter().all(|g| g.is_finite()),
+                        "{dtype} {axis}: {gradient:?}"
+                    );
+                }
+            }
+        }
+        let none = Tensor::zeros([3, 0], dtype).unwrap().requires_grad(true);
+        for y in [none.softmax(-1).unwrap(), none.log_softmax(-1).unwrap()] {
+            assert_eq!(y.shape(), [3, 0]);
+            y.sum().unwrap().backward().unwrap();
+        }
+        assert_eq!(values(&none.norm_over(-1).unwrap()), [0.0; 3]);
+    }
+}
+
+/// Every operation of one element, in 16 bits, has the gradient that f64 has from the same input, rounded.
+#[test]
+fn gradients_of_elements_in_sixteen_bits_are_those_of_f64_rounded() {
+    type Op = fn(&Tensor) -> Result<Tensor>;
+    let ops: [(&str, Op); 16] = [
+        ("exp", Tensor::exp),
+        ("log", Tensor::log),
+        ("sqrt", Tensor::sqrt),
+        ("tanh", Tensor::tanh),
+        ("sigmoid", Tensor::sigmoid),
+        ("gelu", Tensor::gelu),
+        ("gelu_tanh", Tensor::gelu_tanh),
+        ("log1p", Tensor::log1p),
+        ("expm1", Tensor::expm1),
+        ("softplus", Tensor::softplus),
+        ("selu", Tensor::selu),
+        ("powf", |x| x.powf(2.5)),
+        ("rdiv", |x| x.rdiv_scalar(3.0)),
+        ("square", |x| x.mul(x)),
+        ("reciprocal of a square", |x| x.mul(x)?.rdiv_scalar(1.0)),
+        ("x / x²", |x| x.div(&x.mul(x)?)),
+    ];
+    for dtype in [DType::F16, DType::BF16] {
+        let numbers = [0.01, 0.1, 0.5, 1.0, 2.0, 3.5, 8.0, 10.0];
+        let x = tensor(numbers).to_dtype(dtype).unwrap();
+        for (name, op) in ops {
+            let of = |dtype: DType| {
+                let leaf = x.to_dtype(dtype).unwrap().detach().requires_grad(true);
+                let y = op(&leaf).unwrap();
+                y.backward_with(&Tensor::full(y.shape(), 1.5, dtype).unwrap())
+                    .unwrap();
+                leaf.grad().unwrap()
+            };
+            // Operations of several steps round what is between them.
+            let steps = if name.contains('²') || name.contains("of a") {
+                8.0
+            } else {
+                1.01
+            };
+            let unit = if dtype == DType::F16 {
+                2f64.powi(-11)
+            } else {
+                2f64.powi(-8)
+            };
+            let (got, expected) = (values(&of(dtype)), values(&of(DType::F64)));
+            for (k, (got, expected)) in got.into_iter().zip(expected).enumerate() {
+                let largest = if dtype == DType::F16 { 65504.0 } else { 3e38 };
+                let floor = if dtype == DType::F16 {
+                    2f64.powi(-24)
+                } else {
+                    1e-40
+                };
+                let expected: f64 = expected;
+                // What a chain of operations hands on is in the dtype, and in range if this is.
+                let in_range = numbers[k] > 0.05 || steps < 8.0;
+                if in_range && expected.abs() < largest {
+                    let error = (got - expected).abs();
+                    assert!(
+                        error <= steps * unit * expected.abs() + floor,
+                        "{dtype} {name}({}): {got}, {expected}",
+                        numbers[k]
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// f64 near both ends of its range, in views, and in rows without elements.
+#[test]
+fn extremes_of_f64_in_views_and_in_nothing() {
+    for unit in [1e300, 1e-300, 1e-320] {
+        let x = tensor([[3.0 * unit, -4.0 * unit], [4.0 * unit, 3.0 * unit]]);
+        let x = x.transpose(0, 1).unwrap();
+        let norms = values(&x.norm_over(0).unwrap());
+        for norm in norms {
+            assert!((norm / unit - 5.0).abs() < 1e-3, "{norm:e}");
+        }
+        let y = values(&x.standardize(&[0], 0.0).unwrap());
+        let expected = [1.0, 1.0, -1.0, -1.0];
+        near(&y, &expected, 1e-3);
+        let y = values(&x.normalize(&[0], 0.0).unwrap());
+        near(&y, &[0.6, 0.8, -0.8, 0.6], 1e-3);
+        assert!((values(&x.std_over(0, 0).unwrap())[0] / unit - 3.5).abs() < 1e-3);
+    }
+    let max = f64::MAX;
+    assert_eq!(values(&tensor([max, max, max, max]).mean().unwrap()), [max]);
+    assert_eq!(
+        values(&tensor([max, max, -max, -max]).sum().unwrap()),
+        [0.0]
+    );
+    assert_eq!(
+        values(&tensor([[max, -max], [max, -max]]).mean_over(1).unwrap()),
+        [0.0; 2]
+    );
+    for dtype in DTYPES {
+        let none = Tensor::zeros([0, 3], dtype).unwrap().requires_grad(true);
+        assert!(
+            values(&none.std_over(0, 0).unwrap())
+                .iter()
+                .all(|x| x.is_nan())
+        );
+        let y = none.standardize(&[1], 1e-5).unwrap();
+        y.sum().unwrap().backward().unwrap();
+        assert_eq!(none.grad().unwrap().shape(), [0, 3]);
+    }
+}
+
+#[test]
+fn an_epsilon_that_is_no_distance_is_refused_and_0_makes_no_nan() {
+    let x = tensor([[1.0, 1.0], [0.0, 0.0]]);
+    for epsilon in [-1e-5, f64::NAN, f64::INFINITY] {
+        for (name, result) in [
+            ("standardize", x.standardize(&[-1], epsilon)),
+            ("normalize", x.normalize(&[-1], epsilon)),
+        ] {
+            let expected = format!(
+                "{name}(float64[2, 2]): expected a finite epsilon of at least 0, got {epsilon:?}"
+            );
+            assert_eq!(result.unwrap_err().to_string(), expected);
+        }
+    }
+    for dtype in DTYPES {
+        let x = x.to_dtype(dtype).unwrap().requires_grad(true);
+        let y = x.standardize(&[-1], 0.0).unwrap();
+        y.backward_with(&of(&[1.0, 2.0, 3.0, 5.0], dtype).reshape([2, 2]).unwrap())
+            .unwrap();
+        assert_eq!(values(&y), [0.0; 4]);
+        assert_eq!(values(&x.grad().unwrap()), [0.0; 4]);
+    }
+}

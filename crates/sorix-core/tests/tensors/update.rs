@@ -1,6 +1,7 @@
 //! Updates in place: values, dtypes, views, handles that keep theirs, and refusals.
 
-use crate::common::{DTYPES, random, values};
+use crate::common::{DTYPES, numbers, pool, random, values};
+use core::sync::atomic::{AtomicBool, Ordering};
 use ndarray::ArrayViewD;
 use num_traits::Float;
 use sorix_core::autograd::no_grad;
@@ -36,6 +37,170 @@ fn elements_and_state_change_together_in_every_dtype() {
         assert_eq!(values(&w), [-1.5, 0.75, 2.0], "{dtype}");
         assert_eq!(values(&state[0]), [1.5, 0.75, -3.0], "{dtype}");
         assert_eq!(values(&state[1]), [2.0; 3], "{dtype}");
+    }
+}
+
+/// What the optimisers' loops do on the threads of a pool, and on one.
+fn on_threads(
+    threads: usize,
+    w: &Tensor,
+    gradient: &Tensor,
+    masters: bool,
+    rule: &impl UpdateRule<2>,
+) -> Vec<Vec<u8>> {
+    let (shape, wide) = (w.shape(), w.dtype().arithmetic());
+    let mut state = [(); 2].map(|()| zeros(shape, wide));
+    let former = state.clone();
+    let mut master = w.to_dtype(wide).unwrap().copy().unwrap();
+    pool(threads).install(|| {
+        for _ in 0..2 {
+            if masters {
+                w.update_master(&mut master, gradient, &mut state, rule)
+                    .unwrap();
+            } else {
+                w.update(gradient, &mut state, rule).unwrap();
+            }
+        }
+    });
+    assert!(values(&former[1]).iter().all(|&count| count == 0.0));
+    let all = [w, &master, &state[0], &state[1]];
+    all.map(|x| x.to_le_bytes().unwrap()).to_vec()
+}
+
+/// Long enough to be shared out.
+const LONG: usize = 1 << 17;
+
+#[test]
+fn the_number_of_threads_does_not_show() {
+    let numbers = [numbers(LONG + 70, 1), numbers(LONG + 70, 2)];
+    for (dtype, of_gradient, masters) in [
+        (DType::F32, DType::F32, false),
+        (DType::F64, DType::F64, true),
+        (DType::BF16, DType::BF16, false),
+        (DType::BF16, DType::F32, true),
+        (DType::F16, DType::F16, true),
+    ] {
+        let make = |which: usize, dtype| tensor(&*numbers[which]).to_dtype(dtype).unwrap();
+        let gradient = make(1, of_gradient).slice(0, 7..LONG + 7).unwrap();
+        let run = |threads| {
+            let all = make(0, dtype);
+            let part = all.slice(0, 33..LONG + 33).unwrap();
+            let after = on_threads(threads, &part, &gradient, masters, &Momentum);
+            // The rest of the storage is as it was.
+            let before = make(0, dtype);
+            for rest in [0..33, LONG + 33..LONG + 70] {
+                let [rest, before] = [&all, &before].map(|x| x.slice(0, rest.clone()).unwrap());
+                assert_eq!(values(&rest), values(&before));
+            }
+            after
+        };
+        let expected = run(1);
+        for threads in [2, 7] {
+            assert!(
+                run(threads) == expected,
+                "{dtype}, {of_gradient}, {threads} threads"
+            );
+        }
+    }
+}
+
+/// The first call writes to the parameter, as another thread may.
+struct Disturbed(Tensor, AtomicBool);
+
+impl UpdateRule<2> for Disturbed {
+    fn apply<A: Scalar + Float>(&self, p: A, g: A, state: [A; 2]) -> (A, [A; 2]) {
+        if !self.1.swap(true, Ordering::Relaxed) {
+            let sevens = Tensor::full([LONG], 7.0, DType::F32).unwrap();
+            self.0.assign(&sevens).unwrap();
+        }
+        Momentum.apply(p, g, state)
+    }
+}
+
+#[test]
+fn a_write_meanwhile_is_not_lost() {
+    let w = Tensor::zeros([LONG], DType::F32).unwrap();
+    let rule = Disturbed(w.clone(), AtomicBool::new(false));
+    let ones = Tensor::ones([LONG], DType::F32).unwrap();
+    let mut state = [(); 2].map(|()| zeros(&[LONG], DType::F32));
+    pool(2)
+        .install(|| w.update(&ones, &mut state, &rule))
+        .unwrap();
+    // As if it had come before the update, which is made once.
+    assert_eq!(values(&w), vec![6.0; LONG]);
+    assert_eq!(values(&state[1]), vec![1.0; LONG]);
+}
+
+/// A thread that waits for its helpers takes up whatever it finds: here, what reads and writes the very
+/// parameter.
+#[test]
+fn tasks_that_want_the_parameter_may_run_meanwhile() {
+    let w = Tensor::zeros([LONG], DType::F32).unwrap();
+    let ones = Tensor::ones([LONG], DType::F32).unwrap();
+    pool(2).in_place_scope(|scope| {
+        for k in 0..60 {
+            let (w, ones) = (&w, &ones);
+            scope.spawn(move |_| match k % 3 {
+                0 => {
+                    let mut state = [(); 2].map(|()| zeros(&[LONG], DType::F32));
+                    w.update(ones, &mut state, &Momentum).unwrap();
+                }
+                1 => assert!(w.sum().unwrap().item::<f32>().unwrap().is_finite()),
+                _ => w.assign(ones).unwrap(),
+            });
+        }
+    });
+}
+
+#[test]
+fn a_master_adds_up_what_sixteen_bits_cannot() {
+    for dtype in [DType::F16, DType::BF16] {
+        let w = tensor([1.0, -2.0]).to_dtype(dtype).unwrap();
+        let small = tensor([1e-4, -2e-4]).to_dtype(dtype).unwrap();
+        let mut master = w.to_dtype(DType::F32).unwrap();
+        let mut none = [];
+        for _ in 0..1000 {
+            w.update_master(&mut master, &small, &mut none, &Descent)
+                .unwrap();
+        }
+        let expected = [0.9, -1.8];
+        for (got, expected) in values(&master).into_iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-3, "{dtype}: {got}");
+        }
+        assert_eq!(values(&w), values(&master.to_dtype(dtype).unwrap()));
+        // What somebody else writes counts.
+        w.assign(&tensor([5.0, f64::NAN]).to_dtype(dtype).unwrap())
+            .unwrap();
+        let zero = Tensor::zeros([2], dtype).unwrap();
+        w.update_master(&mut master, &zero, &mut none, &Descent)
+            .unwrap();
+        assert_eq!(values(&master)[0], 5.0);
+        assert!(values(&master)[1].is_nan() && values(&w)[1].is_nan());
+    }
+    // Of a view, which is written by index.
+    let base = tensor([[1.0, 2.0], [3.0, 4.0]])
+        .to_dtype(DType::BF16)
+        .unwrap();
+    let view = base.transpose(0, 1).unwrap();
+    let mut master = view.to_dtype(DType::F32).unwrap();
+    let gradient = tensor([[0.0, 1.0], [2.0, 0.0]])
+        .to_dtype(DType::F32)
+        .unwrap();
+    view.update_master(&mut master, &gradient, &mut [], &Descent)
+        .unwrap();
+    assert_eq!(values(&base), [1.0, 0.0, 2.0, 4.0]);
+    assert_eq!(values(&master), [1.0, 2.0, 0.0, 4.0]);
+    let error = view.update_master(&mut base.clone(), &gradient, &mut [], &Descent);
+    let expected =
+        "update(bfloat16[2, 2], float32[2, 2]): expected dtype sorix.float32, got sorix.bfloat16";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+struct Descent;
+
+impl UpdateRule<0> for Descent {
+    fn apply<A: Scalar + Float>(&self, p: A, g: A, _: [A; 0]) -> (A, [A; 0]) {
+        (p - g, [])
     }
 }
 

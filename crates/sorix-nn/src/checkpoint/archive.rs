@@ -347,10 +347,18 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// The data of an entry that was found, in `room`, in place of what was there.
+    /// The data of an entry that was found, in `room`, in place of what was there. It has to be what it was
+    /// then.
     pub(super) fn read_into(&mut self, found: &Found, room: &mut Vec<u8>) -> Result<()> {
         room.clear();
-        self.each_chunk(&found.name, |chunk| room.extend_from_slice(chunk))
+        self.each_chunk(&found.name, |chunk| room.extend_from_slice(chunk))?;
+        let mut checksum = Checksum::new();
+        checksum.0.write(room);
+        if checksum.0.finish() != found.checksum {
+            let name = found.name.clone();
+            return Err(CheckpointError::Changed { name }.into());
+        }
+        Ok(())
     }
 
     /// A tensor of its own, for a state that is put together before it is set.

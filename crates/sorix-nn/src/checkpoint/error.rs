@@ -65,6 +65,12 @@ pub enum CheckpointError {
         /// Its name.
         name: String,
     },
+    /// The data of an entry is not what it was when it was checked: somebody writes to the file.
+    #[error("checkpoint: the data of {name:?} has changed while it was loaded")]
+    Changed {
+        /// Its name.
+        name: String,
+    },
     /// A tensor that a module has under two names, and that a file has twice, with different elements.
     #[error("checkpoint: {first:?} and {second:?} are one tensor, and differ in the file")]
     Tied {

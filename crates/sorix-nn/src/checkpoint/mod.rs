@@ -4,6 +4,7 @@
 mod archive;
 pub(crate) mod error;
 mod replace;
+mod undo;
 mod unique;
 
 use core::fmt;
@@ -18,6 +19,8 @@ use sorix_core::autograd::no_grad;
 
 use self::archive::{Archive, Entry, Found, io_error, reserved};
 use self::error::CheckpointError;
+use self::undo::Undo;
+use crate::batches::{Batches, BatchesState};
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
 use crate::init::check_writable;
@@ -148,6 +151,7 @@ enum Section<'a> {
     Generator(&'a Generator),
     Optimizer(&'a mut dyn Optimizer),
     Counter(&'a mut u64),
+    Batches(&'a mut Batches),
 }
 
 /// What a section will become.
@@ -157,6 +161,7 @@ enum Loaded {
     Generators(Vec<GeneratorState>),
     Optimizer(OptimizerState),
     Counter(u64),
+    Batches(BatchesState),
 }
 
 impl<'a> Checkpoint<'a> {
@@ -170,6 +175,17 @@ impl<'a> Checkpoint<'a> {
     #[must_use]
     pub fn parameters(self, section: &str, module: &dyn Module) -> Self {
         self.with(section, Section::Parameters(module.named_parameters()))
+    }
+
+    /// With tensors under these names, which loading overwrites: what is kept beside a module, such as the
+    /// [average](crate::ParameterAverage::named_tensors) of its parameters.
+    #[must_use]
+    pub fn tensors(
+        self,
+        section: &str,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Self {
+        self.with(section, Section::Parameters(tensors.into_iter().collect()))
     }
 
     /// With the generators that the layers of a module own.
@@ -235,6 +251,25 @@ impl<'a> Checkpoint<'a> {
     #[must_use]
     pub fn counter(self, section: &str, counter: &'a mut u64) -> Self {
         self.with(section, Section::Counter(counter))
+    }
+
+    /// With the place in a sequence of batches: four U64, as in [`BatchesState`].
+    ///
+    /// ```
+    /// use sorix_nn::{Batches, Checkpoint};
+    ///
+    /// let mut batches = Batches::new(10, 3)?.shuffle(42);
+    /// batches.next();
+    /// let bytes = Checkpoint::new().batches("data", &mut batches).to_bytes()?;
+    ///
+    /// let mut again = Batches::new(10, 3)?.shuffle(0);
+    /// Checkpoint::new().batches("data", &mut again).load_bytes(&bytes)?;
+    /// assert_eq!(again.next(), batches.next());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn batches(self, section: &str, batches: &'a mut Batches) -> Self {
+        self.with(section, Section::Batches(batches))
     }
 
     /// In the file, parameters have the names that `rename` makes of those of the module.
@@ -386,6 +421,16 @@ impl<'a> Checkpoint<'a> {
                 Section::Generator(generator) => {
                     add(section, GENERATOR, generator_entry(generator))?;
                 }
+                Section::Batches(batches) => {
+                    let BatchesState {
+                        seed,
+                        epoch,
+                        position,
+                        examples,
+                    } = batches.state();
+                    let words = [seed, epoch, position, examples];
+                    add(section, BATCHES, Entry::words(&words))?;
+                }
                 Section::Counter(counter) => {
                     add(section, COUNTER, Entry::words(&[**counter]))?;
                 }
@@ -474,10 +519,11 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     ///
     /// If the file is not one, or does not fit, or its data has another checksum than it says, or if
-    /// allocation fails: nothing has changed then, because all data is looked at before the first
-    /// parameter is set. Two things can go wrong after that, and leave the parameters before as the
-    /// file says: somebody else writes into the file meanwhile or its disk fails; and another thread
-    /// holds a parameter as it was, which takes memory for the new one, and allocation fails.
+    /// allocation fails: nothing has changed then. All data is looked at before the first parameter is set. If
+    /// it is not the same when it is read again, because somebody else writes into the file or its disk
+    /// fails, the parameters that were set are set back. What they were is kept in a temporary file
+    /// meanwhile, or in memory if it is less than 1 MiB or if there is no place for such a file. If that
+    /// cannot be read again either, the error says so.
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         // Memory has no path, and nothing that it could refuse.
         self.read(Cursor::new(bytes), Path::new(""))
@@ -549,22 +595,33 @@ impl<'a> Checkpoint<'a> {
                 (content, loaded) => rest.push((content, loaded)),
             }
         }
-        for (content, loaded) in &rest {
-            if let (Section::Parameters(parameters), Loaded::Parameters(found)) = (content, loaded)
-            {
-                for (at, found) in found {
-                    outcome = outcome.and_then(|()| {
-                        archive.read_into(found, &mut room)?;
-                        no_grad(|| parameters[*at].1.assign_le_bytes(&room, found.dtype))?;
-                        Ok(())
-                    });
+        let targets = rest
+            .iter()
+            .flat_map(|(content, loaded)| match (content, loaded) {
+                (Section::Parameters(parameters), Loaded::Parameters(found)) => {
+                    let targets = found.iter().map(|(at, found)| (&parameters[*at].1, found));
+                    targets.collect()
                 }
-            }
+                _ => Vec::new(),
+            });
+        let targets: Vec<(&Tensor, &Found)> = targets.collect();
+        let bytes = |(tensor, _): &(&Tensor, _)| tensor.numel() * tensor.dtype().size();
+        let mut before = Undo::new(targets.iter().map(bytes).sum());
+        for (tensor, found) in targets {
+            outcome = outcome.and_then(|()| {
+                archive.read_into(found, &mut room)?;
+                let before = before.as_mut().map_err(|error| error.clone())?;
+                before.keep(tensor)?;
+                no_grad(|| tensor.assign_le_bytes(&room, found.dtype))?;
+                Ok(())
+            });
         }
         if let Err(error) = outcome {
+            let parameters = before.and_then(|before| before.undo(&mut room));
             for (optimizer, before) in undo {
                 optimizer.set_state(before)?;
             }
+            parameters?;
             return Err(error);
         }
         for (content, loaded) in rest {
@@ -578,6 +635,7 @@ impl<'a> Checkpoint<'a> {
                     states.iter().for_each(|&state| generator.set_state(state));
                 }
                 (Section::Counter(counter), Loaded::Counter(count)) => **counter = count,
+                (Section::Batches(batches), Loaded::Batches(state)) => batches.set_state(state)?,
                 _ => {}
             }
         }
@@ -654,6 +712,19 @@ impl Section<'_> {
                 let [count] = archive.words(&join(section, COUNTER))?;
                 Ok(Loaded::Counter(count))
             }
+            Self::Batches(batches) => {
+                let words = archive.words(&join(section, BATCHES))?;
+                let [seed, epoch, position, examples] = words;
+                let state = BatchesState {
+                    seed,
+                    epoch,
+                    position,
+                    examples,
+                };
+                // Refused before anything changes.
+                (**batches).clone().set_state(state)?;
+                Ok(Loaded::Batches(state))
+            }
             Self::Optimizer(optimizer) => {
                 read_optimizer(&**optimizer, section, archive).map(Loaded::Optimizer)
             }
@@ -671,17 +742,19 @@ fn read_optimizer(
         let number = archive.number(&join(section, &name))?;
         hyperparameters.push((name, number));
     }
-    let fields = optimizer.state_names(&hyperparameters)?;
     let mut parameters = Vec::new();
     for (name, parameter) in optimizer.named_parameters() {
         let path = join(section, &name);
         let [steps] = archive.words(&join(&path, STEPS))?;
         // Nothing is kept before the first step.
-        let fields = if steps == 0 { &[] } else { fields };
+        let fields = match steps {
+            0 => Vec::new(),
+            _ => optimizer.state_names_of(&name, &hyperparameters)?,
+        };
         let dtype = parameter.dtype().arithmetic();
         let tensors = fields
-            .iter()
-            .map(|&field| {
+            .into_iter()
+            .map(|field| {
                 let tensor = archive.tensor(&join(&path, field), parameter.shape(), dtype)?;
                 Ok((field.to_owned(), tensor))
             })
@@ -704,6 +777,9 @@ const GENERATOR: &str = "generator";
 /// The entry of a section that is a counter.
 const COUNTER: &str = "counter";
 
+/// The entry of a section that is a place in batches.
+const BATCHES: &str = "batches";
+
 /// The entry of the number of steps of a parameter.
 const STEPS: &str = "steps";
 
@@ -719,4 +795,83 @@ fn join(above: &str, name: &str) -> String {
 fn generator_entry(generator: &Generator) -> Entry {
     let GeneratorState { seed, offset } = generator.state();
     Entry::words(&[seed, offset])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, SeekFrom};
+
+    use super::*;
+    use crate::optim::Sgd;
+    use crate::{Linear, Sequential};
+
+    /// A file that fails, or has other bytes, once so many bytes were read.
+    struct Fails {
+        file: Cursor<Vec<u8>>,
+        left: usize,
+        flips: bool,
+    }
+
+    impl Read for Fails {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let count = self.file.read(out)?;
+            if count > self.left {
+                if !self.flips {
+                    return Err(io::Error::other("on purpose"));
+                }
+                out[self.left.min(count - 1)] ^= 1;
+            }
+            self.left = self.left.saturating_sub(count);
+            Ok(count)
+        }
+    }
+
+    impl Seek for Fails {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    /// Of a width beyond what is kept in memory, and of a few numbers.
+    #[test]
+    fn a_load_that_fails_half_way_is_undone() {
+        for (width, points) in [(3, 60), (400, 8)] {
+            let net = |seed| {
+                let linear = || Linear::new(width, width, &Generator::new(seed)).unwrap();
+                let net = Sequential::new().with(linear()).with(linear());
+                let sgd = Sgd::new(net.named_parameters(), seed as f64).unwrap();
+                (net, sgd)
+            };
+            let (saved, mut sgd) = net(1);
+            let file = Checkpoint::new()
+                .optimizer("sgd", &mut sgd)
+                .parameters("net", &saved);
+            let file = file.to_bytes().unwrap();
+            let (target, mut sgd) = net(2);
+            let mut checkpoint = Checkpoint::new()
+                .optimizer("sgd", &mut sgd)
+                .parameters("net", &target);
+            let before = checkpoint.to_bytes().unwrap();
+            let mut failed = 0;
+            for point in 0..points {
+                for flips in [false, true] {
+                    let source = Fails {
+                        file: Cursor::new(file.clone()),
+                        left: point * 2 * file.len() / points,
+                        flips,
+                    };
+                    if checkpoint.read(source, Path::new("a file")).is_err() {
+                        failed += 1;
+                        assert!(checkpoint.to_bytes().unwrap() == before, "{width}, {point}");
+                    } else {
+                        // Beyond the last byte that is read.
+                        checkpoint.load_bytes(&before).unwrap();
+                    }
+                }
+            }
+            assert!(failed > points, "{failed} of {points}");
+            checkpoint.load_bytes(&file).unwrap();
+            assert!(checkpoint.to_bytes().unwrap() == file);
+        }
+    }
 }

@@ -131,7 +131,7 @@ impl<const SPATIAL: usize> DropoutLayer<Channels<SPATIAL>> {
     /// ```
     #[must_use]
     pub fn channels_last(mut self) -> Self {
-        self.form = Channels::last();
+        self.form = Channels::last().into();
         self
     }
 }

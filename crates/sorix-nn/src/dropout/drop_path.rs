@@ -1,5 +1,7 @@
 //! [`DropPath`]: stochastic depth.
 
+use std::sync::Arc;
+
 use sorix_core::{Affine, Tensor};
 
 use crate::dropout::{Draw, DropoutLayer, Form, shared_outside};
@@ -111,7 +113,7 @@ impl DropoutLayer<Paths> {
     /// ```
     #[must_use]
     pub fn per_batch(mut self) -> Self {
-        self.form.per_batch = true;
+        Arc::make_mut(&mut self.form).per_batch = true;
         self
     }
 
@@ -129,7 +131,7 @@ impl DropoutLayer<Paths> {
     /// ```
     #[must_use]
     pub fn scale_by_keep(mut self, scale_by_keep: bool) -> Self {
-        self.form.scale_by_keep = scale_by_keep;
+        Arc::make_mut(&mut self.form).scale_by_keep = scale_by_keep;
         self
     }
 }

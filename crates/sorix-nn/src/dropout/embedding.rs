@@ -5,15 +5,16 @@ use sorix_core::Tensor;
 use crate::dropout::{Draw, DropoutLayer, Form, shared_outside};
 use crate::error::Result;
 use crate::layers::Embedding;
-use crate::layers::embedding::vectors;
 use crate::module::Module;
+use crate::visit::Visit;
 
 /// An [`Embedding`] that drops words: in training each row of the table is 0 with probability p, and
 /// scaled by `1 / (1 - p)` otherwise, wherever the row is looked up in the batch. In eval it is the
 /// embedding.
 ///
 /// The mask has one bit for each row. p, the generator and how the mask is kept are those of a
-/// [`DropoutLayer<Rows>`], the child `"dropout"`; the embedding is the child `"embedding"`.
+/// [`DropoutLayer<Rows>`], the child `"dropout"`. The parameter is `weight`, as that of the embedding is, so
+/// that a file of one fits the other.
 ///
 /// Source: Gal and Ghahramani, *A theoretically grounded application of dropout in recurrent neural
 /// networks*, NeurIPS 2016, section 4.2; as used by Merity et al., *Regularizing and optimizing LSTM
@@ -35,7 +36,7 @@ use crate::module::Module;
 /// assert_eq!(embedding.forward(&tensor([7.0]))?.to_vec::<f64>()?, [1.0; 3]);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Debug, Module)]
+#[derive(Clone, Debug)]
 pub struct EmbeddingDropout {
     embedding: Embedding,
     dropout: DropoutLayer<Rows>,
@@ -73,11 +74,33 @@ impl EmbeddingDropout {
     }
 }
 
+impl Visit for EmbeddingDropout {
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        self.embedding.visit_own_parameters(visit);
+    }
+
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        self.embedding.visit_own_parameters_mut(visit);
+    }
+
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+        visit("dropout", &self.dropout);
+    }
+
+    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
+        visit("dropout", &mut self.dropout);
+    }
+}
+
 impl Module for EmbeddingDropout {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // Before the mask takes a key.
         let rows = self.embedding.rows_of(x)?;
         let table = self.dropout.forward_whole(self.embedding.weight())?;
-        vectors(&table, &rows, x.shape())
+        self.embedding.vectors(&table, &rows, x.shape())
     }
 }

@@ -71,7 +71,7 @@ impl DropoutLayer<Locked> {
     /// ```
     #[must_use]
     pub fn time_axis(mut self, time_axis: isize) -> Self {
-        self.form = Locked::over(time_axis);
+        self.form = Locked::over(time_axis).into();
         self
     }
 }

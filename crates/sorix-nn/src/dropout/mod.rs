@@ -76,6 +76,8 @@ pub use shard::Shard;
 pub use weight::WeightDropout;
 
 use self::rows::draw_rows;
+pub(crate) use self::shard::check_whole;
+use self::shard::shard_of;
 
 use crate::error::{Error, Result};
 use crate::generator::{Generator, default_generator};
@@ -87,7 +89,7 @@ use crate::visit::Visit;
 /// What a dropout drops: single elements, whole channels, paths, blocks.
 ///
 /// For an example see the [module](self).
-pub trait Form: Debug + Send + Sync {
+pub trait Form: Debug + Send + Sync + 'static {
     /// The shape of the random mask for an input of this shape. It has one element for each decision,
     /// and a stored mask has one bit for each.
     ///
@@ -104,7 +106,7 @@ pub trait Form: Debug + Send + Sync {
     }
 
     /// Whether a part of an input can be treated by itself, given its part of the mask, as
-    /// [`forward_sharded`](DropoutLayer::forward_sharded) does. It can unless a form says otherwise.
+    /// [`forward_sharded`](Module::forward_sharded) does. It can unless a form says otherwise.
     fn is_local(&self) -> bool {
         true
     }
@@ -148,13 +150,26 @@ pub struct Draw {
 /// the two draw different masks.
 ///
 /// The layers of the family are aliases of this type, for instance [`Dropout`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DropoutLayer<F> {
-    form: F,
+    // Shared by clones, so that a layer of any form has them.
+    form: Arc<F>,
     rate: DropRate,
     mode: Mode,
     save_mask: SaveMask,
     generator: Option<Arc<Generator>>,
+}
+
+impl<F> Clone for DropoutLayer<F> {
+    fn clone(&self) -> Self {
+        Self {
+            form: Arc::clone(&self.form),
+            rate: self.rate,
+            mode: self.mode,
+            save_mask: self.save_mask,
+            generator: self.generator.clone(),
+        }
+    }
 }
 
 impl<F: Form + Default> DropoutLayer<F> {
@@ -190,7 +205,7 @@ impl<F: Form> DropoutLayer<F> {
     /// ```
     pub fn with_form(form: F, p: f64) -> Result<Self> {
         Ok(Self {
-            form,
+            form: Arc::new(form),
             rate: DropRate::new(p)?,
             mode: Mode::default(),
             save_mask: SaveMask::default(),
@@ -317,7 +332,7 @@ impl<F: Form> DropoutLayer<F> {
     /// ```
     pub fn forward_with_key(&self, x: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
         let at = at.into();
-        draw(&self.form, x, self.rate, self.save_mask, || Ok(at))
+        draw(&*self.form, x, self.rate, self.save_mask, || Ok(at))
     }
 
     /// [`forward_with_key`](DropoutLayer::forward_with_key) of each row by itself: the first axis of `x`
@@ -343,58 +358,28 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn forward_with_keys(&self, x: &Tensor, keys: &[MaskKey]) -> Result<Tensor> {
-        let (form, rate, save) = (&self.form, self.rate, self.save_mask);
+        let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
         draw_rows(form, x, rate, save, keys.len(), || keys.to_vec())
     }
 
     /// [`forward`](Module::forward) of a tensor that has no rows of a batch, such as a weight.
     pub(crate) fn forward_whole(&self, x: &Tensor) -> Result<Tensor> {
         match key_source(self.mode) {
-            Some(source) => draw(&self.form, x, self.rate, self.save_mask, || {
+            Some(source) => draw(&*self.form, x, self.rate, self.save_mask, || {
                 source.take(|| self.own_generator())
             }),
             None => Ok(x.clone()),
         }
     }
 
-    /// Drops from this worker's part of a tensor what a single machine would drop there from the whole
-    /// tensor.
-    ///
-    /// If the layers of all workers take their keys from generators of one state, the outputs and the
-    /// gradients of the parts joined are those of the whole, bit for bit. Each worker makes its own
-    /// part of the mask alone, in whole tiles. In eval the part itself comes back.
-    ///
-    /// # Errors
-    ///
-    /// If `x` does not have the shape of the part, if the form does not fit the shape of the whole
-    /// tensor, or if it [cannot](Form::is_local) work on parts; no key is taken in these cases. Those
-    /// of the operations it consists of.
-    ///
-    /// ```
-    /// use sorix_core::{DType, Tensor};
-    /// use sorix_nn::{Dropout, Generator, Module, Shard};
-    ///
-    /// let layer = || Dropout::new(0.5).map(|dropout| dropout.generator(Generator::new(42)));
-    /// let x = Tensor::ones([3, 8], DType::F32)?;
-    /// let whole = layer()?.forward(&x)?;
-    ///
-    /// // The second of two workers has columns 4 to 7.
-    /// let shard = Shard::new([3, 8], 1, 4..8)?;
-    /// let part = layer()?.forward_sharded(&x.slice(1, 4..8)?, &shard)?;
-    /// assert_eq!(part.to_vec::<f32>()?, whole.slice(1, 4..8)?.to_vec::<f32>()?);
-    /// # Ok::<(), sorix_nn::Error>(())
-    /// ```
-    pub fn forward_sharded(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
-        let Some(source) = key_source(self.mode) else {
-            return Ok(x.clone());
-        };
+    /// What [`forward_sharded`](Module::forward_sharded) does, by the keys of a source.
+    fn draw_part(&self, x: &Tensor, shard: &Shard, source: KeySource) -> Result<Tensor> {
         if !self.form.is_local() {
             let layer = self.form.layer();
             return Err(Error::Part { layer });
         }
-        shard.check(x)?;
         let whole = self.form.mask_shape(shard.shape())?;
-        shard.check_mask(&self.form, &whole)?;
+        shard.check_mask(&*self.form, &whole)?;
         let (at, mask_shape) = shard.part_of(source.take(|| self.own_generator())?, whole)?;
         let draw = Draw {
             rate: self.rate,
@@ -470,6 +455,10 @@ impl<F: Form> Visit for DropoutLayer<F> {
         }
     }
 
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        Some(Box::new(self.clone()))
+    }
+
     /// A layer that had none has one from then on.
     fn fork_own_generators(&mut self, generator: &Generator) {
         self.generator = Some(Arc::new(generator.fork("generator")));
@@ -478,10 +467,13 @@ impl<F: Form> Visit for DropoutLayer<F> {
 
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (form, rate, save) = (&self.form, self.rate, self.save_mask);
-        match key_source(self.mode) {
-            Some(source) => draw_by(form, x, rate, save, source, || self.own_generator()),
-            None => Ok(x.clone()),
+        let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
+        let Some(source) = key_source(self.mode) else {
+            return Ok(x.clone());
+        };
+        match shard_of(form.layer(), x.shape())? {
+            Some(shard) => self.draw_part(x, &shard, source),
+            None => draw_by(form, x, rate, save, source, || self.own_generator()),
         }
     }
 

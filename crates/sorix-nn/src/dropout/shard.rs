@@ -1,7 +1,9 @@
 //! [`Shard`]: which part of a tensor a worker has.
 
+use core::cell::RefCell;
 use core::ops::Range;
 
+use sorix_core::autograd::Scopes;
 use sorix_core::{ErrorKind, MaskKey, MaskRegion, Tensor};
 
 use crate::dropout::Form;
@@ -9,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// Which part of a tensor a worker has: some indices of one axis, and all of the others.
 ///
-/// For [`forward_sharded`](crate::dropout::DropoutLayer::forward_sharded).
+/// For [`Module::forward_sharded`](crate::Module::forward_sharded).
 ///
 /// ```
 /// use sorix_nn::Shard;
@@ -52,6 +54,25 @@ impl Shard {
         let mut part = self.shape.clone();
         part[self.axis] = self.range.len();
         part
+    }
+
+    /// The shard whose part has the shape `part`, cut along the same axis from a tensor that is as long
+    /// there.
+    fn with_part(&self, layer: &'static str, part: &[usize]) -> Result<Self> {
+        let (axis, length) = (self.axis, self.range.len());
+        if part.get(axis) != Some(&length) {
+            let expected = format!("a part of length {length} along axis {axis}, as the input's");
+            return Err(Error::shape(layer, expected, part));
+        }
+        let mut shape = part.to_vec();
+        shape[axis] = self.shape[axis];
+        Self::new(shape, axis, self.range.clone())
+    }
+
+    /// Runs `f`, a forward of this part.
+    pub(crate) fn within<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _scope = Scopes::open(&CURRENT, self.clone());
+        f()
     }
 
     pub(crate) fn check(&self, x: &Tensor) -> Result<()> {
@@ -101,4 +122,34 @@ impl Shard {
 fn kernel_error(error: sorix_core::ShardError) -> Error {
     let kind = ErrorKind::Kernel(error.into());
     sorix_core::Error::new("shard", &[], kind).into()
+}
+
+thread_local! {
+    /// The part that a forward of this thread is of.
+    static CURRENT: RefCell<Scopes<Shard>> = const { RefCell::new(Scopes::new()) };
+}
+
+fn current() -> Option<Shard> {
+    CURRENT.with_borrow_mut(|shards| shards.of_task().next().cloned())
+}
+
+/// The shard of which a tensor of this shape is the part, within a forward of a part.
+pub(crate) fn shard_of(layer: &'static str, shape: &[usize]) -> Result<Option<Shard>> {
+    let shard = current();
+    shard.map(|shard| shard.with_part(layer, shape)).transpose()
+}
+
+/// That a tensor of this shape is not a part along an axis of which the layer needs all.
+pub(crate) fn check_whole(
+    layer: &'static str,
+    shape: &[usize],
+    is_looked_at: impl Fn(usize) -> bool,
+) -> Result<()> {
+    match current() {
+        Some(shard) if is_looked_at(shard.axis) => {
+            let expected = format!("a tensor that is not cut along axis {}", shard.axis);
+            Err(Error::shape(layer, expected, shape))
+        }
+        _ => Ok(()),
+    }
 }

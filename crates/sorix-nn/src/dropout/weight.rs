@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::layers::Linear;
 use crate::layers::linear::{check_input, linear};
 use crate::module::Module;
+use crate::visit::Visit;
 
 /// A [`Linear`] that drops weights: in training each is 0 with probability p and scaled by
 /// `1 / (1 - p)` otherwise, by one mask for the whole batch. The bias stays. In eval it is the linear
@@ -14,7 +15,8 @@ use crate::module::Module;
 ///
 /// The mask has one bit for each weight: less than one for each element of the output if the batch is
 /// larger than the number of inputs. p, the generator and how the mask is kept are those of a
-/// [`Dropout`], the child `"dropout"`; the linear layer is the child `"linear"`.
+/// [`Dropout`], the child `"dropout"`. The parameters are `weight` and `bias`, as those of the linear layer
+/// are, so that a file of one fits the other.
 ///
 /// Source: Wan et al., *Regularization of neural networks using DropConnect*, ICML 2013; scaled in
 /// training as by Merity et al., *Regularizing and optimizing LSTM language models*, ICLR 2018.
@@ -34,7 +36,7 @@ use crate::module::Module;
 /// assert_eq!(layer.forward(&tensor([[1.0, 10.0, 100.0]]))?.item::<f64>()?, 111.5);
 /// # Ok::<(), sorix_nn::Error>(())
 /// ```
-#[derive(Clone, Debug, Module)]
+#[derive(Clone, Debug)]
 pub struct WeightDropout {
     linear: Linear,
     dropout: Dropout,
@@ -51,6 +53,28 @@ impl WeightDropout {
     #[must_use]
     pub fn linear(&self) -> &Linear {
         &self.linear
+    }
+}
+
+impl Visit for WeightDropout {
+    fn visit_own_parameters(&self, visit: &mut dyn FnMut(&str, &Tensor)) {
+        self.linear.visit_own_parameters(visit);
+    }
+
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        self.linear.visit_own_parameters_mut(visit);
+    }
+
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn visit_children(&self, visit: &mut dyn FnMut(&str, &dyn Module)) {
+        visit("dropout", &self.dropout);
+    }
+
+    fn visit_children_mut(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Module)) {
+        visit("dropout", &mut self.dropout);
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Embedding`]: a table of vectors, looked up by row.
 
+use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor};
 
 use crate::error::{Error, Result, short};
@@ -27,6 +28,7 @@ use crate::module::Module;
 pub struct Embedding {
     #[module(parameter)]
     weight: Tensor,
+    padding: Option<usize>,
 }
 
 impl Embedding {
@@ -98,7 +100,39 @@ impl Embedding {
         }
         Ok(Self {
             weight: weight.requires_grad(true),
+            padding: None,
         })
+    }
+
+    /// With a row that stands for padding: it gets no gradient, and so stays as it is. Its numbers are set to
+    /// zeros now; what is loaded or assigned later counts. PyTorch's `padding_idx`.
+    ///
+    /// # Errors
+    ///
+    /// If the table has no such row or is [expanded](Tensor::is_expanded), or if allocation fails.
+    ///
+    /// ```
+    /// use sorix_core::{DType, Tensor, tensor};
+    /// use sorix_nn::Embedding;
+    ///
+    /// let table = Embedding::from_tensor(Tensor::ones([3, 2], DType::F64)?)?.padding_idx(0)?;
+    /// let y = table.lookup(&[2, 0, 2])?;
+    /// assert_eq!(y.to_vec::<f64>()?, [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+    /// y.sum()?.backward()?;
+    /// assert_eq!(table.weight().grad().unwrap().to_vec::<f64>()?, [0.0, 0.0, 0.0, 0.0, 2.0, 2.0]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn padding_idx(self, row: usize) -> Result<Self> {
+        if row >= self.rows() {
+            return Err(self.not_a_row(row.to_string()));
+        }
+        init::check_writable("Embedding", &self.weight)?;
+        no_grad(|| {
+            let row = self.weight.slice(0, row..row + 1)?;
+            row.assign(&Tensor::zeros(row.shape(), row.dtype())?)
+        })?;
+        let padding = Some(row);
+        Ok(Self { padding, ..self })
     }
 
     /// The table, of shape `[rows, width]`.
@@ -127,7 +161,29 @@ impl Embedding {
         if let Some(&row) = rows.iter().find(|&&row| row >= self.rows()) {
             return Err(self.not_a_row(row.to_string()));
         }
-        Ok(self.weight.index_select(0, rows)?)
+        self.vectors(&self.weight, rows, &[rows.len()])
+    }
+
+    /// These rows of the table, or of what dropout made of it, in the shape of the numbers that named them.
+    pub(crate) fn vectors(
+        &self,
+        table: &Tensor,
+        rows: &[usize],
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        let width = table.shape()[1];
+        let mut vectors = table.index_select(0, rows)?;
+        if rows.iter().any(|&row| Some(row) == self.padding) && vectors.needs_grad() {
+            // Its own, without the way back to the table.
+            let is_padding = rows
+                .iter()
+                .map(|&row| f64::from(u8::from(Some(row) == self.padding)));
+            let is_padding: Vec<f64> = is_padding.collect();
+            let is_padding = Tensor::from_vec(is_padding, [rows.len(), 1])?;
+            let is_padding = is_padding.to_dtype(vectors.dtype())?;
+            vectors = is_padding.where_cond(&vectors.detach(), &vectors)?;
+        }
+        Ok(vectors.reshape([shape, &[width]].concat())?)
     }
 
     fn rows(&self) -> usize {
@@ -170,17 +226,10 @@ impl Embedding {
     }
 }
 
-/// These rows of a table, in the shape of the numbers that named them.
-pub(crate) fn vectors(table: &Tensor, rows: &[usize], shape: &[usize]) -> Result<Tensor> {
-    let width = table.shape()[1];
-    let rows = table.index_select(0, rows)?;
-    Ok(rows.reshape([shape, &[width]].concat())?)
-}
-
 impl Module for Embedding {
     /// From whole numbers of shape `[…]` to `[…, width]`; no gradient flows to them. Their dtype has to
     /// hold the number of every row: f32 holds those up to 2^24, f16 up to 2^11, bf16 up to 2^8.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        vectors(&self.weight, &self.rows_of(x)?, x.shape())
+        self.vectors(&self.weight, &self.rows_of(x)?, x.shape())
     }
 }

@@ -2,8 +2,9 @@
 
 use sorix_core::{DType, ErrorKind, Tensor};
 
+use crate::dropout::check_whole;
 use crate::error::{Error, Result};
-use crate::hyperparameter::non_negative;
+use crate::hyperparameter::positive_in_f32;
 use crate::module::Module;
 use crate::visit::Visit;
 
@@ -20,7 +21,7 @@ use crate::visit::Visit;
 /// use sorix_core::{DType, tensor};
 /// use sorix_nn::{LayerNorm, Module};
 ///
-/// let norm = LayerNorm::with_dtype([2], DType::F64)?.eps(0.0)?;
+/// let norm = LayerNorm::with_dtype([2], DType::F64)?.eps(1e-30)?;
 /// let y = norm.forward(&tensor([[1.0, 3.0], [10.0, 2.0]]))?;
 /// assert_eq!(y.to_vec::<f64>()?, [-1.0, 1.0, 1.0, -1.0]);
 ///
@@ -83,11 +84,12 @@ impl LayerNorm {
         })
     }
 
-    /// With another `eps`.
+    /// With another `eps`. It cannot be 0: elements that are all equal have the variance 0, and would
+    /// become NaN.
     ///
     /// # Errors
     ///
-    /// If it is negative or not finite.
+    /// If it is negative, 0 or not finite, or if it is so small that rounding to f32 gives 0.
     ///
     /// ```
     /// use sorix_core::{DType, tensor};
@@ -98,7 +100,7 @@ impl LayerNorm {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn eps(self, eps: f64) -> Result<Self> {
-        non_negative("LayerNorm", "eps", eps)?;
+        positive_in_f32("LayerNorm", "eps", eps)?;
         Ok(Self { eps, ..self })
     }
 
@@ -124,7 +126,7 @@ impl LayerNorm {
     /// use sorix_core::tensor;
     /// use sorix_nn::{LayerNorm, Module};
     ///
-    /// let norm = LayerNorm::new([2])?.eps(0.0)?;
+    /// let norm = LayerNorm::new([2])?.eps(1e-30)?;
     /// no_grad(|| norm.weight().unwrap().assign(&tensor([2.0_f32, 3.0])))?;
     /// assert_eq!(norm.forward(&tensor([-1.0_f32, 1.0]))?.to_vec::<f32>()?, [-2.0, 3.0]);
     /// assert!(norm.without_affine().weight().is_none());
@@ -157,6 +159,17 @@ impl Visit for LayerNorm {
             visit("bias", bias);
         }
     }
+
+    fn visit_own_parameters_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Tensor)) {
+        if let Some(Affine { weight, bias }) = &mut self.affine {
+            visit("weight", weight);
+            visit("bias", bias);
+        }
+    }
+
+    fn boxed_clone(&self) -> Option<Box<dyn Module>> {
+        Some(Box::new(self.clone()))
+    }
 }
 
 impl Module for LayerNorm {
@@ -168,6 +181,8 @@ impl Module for LayerNorm {
                 x.shape(),
             ));
         }
+        let first = x.ndim() - self.shape.len();
+        check_whole("LayerNorm", x.shape(), |axis| axis >= first)?;
         let dtype = x.dtype();
         if let Some(Affine { weight, .. }) = &self.affine
             && weight.dtype() != dtype

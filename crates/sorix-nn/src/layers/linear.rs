@@ -2,6 +2,7 @@
 
 use sorix_core::{DType, ErrorKind, Tensor};
 
+use crate::dropout::check_whole;
 use crate::error::{Error, Result};
 use crate::generator::Generator;
 use crate::init;
@@ -154,6 +155,7 @@ impl Module for Linear {
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let [outputs, inputs] = check(weight, bias)?;
     let leading = check_input(x, weight)?;
+    check_whole("Linear", x.shape(), |axis| axis >= leading.len())?;
     // One product whatever the number of axes. An input without elements still has rows.
     let rows = leading.iter().product();
     let mut y = x

@@ -2,6 +2,7 @@
 
 use sorix_core::Tensor;
 
+use crate::dropout::check_whole;
 use crate::error::Result;
 use crate::module::Module;
 
@@ -35,6 +36,12 @@ impl Softmax {
 
 impl Module for Softmax {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let own = |axis: usize| {
+            let own = self.axis.checked_add_unsigned(x.ndim());
+            let own = if self.axis < 0 { own } else { Some(self.axis) };
+            own == isize::try_from(axis).ok()
+        };
+        check_whole("Softmax", x.shape(), own)?;
         Ok(x.softmax(self.axis)?)
     }
 }

@@ -3,10 +3,11 @@
 use num_traits::Float;
 use sorix_core::{Scalar, Tensor, UpdateRule};
 
-use super::slots::Slots;
+use super::groups::{Groups, Numbers, by_groups};
+use super::slots::Slot;
 use super::{Optimizer, OptimizerState};
 use crate::error::Result;
-use crate::hyperparameter::{below_one, in_order, named, non_negative, positive_in_f32};
+use crate::hyperparameter::{below_one, non_negative, positive_in_f32};
 
 /// Adam, as `torch.optim.Adam` computes it.
 ///
@@ -41,11 +42,10 @@ pub type Adam = AdamWith<false>;
 /// For examples see the two.
 #[derive(Debug)]
 pub struct AdamWith<const DECOUPLED_DECAY: bool> {
-    slots: Slots,
-    numbers: Numbers<DECOUPLED_DECAY>,
+    groups: Groups<AdamNumbers<DECOUPLED_DECAY>>,
 }
 
-const STATE_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+by_groups!([<const DECOUPLED_DECAY: bool>] AdamWith<DECOUPLED_DECAY>);
 
 impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// Over these parameters, with this learning rate (1e-3 is usual), betas 0.9 and 0.999, `eps`
@@ -59,16 +59,13 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        let numbers = Numbers {
-            learning_rate,
+        let numbers = AdamNumbers {
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: if DECOUPLED_DECAY { 0.01 } else { 0.0 },
         };
-        Ok(Self {
-            numbers: numbers.check()?,
-            slots: Slots::new(Numbers::<DECOUPLED_DECAY>::OPTIMIZER, parameters)?,
-        })
+        let groups = Groups::new(parameters, learning_rate, numbers)?;
+        Ok(Self { groups })
     }
 
     /// With other decay rates of the two moments.
@@ -93,11 +90,10 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn betas(mut self, first: f64, second: f64) -> Result<Self> {
-        let numbers = Numbers {
+        self.groups.set_last(AdamNumbers {
             betas: [first, second],
-            ..self.numbers
-        };
-        self.numbers = numbers.check()?;
+            ..self.groups.last()
+        })?;
         Ok(self)
     }
 
@@ -121,11 +117,10 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn eps(mut self, eps: f64) -> Result<Self> {
-        let numbers = Numbers {
+        self.groups.set_last(AdamNumbers {
             eps,
-            ..self.numbers
-        };
-        self.numbers = numbers.check()?;
+            ..self.groups.last()
+        })?;
         Ok(self)
     }
 
@@ -154,29 +149,71 @@ impl<const DECOUPLED_DECAY: bool> AdamWith<DECOUPLED_DECAY> {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        let numbers = Numbers {
+        self.groups.set_last(AdamNumbers {
             weight_decay,
-            ..self.numbers
-        };
-        self.numbers = numbers.check()?;
+            ..self.groups.last()
+        })?;
         Ok(self)
     }
 }
 
-impl<const DECOUPLED_DECAY: bool> Optimizer for AdamWith<DECOUPLED_DECAY> {
-    fn step(&mut self) -> Result<()> {
-        let Numbers {
-            learning_rate,
+/// The hyperparameters beside the learning rate.
+#[derive(Clone, Copy, Debug)]
+struct AdamNumbers<const DECOUPLED_DECAY: bool> {
+    betas: [f64; 2],
+    eps: f64,
+    weight_decay: f64,
+}
+
+impl<const DECOUPLED_DECAY: bool> Numbers for AdamNumbers<DECOUPLED_DECAY> {
+    const OPTIMIZER: &'static str = if DECOUPLED_DECAY { "AdamW" } else { "Adam" };
+
+    /// Of different names in the two, so that neither takes the other's state for its own.
+    const NAMES: &'static [&'static str] = &[
+        "beta1",
+        "beta2",
+        "eps",
+        if DECOUPLED_DECAY {
+            "decoupled_weight_decay"
+        } else {
+            "weight_decay"
+        },
+    ];
+
+    fn numbers(self) -> Vec<f64> {
+        let [beta1, beta2] = self.betas;
+        vec![beta1, beta2, self.eps, self.weight_decay]
+    }
+
+    fn from_numbers(numbers: &[f64]) -> Result<Self> {
+        let [first, second, eps, weight_decay] = *numbers.first_chunk().expect("one for each name");
+        below_one(Self::OPTIMIZER, "first beta", first)?;
+        below_one(Self::OPTIMIZER, "second beta", second)?;
+        positive_in_f32(Self::OPTIMIZER, "eps", eps)?;
+        non_negative(Self::OPTIMIZER, "weight decay", weight_decay)?;
+        Ok(Self {
+            betas: [first, second],
+            eps,
+            weight_decay,
+        })
+    }
+
+    fn kept(self) -> &'static [&'static str] {
+        &["exp_avg", "exp_avg_sq"]
+    }
+
+    fn update(self, learning_rate: f64, slot: &mut Slot, gradient: &Tensor) -> Result<()> {
+        let Self {
             betas: [beta1, beta2],
             eps,
             weight_decay,
-        } = self.numbers;
+        } = self;
         let (decay, keep) = if DECOUPLED_DECAY {
             (0.0, 1.0 - learning_rate * weight_decay)
         } else {
             (weight_decay, 1.0)
         };
-        self.slots.step(|step| {
+        slot.update(gradient, |step| {
             // 1 - βᵗ; powf, because t may exceed an i32.
             let correction = |beta: f64| 1.0 - beta.powf(step as f64);
             AdamRule {
@@ -189,110 +226,6 @@ impl<const DECOUPLED_DECAY: bool> Optimizer for AdamWith<DECOUPLED_DECAY> {
                 eps,
             }
         })
-    }
-
-    fn zero_grad(&self) {
-        self.slots.zero_grad();
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.numbers.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        let numbers = Numbers {
-            learning_rate,
-            ..self.numbers
-        };
-        self.numbers = numbers.check()?;
-        Ok(())
-    }
-
-    fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        self.slots.named_parameters()
-    }
-
-    fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]> {
-        Numbers::<DECOUPLED_DECAY>::from_hyperparameters(hyperparameters)?;
-        Ok(&STATE_NAMES)
-    }
-
-    fn state(&self) -> OptimizerState {
-        OptimizerState {
-            hyperparameters: self.numbers.hyperparameters(),
-            parameters: self.slots.state(&STATE_NAMES),
-        }
-    }
-
-    fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        let numbers = Numbers::from_hyperparameters(&state.hyperparameters)?;
-        self.slots.set_state(&STATE_NAMES, state.parameters)?;
-        self.numbers = numbers;
-        Ok(())
-    }
-}
-
-/// The hyperparameters.
-#[derive(Clone, Copy, Debug)]
-struct Numbers<const DECOUPLED_DECAY: bool> {
-    learning_rate: f64,
-    betas: [f64; 2],
-    eps: f64,
-    weight_decay: f64,
-}
-
-impl<const DECOUPLED_DECAY: bool> Numbers<DECOUPLED_DECAY> {
-    /// For errors.
-    const OPTIMIZER: &str = if DECOUPLED_DECAY { "AdamW" } else { "Adam" };
-
-    /// Of different names in the two, so that neither takes the other's state for its own.
-    const NAMES: [&str; 5] = [
-        "learning_rate",
-        "beta1",
-        "beta2",
-        "eps",
-        if DECOUPLED_DECAY {
-            "decoupled_weight_decay"
-        } else {
-            "weight_decay"
-        },
-    ];
-
-    /// The numbers, if they are in range.
-    fn check(self) -> Result<Self> {
-        let [first, second] = self.betas;
-        non_negative(Self::OPTIMIZER, "learning rate", self.learning_rate)?;
-        below_one(Self::OPTIMIZER, "first beta", first)?;
-        below_one(Self::OPTIMIZER, "second beta", second)?;
-        positive_in_f32(Self::OPTIMIZER, "eps", self.eps)?;
-        non_negative(Self::OPTIMIZER, "weight decay", self.weight_decay)?;
-        Ok(self)
-    }
-
-    fn from_hyperparameters(given: &[(String, f64)]) -> Result<Self> {
-        let [learning_rate, beta1, beta2, eps, weight_decay] =
-            in_order(Self::OPTIMIZER, Self::NAMES, given)?;
-        let numbers = Self {
-            learning_rate,
-            betas: [beta1, beta2],
-            eps,
-            weight_decay,
-        };
-        numbers.check()
-    }
-
-    fn hyperparameters(self) -> Vec<(String, f64)> {
-        let [beta1, beta2] = self.betas;
-        named(
-            Self::NAMES,
-            [
-                self.learning_rate,
-                beta1,
-                beta2,
-                self.eps,
-                self.weight_decay,
-            ],
-        )
     }
 }
 

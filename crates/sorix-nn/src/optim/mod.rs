@@ -20,7 +20,10 @@
 
 mod adam;
 mod adamw;
+mod average;
 mod clip;
+mod groups;
+mod lr_schedule;
 mod sgd;
 mod slots;
 
@@ -28,7 +31,9 @@ use core::fmt::Debug;
 
 pub use adam::{Adam, AdamWith};
 pub use adamw::AdamW;
+pub use average::ParameterAverage;
 pub use clip::{clip_grad_norm, clip_grad_value};
+pub use lr_schedule::LrSchedule;
 pub use sgd::Sgd;
 use sorix_core::Tensor;
 
@@ -52,10 +57,11 @@ pub trait Optimizer: Debug + Send + Sync {
     /// Forgets the gradients of all parameters.
     fn zero_grad(&self);
 
-    /// The learning rate.
+    /// The learning rate, that of the first group of parameters.
     fn learning_rate(&self) -> f64;
 
-    /// Sets the learning rate of later steps.
+    /// Sets the learning rate of later steps; that of further groups changes in proportion. For one that
+    /// follows a plan see [`LrSchedule`].
     ///
     /// # Errors
     ///
@@ -65,7 +71,8 @@ pub trait Optimizer: Debug + Send + Sync {
     /// The parameters, under the names that they were given under.
     fn named_parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// The names of the tensors that steps with these hyperparameters keep for each parameter. Such a
+    /// The names of the tensors that steps with these hyperparameters keep for each parameter, of the first
+    /// group. Such a
     /// tensor has the shape of the parameter and the
     /// [arithmetic dtype](sorix_core::DType::arithmetic) of its dtype. Names are without a dot.
     ///
@@ -84,6 +91,21 @@ pub trait Optimizer: Debug + Send + Sync {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]>;
+
+    /// [`state_names`](Optimizer::state_names) of one parameter, where not all keep the same: groups may
+    /// differ, and parameters of 16 bits may have [master numbers](Sgd::master_weights).
+    ///
+    /// # Errors
+    ///
+    /// As [`state_names`](Optimizer::state_names), and if there is no such parameter.
+    fn state_names_of(
+        &self,
+        parameter: &str,
+        hyperparameters: &[(String, f64)],
+    ) -> Result<Vec<&'static str>> {
+        let _ = parameter;
+        Ok(self.state_names(hyperparameters)?.to_vec())
+    }
 
     /// The hyperparameters, and what the steps so far keep beside the parameters themselves.
     fn state(&self) -> OptimizerState;

@@ -3,10 +3,11 @@
 use num_traits::Float;
 use sorix_core::{Scalar, Tensor, UpdateRule};
 
-use super::slots::Slots;
+use super::groups::{Groups, Numbers, by_groups};
+use super::slots::Slot;
 use super::{Optimizer, OptimizerState};
 use crate::error::Result;
-use crate::hyperparameter::{flag, in_order, named, non_negative};
+use crate::hyperparameter::{flag, non_negative};
 
 /// Stochastic gradient descent, as `torch.optim.SGD` computes it.
 ///
@@ -40,9 +41,10 @@ use crate::hyperparameter::{flag, in_order, named, non_negative};
 /// ```
 #[derive(Debug)]
 pub struct Sgd {
-    slots: Slots,
-    rule: SgdRule,
+    groups: Groups<SgdNumbers>,
 }
+
+by_groups!([] Sgd);
 
 impl Sgd {
     /// Over these parameters, with this learning rate and neither momentum nor weight decay.
@@ -55,16 +57,13 @@ impl Sgd {
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         learning_rate: f64,
     ) -> Result<Self> {
-        let rule = SgdRule {
-            learning_rate,
+        let numbers = SgdNumbers {
             weight_decay: 0.0,
             momentum: 0.0,
             nesterov: false,
         };
-        Ok(Self {
-            rule: rule.check()?,
-            slots: Slots::new(NAME, parameters)?,
-        })
+        let groups = Groups::new(parameters, learning_rate, numbers)?;
+        Ok(Self { groups })
     }
 
     /// With momentum; 0 is none. For an example see [`Sgd`].
@@ -100,13 +99,11 @@ impl Sgd {
     }
 
     fn with_momentum(mut self, momentum: f64, nesterov: bool) -> Result<Self> {
-        let rule = SgdRule {
+        self.groups.set_last(SgdNumbers {
             momentum,
             nesterov,
-            ..self.rule
-        };
-        self.rule = rule.check()?;
-        self.slots.keep(self.rule.state_names().len())?;
+            ..self.groups.last()
+        })?;
         Ok(self)
     }
 
@@ -129,114 +126,44 @@ impl Sgd {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-        let rule = SgdRule {
+        self.groups.set_last(SgdNumbers {
             weight_decay,
-            ..self.rule
-        };
-        self.rule = rule.check()?;
+            ..self.groups.last()
+        })?;
         Ok(self)
     }
 }
 
-impl Optimizer for Sgd {
-    fn step(&mut self) -> Result<()> {
-        let rule = self.rule;
-        if rule.momentum == 0.0 {
-            self.slots.step::<0, _>(|_| rule)
-        } else {
-            self.slots.step::<1, _>(|_| rule)
-        }
-    }
-
-    fn zero_grad(&self) {
-        self.slots.zero_grad();
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.rule.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        let rule = SgdRule {
-            learning_rate,
-            ..self.rule
-        };
-        self.rule = rule.check()?;
-        Ok(())
-    }
-
-    fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        self.slots.named_parameters()
-    }
-
-    fn state_names(&self, hyperparameters: &[(String, f64)]) -> Result<&'static [&'static str]> {
-        Ok(SgdRule::from_hyperparameters(hyperparameters)?.state_names())
-    }
-
-    fn state(&self) -> OptimizerState {
-        OptimizerState {
-            hyperparameters: self.rule.hyperparameters(),
-            parameters: self.slots.state(self.rule.state_names()),
-        }
-    }
-
-    fn set_state(&mut self, state: OptimizerState) -> Result<()> {
-        let rule = SgdRule::from_hyperparameters(&state.hyperparameters)?;
-        self.slots.set_state(rule.state_names(), state.parameters)?;
-        self.rule = rule;
-        Ok(())
-    }
-}
-
-/// For errors.
-const NAME: &str = "Sgd";
-
-const HYPERPARAMETERS: [&str; 4] = ["learning_rate", "momentum", "weight_decay", "nesterov"];
-
+/// The hyperparameters beside the learning rate.
 #[derive(Clone, Copy, Debug)]
-struct SgdRule {
-    learning_rate: f64,
+struct SgdNumbers {
     weight_decay: f64,
     momentum: f64,
     nesterov: bool,
 }
 
-impl SgdRule {
-    /// The rule, if its numbers are in range.
-    fn check(self) -> Result<Self> {
-        non_negative(NAME, "learning rate", self.learning_rate)?;
-        non_negative(NAME, "momentum", self.momentum)?;
-        non_negative(NAME, "weight decay", self.weight_decay)?;
-        Ok(self)
+impl Numbers for SgdNumbers {
+    const OPTIMIZER: &'static str = "Sgd";
+
+    const NAMES: &'static [&'static str] = &["momentum", "weight_decay", "nesterov"];
+
+    fn numbers(self) -> Vec<f64> {
+        let nesterov = f64::from(u8::from(self.nesterov));
+        vec![self.momentum, self.weight_decay, nesterov]
     }
 
-    fn from_hyperparameters(given: &[(String, f64)]) -> Result<Self> {
-        let [learning_rate, momentum, weight_decay, nesterov] =
-            in_order(NAME, HYPERPARAMETERS, given)?;
-        let rule = Self {
-            learning_rate,
+    fn from_numbers(numbers: &[f64]) -> Result<Self> {
+        let [momentum, weight_decay, nesterov] = *numbers.first_chunk().expect("one for each name");
+        non_negative(Self::OPTIMIZER, "momentum", momentum)?;
+        non_negative(Self::OPTIMIZER, "weight decay", weight_decay)?;
+        Ok(Self {
             weight_decay,
             momentum,
-            nesterov: flag(NAME, "nesterov", nesterov)?,
-        };
-        rule.check()
+            nesterov: flag(Self::OPTIMIZER, "nesterov", nesterov)?,
+        })
     }
 
-    fn hyperparameters(self) -> Vec<(String, f64)> {
-        let nesterov = f64::from(u8::from(self.nesterov));
-        named(
-            HYPERPARAMETERS,
-            [
-                self.learning_rate,
-                self.momentum,
-                self.weight_decay,
-                nesterov,
-            ],
-        )
-    }
-
-    /// What is kept per parameter.
-    fn state_names(self) -> &'static [&'static str] {
+    fn kept(self) -> &'static [&'static str] {
         if self.momentum == 0.0 {
             &[]
         } else {
@@ -244,8 +171,28 @@ impl SgdRule {
         }
     }
 
+    fn update(self, learning_rate: f64, slot: &mut Slot, gradient: &Tensor) -> Result<()> {
+        let rule = SgdRule {
+            learning_rate,
+            numbers: self,
+        };
+        if self.momentum == 0.0 {
+            slot.update::<0, _>(gradient, |_| rule)
+        } else {
+            slot.update::<1, _>(gradient, |_| rule)
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SgdRule {
+    learning_rate: f64,
+    numbers: SgdNumbers,
+}
+
+impl SgdRule {
     fn decayed<A: Scalar + Float>(&self, w: A, g: A) -> A {
-        g + w * A::nearest(self.weight_decay)
+        g + w * A::nearest(self.numbers.weight_decay)
     }
 }
 
@@ -257,10 +204,14 @@ impl UpdateRule<0> for SgdRule {
 
 impl UpdateRule<1> for SgdRule {
     fn apply<A: Scalar + Float>(&self, w: A, g: A, [b]: [A; 1]) -> (A, [A; 1]) {
-        let momentum = A::nearest(self.momentum);
+        let momentum = A::nearest(self.numbers.momentum);
         let g = self.decayed(w, g);
         let b = b * momentum + g;
-        let direction = if self.nesterov { g + b * momentum } else { b };
+        let direction = if self.numbers.nesterov {
+            g + b * momentum
+        } else {
+            b
+        };
         (w - direction * A::nearest(self.learning_rate), [b])
     }
 }

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use sorix_core::{DType, Tensor};
 use sorix_nn::dropout::{Draw, DropoutLayer, Form};
-use sorix_nn::{DropBlock2d, Dropout, Dropout2d, Generator, Module, Result, Shard};
+use sorix_nn::{
+    DropBlock2d, DropPath, Dropout, Dropout2d, Embedding, EmbeddingDropout, Error, GELU,
+    GaussianDropout, Generator, LayerNorm, Linear, LockedDropout, Module, Result, Sequential,
+    Shard, Softmax, WeightDropout,
+};
 
 use crate::forms::Mask::Squares;
 use crate::forms::{SAVES, bits, random, rows, run};
@@ -116,4 +120,182 @@ fn what_cannot_be_cut_is_an_error_and_takes_no_key() {
             .same_storage(&x)
     );
     assert_eq!(generator.state().offset, 1);
+}
+
+/// A model of its own, with dropout in a branch, and what it consists of drops in every way.
+#[derive(Debug, Module)]
+struct Model {
+    embedding: EmbeddingDropout,
+    locked: LockedDropout,
+    blocks: Vec<Block>,
+    head: Sequential,
+}
+
+#[derive(Debug, Module)]
+struct Block {
+    norm: LayerNorm,
+    linear: WeightDropout,
+    dropout: Dropout,
+    path: DropPath,
+}
+
+impl Module for Block {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.linear.forward(&self.norm.forward(x)?)?;
+        Ok(x.add(&self.path.forward(&self.dropout.forward(&y)?)?)?)
+    }
+}
+
+impl Module for Model {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.locked.forward(&self.embedding.forward(x)?)?;
+        let x = self
+            .blocks
+            .iter()
+            .try_fold(x, |x, block| block.forward(&x))?;
+        self.head.forward(&x)
+    }
+}
+
+fn model() -> Model {
+    let generator = Generator::new(1);
+    // Integers, so that no sum is rounded, whatever its order.
+    let whole = |shape: [usize; 2]| {
+        random(&shape, 3)
+            .mul_scalar(8.0)
+            .unwrap()
+            .to_dtype(DType::F64)
+    };
+    let linear = || Linear::from_tensors(whole([4, 4]).unwrap(), None).unwrap();
+    let table = Embedding::from_tensor(whole([9, 4]).unwrap()).unwrap();
+    let block = || Block {
+        norm: LayerNorm::with_dtype([4], DType::F64).unwrap(),
+        linear: WeightDropout::new(linear(), Dropout::new(0.5).unwrap()),
+        dropout: Dropout::new(0.25).unwrap(),
+        path: DropPath::new(0.5).unwrap(),
+    };
+    let mut model = Model {
+        embedding: EmbeddingDropout::new(table, DropoutLayer::new(0.5).unwrap()),
+        locked: LockedDropout::new(0.5).unwrap(),
+        blocks: vec![block(), block()],
+        head: Sequential::new()
+            .with(Dropout::new(0.5).unwrap())
+            .with(linear())
+            .with(
+                Sequential::new()
+                    .with(GELU::default())
+                    .with(GaussianDropout::new(0.5).unwrap()),
+            )
+            .with(Softmax::new(-1)),
+    };
+    model.fork_generators(&generator);
+    model
+}
+
+#[test]
+fn parts_go_through_modules_made_of_others() {
+    let ids = Tensor::from_slice(
+        &(0..6 * 8).map(|i| f64::from(i % 9)).collect::<Vec<_>>(),
+        [6, 8],
+    )
+    .unwrap();
+    let whole = model();
+    let y = whole.forward(&ids).unwrap();
+    y.mul(&y).unwrap().sum().unwrap().backward().unwrap();
+    let gradients = |model: &Model| -> Vec<Vec<f64>> {
+        let parameters = model.parameters().into_iter();
+        parameters
+            .map(|it| it.grad().unwrap().to_vec().unwrap())
+            .collect()
+    };
+    let near = |got: &[f64], expected: &[f64], case: &str| {
+        assert_eq!(got.len(), expected.len(), "{case}");
+        for (got, expected) in got.iter().zip(expected) {
+            assert!(
+                (got - expected).abs() <= 1e-9 * (1.0 + expected.abs()),
+                "{case}: {got}, {expected}"
+            );
+        }
+    };
+    for axis in [0, 1] {
+        for workers in [1, 2, 3] {
+            let case = format!("axis {axis}, {workers} workers");
+            let len = ids.shape()[axis];
+            let mut sums: Vec<Vec<f64>> = Vec::new();
+            for worker in 0..workers {
+                let range = worker * len / workers..(worker + 1) * len / workers;
+                let shard = Shard::new([6, 8], axis, range.clone()).unwrap();
+                let mine = model();
+                let part = ids.slice(axis as isize, range.clone()).unwrap();
+                let got = mine.forward_sharded(&part, &shard).unwrap();
+                let expected = y.slice(axis as isize, range).unwrap();
+                near(
+                    &got.to_vec::<f64>().unwrap(),
+                    &expected.to_vec::<f64>().unwrap(),
+                    &case,
+                );
+                got.mul(&got).unwrap().sum().unwrap().backward().unwrap();
+                let of_part = gradients(&mine);
+                if sums.is_empty() {
+                    sums = of_part;
+                } else {
+                    for (sum, part) in sums.iter_mut().zip(of_part) {
+                        sum.iter_mut()
+                            .zip(part)
+                            .for_each(|(sum, part)| *sum += part);
+                    }
+                }
+                // The generators go on as if the whole had come.
+                for (mine, whole) in mine.named_generators().iter().zip(whole.named_generators()) {
+                    assert_eq!(mine.1.state(), whole.1.state(), "{}", mine.0);
+                }
+            }
+            for (got, expected) in sums.iter().zip(gradients(&whole)) {
+                near(got, &expected, &case);
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_that_need_all_of_the_axis_say_so() {
+    let x = Tensor::ones([2, 4], DType::F32).unwrap();
+    let columns = Shard::new([2, 8], 1, 4..8).unwrap();
+    let generator = Arc::new(Generator::new(1));
+    let refused = |net: &dyn Module| net.forward_sharded(&x, &columns).unwrap_err().to_string();
+    let linear = Linear::new(4, 3, &Generator::new(1)).unwrap();
+    let dropout = Dropout::new(0.5).unwrap().generator(Arc::clone(&generator));
+    assert_eq!(
+        [
+            refused(&linear),
+            refused(&LayerNorm::new([4]).unwrap()),
+            refused(&Softmax::new(-1)),
+            refused(&Softmax::new(1)),
+        ],
+        ["Linear", "LayerNorm", "Softmax", "Softmax"].map(|layer| format!(
+            "{layer}: expected a tensor that is not cut along axis 1, got shape [2, 4]"
+        ))
+    );
+    assert!(Softmax::new(0).forward_sharded(&x, &columns).is_ok());
+
+    /// Moves the axis that is cut.
+    #[derive(Debug, Module)]
+    struct Transposes(Dropout);
+    impl Module for Transposes {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            self.0.forward(&x.transpose(0, 1)?)
+        }
+    }
+    assert_eq!(
+        refused(&Transposes(dropout.clone())),
+        "Dropout: expected a part of length 4 along axis 1, as the input's, got shape [4, 2]"
+    );
+    let squares = Sequential::new().with(DropBlock2d::with_block_size(0.5, 3).unwrap());
+    let image = Tensor::ones([1, 1, 8, 8], DType::F32).unwrap();
+    let shard = Shard::new([2, 1, 8, 8], 0, 1..2).unwrap();
+    let error = squares.forward_sharded(&image, &shard).unwrap_err();
+    assert!(matches!(error, Error::Part { .. }));
+    assert_eq!(generator.state().offset, 0);
+    // And the scope is over.
+    assert_eq!(linear.forward(&x).unwrap().shape(), [2, 3]);
 }

@@ -6,6 +6,7 @@
 mod argmax;
 mod log_softmax;
 mod logsumexp;
+mod mapping;
 mod max;
 mod min;
 mod moments;

@@ -84,10 +84,13 @@ impl Moments {
     }
 
     /// What [`distance`](Self::distance)s are multiplied with to have the variance 1, but for
-    /// `epsilon`, which is added to it.
+    /// `epsilon`, which is added to it; 0 if there is no distance and no `epsilon`.
     pub(super) fn scale(&self, epsilon: f64) -> f64 {
         let epsilon = epsilon * self.per_unit * self.per_unit;
-        (self.variance(0) + epsilon).sqrt().recip()
+        match self.variance(0) + epsilon {
+            0.0 => 0.0,
+            variance => variance.sqrt().recip(),
+        }
     }
 }
 

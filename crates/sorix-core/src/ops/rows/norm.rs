@@ -1,14 +1,12 @@
 //! The Euclidean norm, and division by it.
 
-use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::axes::Axes;
-use crate::dtype::{DType, Real, Scalar, dispatch};
+use crate::dtype::{DType, Real, Scalar};
 use crate::error::{Call, Result};
 use crate::ops::folds::{sum_of, sum_of_pairs};
-use crate::ops::rows::Rows;
+use crate::ops::rows::mapping::{Mapping, map};
 use crate::ops::rows::moments::{largest_size, per_unit};
 use crate::ops::rows::reduction::{Reduction, reduce};
-use crate::shape::resolve_axes;
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -59,7 +57,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If an axis is out of range or repeated, or allocation fails.
+    /// If an axis is out of range or repeated, if `epsilon` is negative or not finite, or if allocation
+    /// fails.
     ///
     /// ```
     /// use sorix_core::tensor;
@@ -68,18 +67,7 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn normalize(&self, axes: &[isize], epsilon: f64) -> Result<Self> {
-        let call = Call::on("normalize", self);
-        let axes = resolve_axes(call, axes, self.shape())?;
-        let input = SavedTensor::new(self);
-        let rows = Rows::new(call, self, &axes)?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| {
-            normalize(row, epsilon);
-        }))?;
-        Ok(record(output, &[self], || NormalizeBackward {
-            axes,
-            epsilon,
-            input,
-        }))
+        map::<Normalize>(Call::on("normalize", self), self, axes, epsilon)
     }
 }
 
@@ -148,53 +136,36 @@ impl Reduction for Norm {
     }
 }
 
-/// `x / max(norm, epsilon)` in place of `x`.
-fn normalize<A: Real>(row: &mut [A], epsilon: f64) {
-    let length = Length::of(row);
-    if length.norm != 0.0 {
-        row.iter_mut()
-            .for_each(|x| *x = A::nearest(length.part(*x, epsilon)));
-    }
-}
-
-/// `(dy - y sum(dy y)) / norm` in place of `x`, or `dy / epsilon` if the norm is less than that.
-fn gradient<A: Real>(x: &mut [A], grad: &[A], epsilon: f64) {
-    let length = Length::of(x);
-    if length.norm == 0.0 {
-        return x.fill(A::zero());
-    }
-    let divisor = length.divisor(epsilon);
-    let y = |x: A| length.part(x, epsilon);
-    let product = if divisor == length.norm {
-        sum_of_pairs(x, grad, |x, grad| y(x) * Scalar::to_f64(grad))
-    } else {
-        0.0
-    };
-    x.iter_mut().zip(grad).for_each(|(x, &grad)| {
-        let across = Scalar::to_f64(grad) - y(*x) * product;
-        *x = A::nearest(across / divisor * length.per_unit);
-    });
-}
-
 #[derive(Debug)]
-struct NormalizeBackward {
-    axes: Vec<usize>,
-    epsilon: f64,
-    input: SavedTensor,
-}
+struct Normalize;
 
-impl Function for NormalizeBackward {
-    fn name(&self) -> &'static str {
-        "NormalizeBackward"
+impl Mapping for Normalize {
+    const BACKWARD: &'static str = "NormalizeBackward";
+
+    fn value<A: Real>(x: &mut [A], epsilon: f64) {
+        let length = Length::of(x);
+        if length.norm != 0.0 {
+            x.iter_mut()
+                .for_each(|x| *x = A::nearest(length.part(*x, epsilon)));
+        }
     }
 
-    fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let call = Call::on(self.name(), &grad);
-        let inputs = Rows::new(call, &self.input.get(self)?, &self.axes)?;
-        let grads = Rows::new(call, &grad, &self.axes)?;
-        let gradient = dispatch!(grad.dtype(), T => {
-            inputs.map_with::<T>(call, &grads, |x, grad| gradient(x, grad, self.epsilon))
-        })?;
-        Ok(vec![Some(gradient)])
+    /// `(dy - y sum(dy y)) / norm` in place of `x`, or `dy / epsilon` if the norm is less than that.
+    fn gradient<A: Real>(x: &mut [A], grad: &[A], epsilon: f64) {
+        let length = Length::of(x);
+        if length.norm == 0.0 {
+            return x.fill(A::zero());
+        }
+        let divisor = length.divisor(epsilon);
+        let y = |x: A| length.part(x, epsilon);
+        let product = if divisor == length.norm {
+            sum_of_pairs(x, grad, |x, grad| y(x) * Scalar::to_f64(grad))
+        } else {
+            0.0
+        };
+        x.iter_mut().zip(grad).for_each(|(x, &grad)| {
+            let across = Scalar::to_f64(grad) - y(*x) * product;
+            *x = A::nearest(across / divisor * length.per_unit);
+        });
     }
 }
