@@ -5,7 +5,8 @@
 
 use crate::SaveMask;
 use crate::kernels::{
-    Affine, AllocationError, BitMask, Broadcast, DropRate, Element, Error, MaskRegion, dropout,
+    Affine, AllocationError, BitMask, Broadcast, Buffers, DropRate, Element, Engine, Error,
+    MaskRegion, dropout,
 };
 use crate::nn;
 use crate::nn::dropout::{
@@ -133,6 +134,24 @@ impl SliceDropout {
         })
     }
 
+    /// The same mask with another map of kept and dropped elements; `None` is inverted dropout.
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Affine, DropRate, MaskKey};
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::broadcast(rate, key, &[4], &[4])?;
+    /// let unscaled = draw.clone().with_affine(Some(Affine::scale(1.0)));
+    /// let (y, _) = unscaled.forward(&[2.0_f32; 4], SaveMask::Replay)?;
+    /// assert_eq!(y, draw.forward(&[1.0_f32; 4], SaveMask::Replay)?.0);
+    /// # Ok::<(), sorix::kernels::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_affine(self, affine: Option<Affine>) -> Self {
+        Self { affine, ..self }
+    }
+
     /// The probability of dropping.
     #[must_use]
     pub fn rate(&self) -> DropRate {
@@ -174,8 +193,7 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] if the input has another number of elements than the shape, those of
-    /// [`dropout`], and [`Error::Allocation`].
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn forward<T: Element>(
         &self,
         x: &[T],
@@ -183,23 +201,7 @@ impl SliceDropout {
     ) -> Result<(Vec<T>, Option<BitMask>), Error> {
         self.check_len(x.len())?;
         let mut y = zeros(x.len())?;
-        let mask = if self.is_plain() {
-            match save {
-                SaveMask::Bits => {
-                    let mut mask = BitMask::try_new(x.len())?;
-                    dropout::forward(self.rate, self.at, x, &mut y, &mut mask)?;
-                    Some(mask)
-                }
-                _ => {
-                    dropout::replay(self.rate, self.at, x, &mut y)?;
-                    None
-                }
-            }
-        } else {
-            let mask = self.mask()?;
-            self.apply(self.affine, &mask, x, &mut y)?;
-            (save == SaveMask::Bits).then_some(mask)
-        };
+        let mask = self.forward_buffers(Buffers::new(x, &mut y)?, save)?;
         Ok((y, mask))
     }
 
@@ -207,26 +209,55 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward).
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn forward_in_place<T: Element>(
         &self,
         x: &mut [T],
         save: SaveMask,
     ) -> Result<Option<BitMask>, Error> {
-        self.check_len(x.len())?;
+        self.forward_buffers(Buffers::in_place(x), save)
+    }
+
+    /// [`forward`](Self::forward) into memory of the caller's, or in place; every element of the output is
+    /// written, or none if there is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] if the input has another number of elements than the shape, those of
+    /// [`dropout`](crate::kernels::dropout), and [`Error::Allocation`].
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Buffers, DropRate, MaskKey};
+    /// use sorix::nn::dropout::Elements;
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::new(&Elements, rate, key, &[4])?;
+    /// let (x, mut y) = ([1.0_f32; 4], [f32::NAN; 4]);
+    /// draw.forward_buffers(Buffers::new(&x, &mut y)?, SaveMask::Replay)?;
+    /// assert_eq!(y.to_vec(), draw.forward(&x, SaveMask::Replay)?.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn forward_buffers<T: Element>(
+        &self,
+        buffers: Buffers<'_, T>,
+        save: SaveMask,
+    ) -> Result<Option<BitMask>, Error> {
+        self.check_len(buffers.len())?;
+        let engine = Engine::active()?;
         if !self.is_plain() {
             let mask = self.mask()?;
-            self.apply_in_place(self.affine, &mask, x)?;
+            self.apply(engine, self.affine, &mask, buffers)?;
             return Ok((save == SaveMask::Bits).then_some(mask));
         }
         Ok(match save {
             SaveMask::Bits => {
-                let mut mask = BitMask::try_new(x.len())?;
-                dropout::forward_in_place(self.rate, self.at, x, &mut mask)?;
+                let mut mask = BitMask::try_new(self.len)?;
+                engine.forward(self.rate, self.at, buffers, &mut mask)?;
                 Some(mask)
             }
             _ => {
-                dropout::replay_in_place(self.rate, self.at, x)?;
+                engine.replay(self.rate, self.at, buffers)?;
                 None
             }
         })
@@ -237,15 +268,11 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward).
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn backward<T: Element>(&self, mask: Option<&BitMask>, dy: &[T]) -> Result<Vec<T>, Error> {
         self.check_len(dy.len())?;
         let mut dx = zeros(dy.len())?;
-        match mask {
-            Some(mask) => self.apply(self.derivative(), mask, dy, &mut dx)?,
-            None if self.is_plain() => dropout::replay(self.rate, self.at, dy, &mut dx)?,
-            None => self.apply(self.derivative(), &self.mask()?, dy, &mut dx)?,
-        }
+        self.backward_buffers(mask, Buffers::new(dy, &mut dx)?)?;
         Ok(dx)
     }
 
@@ -253,17 +280,43 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward).
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn backward_in_place<T: Element>(
         &self,
         mask: Option<&BitMask>,
         dy: &mut [T],
     ) -> Result<(), Error> {
-        self.check_len(dy.len())?;
+        self.backward_buffers(mask, Buffers::in_place(dy))
+    }
+
+    /// [`backward`](Self::backward) into memory of the caller's, or in place.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward_buffers`](Self::forward_buffers).
+    ///
+    /// ```
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Buffers, DropRate, MaskKey};
+    /// use sorix::nn::dropout::Elements;
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::new(&Elements, rate, key, &[4])?;
+    /// let (dy, mut dx) = ([1.0_f64; 4], [f64::NAN; 4]);
+    /// draw.backward_buffers(None, Buffers::new(&dy, &mut dx)?)?;
+    /// assert_eq!(dx.to_vec(), draw.backward(Some(&draw.mask()?), &dy)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backward_buffers<T: Element>(
+        &self,
+        mask: Option<&BitMask>,
+        buffers: Buffers<'_, T>,
+    ) -> Result<(), Error> {
+        self.check_len(buffers.len())?;
+        let engine = Engine::active()?;
         match mask {
-            Some(mask) => self.apply_in_place(self.derivative(), mask, dy),
-            None if self.is_plain() => dropout::replay_in_place(self.rate, self.at, dy),
-            None => self.apply_in_place(self.derivative(), &self.mask()?, dy),
+            Some(mask) => self.apply(engine, self.derivative(), mask, buffers),
+            None if self.is_plain() => engine.replay(self.rate, self.at, buffers),
+            None => self.apply(engine, self.derivative(), &self.mask()?, buffers),
         }
     }
 
@@ -279,34 +332,18 @@ impl SliceDropout {
 
     fn apply<T: Element>(
         &self,
+        engine: Engine<'_>,
         affine: Option<Affine>,
         mask: &BitMask,
-        x: &[T],
-        y: &mut [T],
+        buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
         match (affine, &self.cover) {
-            (None, None) => dropout::apply(self.rate, mask, x, y),
-            (None, Some(cover)) => dropout::apply_broadcast(self.rate, mask, cover, x, y),
+            (None, None) => engine.apply(self.rate, mask, buffers),
+            (None, Some(cover)) => engine.apply_broadcast(self.rate, mask, cover, buffers),
             (Some(affine), None) => {
-                dropout::apply_affine(affine, mask, &Broadcast::full(self.len), x, y)
+                engine.apply_affine(affine, mask, &Broadcast::full(self.len), buffers)
             }
-            (Some(affine), Some(cover)) => dropout::apply_affine(affine, mask, cover, x, y),
-        }
-    }
-
-    fn apply_in_place<T: Element>(
-        &self,
-        affine: Option<Affine>,
-        mask: &BitMask,
-        x: &mut [T],
-    ) -> Result<(), Error> {
-        match (affine, &self.cover) {
-            (None, None) => dropout::apply_in_place(self.rate, mask, x),
-            (None, Some(cover)) => dropout::apply_broadcast_in_place(self.rate, mask, cover, x),
-            (Some(affine), None) => {
-                dropout::apply_affine_in_place(affine, mask, &Broadcast::full(self.len), x)
-            }
-            (Some(affine), Some(cover)) => dropout::apply_affine_in_place(affine, mask, cover, x),
+            (Some(affine), Some(cover)) => engine.apply_affine(affine, mask, cover, buffers),
         }
     }
 
