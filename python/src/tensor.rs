@@ -264,7 +264,7 @@ impl PyTensor {
                 Ok(())
             } else {
                 let text = "requires_grad: a tensor that was computed cannot do without a gradient; detach() gives one that can";
-                Err(PyErr::from(PyRuntimeError::new_err(text)).into())
+                Err(PyRuntimeError::new_err(text).into())
             };
         }
         if requires_grad {
@@ -753,7 +753,7 @@ impl PyTensor {
         if !x.0.is_leaf() {
             let text =
                 "a tensor that was computed cannot be copied with its graph; detach() it first";
-            return Err(PyErr::from(PyRuntimeError::new_err(text)).into());
+            return Err(PyRuntimeError::new_err(text).into());
         }
         let copy = Self(x.0.detach()).unary(py, Tensor::copy)?;
         rebuilt(&slf.get_type(), copy, x.0.needs_grad())
@@ -787,7 +787,7 @@ fn rebuilt<'py>(
 }
 
 fn item(x: &Tensor) -> Result<f64> {
-    with_item!(x.dtype(), T => Ok(f64::from(x.item::<T>()?)))
+    Ok(x.to_dtype(DType::F64)?.item::<f64>()?)
 }
 
 /// Lengths or axes, as several arguments or as one sequence.
