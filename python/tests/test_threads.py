@@ -164,9 +164,13 @@ def test_an_array_that_another_thread_writes_is_not_read():
 def test_ctrl_c_ends_a_training_loop():
     process = run(
         """
+        import signal
+
         import sorix
         from sorix import nn
 
+        # What a shell starts in the background ignores the signal from the beginning.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         net = nn.Sequential(nn.Linear(256, 256), nn.Dropout(0.5), nn.Linear(256, 1))
         optimizer = nn.Adam(net)
         x = sorix.ones((256, 256))
@@ -177,10 +181,14 @@ def test_ctrl_c_ends_a_training_loop():
             optimizer.step()
         """
     )
-    assert process.stdout.readline() == "begun\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
 

@@ -86,7 +86,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The tests, less those in documentation, which cannot run for another machine.
 fn tests() -> Command {
     let mut command = cargo();
-    command.args(["test", "--lib", "--tests", "--all-features", "--no-fail-fast"]);
+    command.args([
+        "test",
+        "--lib",
+        "--tests",
+        "--all-features",
+        "--no-fail-fast",
+    ]);
     command.args(PACKAGES.map(|package| format!("--package={package}")));
     command
 }

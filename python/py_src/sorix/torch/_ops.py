@@ -37,6 +37,12 @@ _modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
 _dispatch_keys = torch._C._dispatch_keys
 
+# A small tensor takes as long as what is looked up and called for it.
+_bfloat16 = torch.bfloat16
+_empty_like = torch.empty_like
+_is_grad_enabled = torch.is_grad_enabled
+_threads = torch.get_num_threads
+
 
 def _ordinary_keys() -> frozenset[int]:
     """The dispatch keys of tensors that are dense, on a CPU, and nothing else."""
@@ -112,6 +118,7 @@ def key_numbers(key: Key | None, generator: torch.Generator | None) -> list[int]
     """The key of an ordinary call, as signed numbers; drawn if there is none."""
     if key is None:
         if generator is None:
+            # Of PyTorch's own generator, which a checkpoint puts back.
             return _drawn.key.random_(_LOW, _HIGH).tolist()
         _check_not_recomputed()
         return _drawn.key.random_(_LOW, _HIGH, generator=generator).tolist()
@@ -166,7 +173,7 @@ def rate_tensor(p: float) -> Tensor:
 
 def _array(x: Tensor) -> Any:
     # numpy has no bfloat16.
-    return x.view(torch.uint16).numpy() if x.dtype is torch.bfloat16 else x.numpy()
+    return x.view(torch.uint16).numpy() if x.dtype is _bfloat16 else x.numpy()
 
 
 def _mask_shape(shape: tuple[int, ...], shared: int) -> list[int] | None:
@@ -191,17 +198,17 @@ def _run(x: Tensor, call: Call) -> Tensor:
     seed, offset, p, shared, form, shard = call
     if x.is_contiguous():
         # What takes longest here is to call Python's functions: there are as few as can be.
-        y = torch.empty_like(x)
+        y = _empty_like(x)
         mask = _mask_shape(x.shape, shared) if shared else None
-        threads = torch.get_num_threads()
-        if x.dtype is torch.bfloat16:
+        threads = _threads()
+        if x.dtype is _bfloat16:
             _draw(_array(x), _array(y), p, seed, offset, mask, form, shard, False, threads)
         else:
             _draw(x.numpy(), y.numpy(), p, seed, offset, mask, form, shard, False, threads)
         return y
 
     def kernel(x: Any, y: Any, mask: list[int] | None) -> None:
-        _draw(x, y, p, seed, offset, mask, form, shard, False, torch.get_num_threads())
+        _draw(x, y, p, seed, offset, mask, form, shard, False, _threads())
 
     return _written(x, shared, kernel)
 
@@ -213,7 +220,7 @@ def _run_saving(x: Tensor, call: Call) -> tuple[Tensor, Any]:
 
     def kernel(x: Any, y: Any, mask: list[int] | None) -> None:
         nonlocal bits
-        bits = _draw(x, y, p, seed, offset, mask, form, shard, True, torch.get_num_threads())
+        bits = _draw(x, y, p, seed, offset, mask, form, shard, True, _threads())
 
     return _written(x, shared, kernel), bits
 
@@ -223,7 +230,7 @@ def _run_bits(x: Tensor, bits: Any, call: Call) -> Tensor:
     _, _, p, shared, form, _ = call
 
     def kernel(x: Any, y: Any, mask: list[int] | None) -> None:
-        _apply(x, y, p, bits, mask, form, torch.get_num_threads())
+        _apply(x, y, p, bits, mask, form, _threads())
 
     return _written(x, shared, kernel)
 
@@ -232,7 +239,7 @@ def _written(
     x: Tensor, shared: int, kernel: Callable[[Any, Any, list[int] | None], None]
 ) -> Tensor:
     """A new tensor, of the strides that PyTorch would give it, that the kernel writes."""
-    y = torch.empty_like(x)
+    y = _empty_like(x)
     mask = _mask_shape(x.shape, shared)
     if x.is_contiguous():
         kernel(_array(x), _array(y), mask)
@@ -279,7 +286,7 @@ def _derivative(grad: Tensor, call: Call) -> Tensor:
         key = torch.tensor([seed, offset], dtype=torch.int64, device="cpu")
         result: Tensor = Transformed.apply(grad, key, rate_tensor(p), shared, form, shard or ())
         return result
-    if (torch.is_grad_enabled() and grad.requires_grad) or _has_tangent(grad):
+    if (_is_grad_enabled() and grad.requires_grad) or _has_tangent(grad):
         result = Dropout.apply(grad, call)
         return result
     return _run(grad, call)
@@ -297,7 +304,7 @@ class DropoutBits(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         call, bits = ctx.kept
-        if is_ordinary(grad) and not (torch.is_grad_enabled() and grad.requires_grad):
+        if is_ordinary(grad) and not (_is_grad_enabled() and grad.requires_grad):
             return _run_bits(grad, bits, call), None
         return _derivative(grad, call), None
 
@@ -308,7 +315,7 @@ class DropoutBits(torch.autograd.Function):
 
 def drop(x: Tensor, call: Call, save_mask: Literal["key", "bits"]) -> Tensor:
     """Drops from an ordinary tensor, and is recorded if it requires a gradient."""
-    if (x.requires_grad and torch.is_grad_enabled()) or _has_tangent(x):
+    if (x.requires_grad and _is_grad_enabled()) or _has_tangent(x):
         function = Dropout if save_mask == "key" else DropoutBits
         result: Tensor = function.apply(x, call)
         return result
@@ -322,14 +329,14 @@ def _has_tangent(x: Tensor) -> bool:
 
 def drop_(x: Tensor, call: Call) -> Tensor:
     """The same over the tensor itself."""
-    if (torch.is_grad_enabled() and x.requires_grad) or _has_tangent(x) or not x.is_contiguous():
+    if (_is_grad_enabled() and x.requires_grad) or _has_tangent(x) or not x.is_contiguous():
         # The copy checks that the tensor may be written, before it is, and rewrites its history.
         return x.copy_(drop(x, call, "key"))
     seed, offset, p, shared, form, shard = call
     with torch.no_grad():
         array = _array(x)
     mask = _mask_shape(x.shape, shared)
-    _draw(array, None, p, seed, offset, mask, form, shard, False, torch.get_num_threads())
+    _draw(array, None, p, seed, offset, mask, form, shard, False, _threads())
     if not x.is_inference():
         # So that whoever kept the tensor for backward finds out.
         torch.autograd.graph.increment_version(x)

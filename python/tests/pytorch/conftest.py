@@ -1,16 +1,19 @@
-"""Tests of ``sorix.torch``: skipped, visibly, where PyTorch is not installed."""
+"""Tests of ``sorix.torch``: left out, visibly, if PyTorch is not installed."""
 
 import importlib.util
 import os
-import warnings
 
 import pytest
 
 if importlib.util.find_spec("torch") is None:
-    if os.environ.get("CI"):
+    if os.environ.get("SORIX_REQUIRE_TORCH"):
         raise RuntimeError("these tests need PyTorch, which is not installed")
     collect_ignore_glob = ["test_*.py"]
-    warnings.warn("PyTorch is not installed: the tests of sorix.torch are left out", stacklevel=1)
+
+    def pytest_terminal_summary(terminalreporter):
+        terminalreporter.section("left out")
+        terminalreporter.write_line("SKIPPED tests/pytorch: PyTorch is not installed")
+
 else:
     import sorix.torch
     import torch
