@@ -14,6 +14,7 @@ mod step;
 mod test;
 mod test_adapters;
 mod test_neon;
+mod test_python;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ enum Command {
     Test(test::Args),
     TestAdapters(test_adapters::Args),
     TestNeon(test_neon::Args),
+    TestPython(test_python::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Stats(stats::Args),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Command::TestAdapters(args) => test_adapters::run(&args).map(|()| ExitCode::SUCCESS),
         Command::TestNeon(args) => test_neon::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::TestPython(args) => test_python::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(&args),

@@ -67,19 +67,47 @@ impl LayerNorm {
     /// As [`new`](Self::new). For an example see [`LayerNorm`].
     pub fn with_dtype(shape: impl AsRef<[usize]>, dtype: DType) -> Result<Self> {
         let shape = shape.as_ref();
-        if shape.is_empty() {
-            return Err(Error::shape(
-                "LayerNorm",
-                "at least one axis to normalise",
-                &[],
-            ));
-        }
+        check_axes(shape)?;
         Ok(Self {
             shape: shape.to_vec(),
-            eps: 1e-5,
+            eps: EPS,
             affine: Some(Affine {
                 weight: Tensor::ones(shape, dtype)?.requires_grad(true),
                 bias: Tensor::zeros(shape, dtype)?.requires_grad(true),
+            }),
+        })
+    }
+
+    /// With these tensors, which become its parameters; `eps` is 1e-5.
+    ///
+    /// # Errors
+    ///
+    /// If they have no axis, or not one shape, or not one dtype.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{LayerNorm, Module};
+    /// let norm = LayerNorm::from_tensors(tensor([10.0, 10.0]), tensor([5.0, 5.0]))?.eps(1e-12)?;
+    /// assert_eq!(norm.forward(&tensor([1.0, 3.0]))?.to_vec::<f64>()?, [-5.0, 15.0]);
+    /// assert!(LayerNorm::from_tensors(tensor([1.0]), tensor([1.0, 1.0])).is_err());
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn from_tensors(weight: Tensor, bias: Tensor) -> Result<Self> {
+        check_axes(weight.shape())?;
+        if bias.shape() != weight.shape() {
+            let expected = format!("a bias of shape {:?}", weight.shape());
+            return Err(Error::shape("LayerNorm", expected, bias.shape()));
+        }
+        if bias.dtype() != weight.dtype() {
+            let kind = ErrorKind::MixedDTypes;
+            return Err(sorix_core::Error::new("LayerNorm", &[&weight, &bias], kind).into());
+        }
+        Ok(Self {
+            shape: weight.shape().to_vec(),
+            eps: EPS,
+            affine: Some(Affine {
+                weight: weight.requires_grad(true),
+                bias: bias.requires_grad(true),
             }),
         })
     }
@@ -150,6 +178,16 @@ impl LayerNorm {
     pub fn bias(&self) -> Option<&Tensor> {
         self.affine.as_ref().map(|affine| &affine.bias)
     }
+}
+
+const EPS: f64 = 1e-5;
+
+fn check_axes(shape: &[usize]) -> Result<()> {
+    if shape.is_empty() {
+        let expected = "at least one axis to normalise";
+        return Err(Error::shape("LayerNorm", expected, &[]));
+    }
+    Ok(())
 }
 
 impl Visit for LayerNorm {

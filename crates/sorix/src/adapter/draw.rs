@@ -2,7 +2,8 @@
 
 use crate::adapter::{Map, SliceForm};
 use crate::kernels::{
-    Affine, AllocationError, BitMask, Broadcast, DropRate, Error, LengthError, MaskRegion, dropout,
+    Affine, AllocationError, BitMask, Broadcast, Buffers, DropRate, Engine, Error, LengthError,
+    MaskRegion, dropout,
 };
 use crate::{DType, ErrorKind, SaveMask, Scalar, Tensor, TensorError, nn};
 
@@ -106,6 +107,25 @@ impl SliceDropout {
         })
     }
 
+    /// The same mask with another map of kept and dropped elements; `None` is inverted dropout.
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Affine, DropRate, MaskKey};
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::broadcast(rate, key, &[4], &[4])?;
+    /// let unscaled = draw.clone().with_affine(Some(Affine::scale(1.0)));
+    /// let (y, _) = unscaled.forward(&[2.0_f32; 4], SaveMask::Replay)?;
+    /// assert_eq!(y, draw.forward(&[1.0_f32; 4], SaveMask::Replay)?.0);
+    /// # Ok::<(), sorix::kernels::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_affine(self, affine: Option<Affine>) -> Self {
+        let map = affine.map_or(Map::Inverted, Map::Affine);
+        Self { map, ..self }
+    }
+
     /// The same draw by another key.
     pub(crate) fn with_key(self, at: impl Into<MaskRegion>) -> Self {
         Self {
@@ -199,8 +219,7 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] if the input has another number of elements than the shape, those of
-    /// [`dropout`], and [`Error::Allocation`].
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn forward<T: Scalar>(
         &self,
         x: &[T],
@@ -208,59 +227,68 @@ impl SliceDropout {
     ) -> Result<(Vec<T>, Option<Saved>), Error> {
         self.check_len(x.len())?;
         let mut y = zeros(x.len())?;
-        if let Map::Noise { .. } = self.map {
-            y.copy_from_slice(x);
-            let saved = self.forward_in_place(&mut y, save)?;
-            return Ok((y, saved));
-        }
-        if !self.is_plain() {
-            let mask = self.mask()?;
-            self.apply(self.map, &mask, x, &mut y)?;
-            return Ok((y, saved(save, Saved::Bits(mask))));
-        }
-        let mask = match save {
-            SaveMask::Bits => {
-                let mut mask = BitMask::try_new(x.len())?;
-                dropout::forward(self.rate, self.at, x, &mut y, &mut mask)?;
-                Some(Saved::Bits(mask))
-            }
-            _ => {
-                dropout::replay(self.rate, self.at, x, &mut y)?;
-                None
-            }
-        };
-        Ok((y, mask))
+        let saved = self.forward_buffers(Buffers::new(x, &mut y)?, save)?;
+        Ok((y, saved))
     }
 
     /// [`forward`](Self::forward), over the input itself.
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward).
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn forward_in_place<T: Scalar>(
         &self,
         x: &mut [T],
         save: SaveMask,
     ) -> Result<Option<Saved>, Error> {
-        self.check_len(x.len())?;
+        self.forward_buffers(Buffers::in_place(x), save)
+    }
+
+    /// [`forward`](Self::forward) into memory of the caller's, or in place; every element of the output is
+    /// written, or none if there is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] if the input has another number of elements than the shape, those of
+    /// [`dropout`], and [`Error::Allocation`].
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Buffers, DropRate, MaskKey};
+    /// use sorix::nn::dropout::Elements;
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::new(&Elements, rate, key, &[4])?;
+    /// let (x, mut y) = ([1.0_f32; 4], [f32::NAN; 4]);
+    /// draw.forward_buffers(Buffers::new(&x, &mut y)?, SaveMask::Replay)?;
+    /// assert_eq!(y.to_vec(), draw.forward(&x, SaveMask::Replay)?.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn forward_buffers<T: Scalar>(
+        &self,
+        buffers: Buffers<'_, T>,
+        save: SaveMask,
+    ) -> Result<Option<Saved>, Error> {
+        self.check_len(buffers.len())?;
         if let Map::Noise { .. } = self.map {
             let noise = self.noise(T::DTYPE)?;
-            self.multiply(x, &noise)?;
+            self.multiply(buffers, &noise)?;
             return Ok(saved(save, Saved::Noise(noise)));
         }
+        let engine = Engine::active()?;
         if !self.is_plain() {
             let mask = self.mask()?;
-            self.apply_in_place(self.map, &mask, x)?;
+            self.apply(engine, self.map, &mask, buffers)?;
             return Ok(saved(save, Saved::Bits(mask)));
         }
         Ok(match save {
             SaveMask::Bits => {
-                let mut mask = BitMask::try_new(x.len())?;
-                dropout::forward_in_place(self.rate, self.at, x, &mut mask)?;
+                let mut mask = BitMask::try_new(self.len)?;
+                engine.forward(self.rate, self.at, buffers, &mut mask)?;
                 Some(Saved::Bits(mask))
             }
             _ => {
-                dropout::replay_in_place(self.rate, self.at, x)?;
+                engine.replay(self.rate, self.at, buffers)?;
                 None
             }
         })
@@ -270,19 +298,11 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward).
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn backward<T: Scalar>(&self, saved: Option<&Saved>, dy: &[T]) -> Result<Vec<T>, Error> {
         self.check_len(dy.len())?;
         let mut dx = zeros(dy.len())?;
-        match (self.map, saved) {
-            (Map::Noise { .. }, _) => {
-                dx.copy_from_slice(dy);
-                self.backward_in_place(saved, &mut dx)?;
-            }
-            (_, Some(Saved::Bits(mask))) => self.apply(self.derivative(), mask, dy, &mut dx)?,
-            _ if self.is_plain() => dropout::replay(self.rate, self.at, dy, &mut dx)?,
-            _ => self.apply(self.derivative(), &self.mask()?, dy, &mut dx)?,
-        }
+        self.backward_buffers(saved, Buffers::new(dy, &mut dx)?)?;
         Ok(dx)
     }
 
@@ -290,21 +310,47 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward).
+    /// Those of [`forward_buffers`](Self::forward_buffers).
     pub fn backward_in_place<T: Scalar>(
         &self,
         saved: Option<&Saved>,
         dy: &mut [T],
     ) -> Result<(), Error> {
-        self.check_len(dy.len())?;
+        self.backward_buffers(saved, Buffers::in_place(dy))
+    }
+
+    /// [`backward`](Self::backward) into memory of the caller's, or in place.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward_buffers`](Self::forward_buffers).
+    ///
+    /// ```
+    /// use sorix::adapter::{Saved, SliceDropout};
+    /// use sorix::kernels::{Buffers, DropRate, MaskKey};
+    /// use sorix::nn::dropout::Elements;
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::new(&Elements, rate, key, &[4])?;
+    /// let (dy, mut dx) = ([1.0_f64; 4], [f64::NAN; 4]);
+    /// draw.backward_buffers(None, Buffers::new(&dy, &mut dx)?)?;
+    /// assert_eq!(dx.to_vec(), draw.backward(Some(&Saved::Bits(draw.mask()?)), &dy)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backward_buffers<T: Scalar>(
+        &self,
+        saved: Option<&Saved>,
+        buffers: Buffers<'_, T>,
+    ) -> Result<(), Error> {
+        self.check_len(buffers.len())?;
+        let engine = Engine::active()?;
         match (self.map, saved) {
             (Map::Noise { .. }, Some(Saved::Noise(noise))) if noise.dtype() == T::DTYPE => {
-                self.multiply(dy, noise)
+                self.multiply(buffers, noise)
             }
-            (Map::Noise { .. }, _) => self.multiply(dy, &self.noise(T::DTYPE)?),
-            (_, Some(Saved::Bits(mask))) => self.apply_in_place(self.derivative(), mask, dy),
-            _ if self.is_plain() => dropout::replay_in_place(self.rate, self.at, dy),
-            _ => self.apply_in_place(self.derivative(), &self.mask()?, dy),
+            (Map::Noise { .. }, _) => self.multiply(buffers, &self.noise(T::DTYPE)?),
+            (_, Some(Saved::Bits(mask))) => self.apply(engine, self.derivative(), mask, buffers),
+            _ if self.is_plain() => engine.replay(self.rate, self.at, buffers),
+            _ => self.apply(engine, self.derivative(), &self.mask()?, buffers),
         }
     }
 
@@ -323,45 +369,30 @@ impl SliceDropout {
 
     fn apply<T: Scalar>(
         &self,
+        engine: Engine<'_>,
         map: Map,
         mask: &BitMask,
-        x: &[T],
-        y: &mut [T],
+        buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
         match (map, &self.cover) {
             (Map::Affine(affine), None) => {
-                dropout::apply_affine(affine, mask, &Broadcast::full(self.len), x, y)
+                engine.apply_affine(affine, mask, &Broadcast::full(self.len), buffers)
             }
-            (Map::Affine(affine), Some(cover)) => dropout::apply_affine(affine, mask, cover, x, y),
-            (_, None) => dropout::apply(self.rate, mask, x, y),
-            (_, Some(cover)) => dropout::apply_broadcast(self.rate, mask, cover, x, y),
-        }
-    }
-
-    fn apply_in_place<T: Scalar>(
-        &self,
-        map: Map,
-        mask: &BitMask,
-        x: &mut [T],
-    ) -> Result<(), Error> {
-        match (map, &self.cover) {
-            (Map::Affine(affine), None) => {
-                dropout::apply_affine_in_place(affine, mask, &Broadcast::full(self.len), x)
-            }
-            (Map::Affine(affine), Some(cover)) => {
-                dropout::apply_affine_in_place(affine, mask, cover, x)
-            }
-            (_, None) => dropout::apply_in_place(self.rate, mask, x),
-            (_, Some(cover)) => dropout::apply_broadcast_in_place(self.rate, mask, cover, x),
+            (Map::Affine(affine), Some(cover)) => engine.apply_affine(affine, mask, cover, buffers),
+            (_, None) => engine.apply(self.rate, mask, buffers),
+            (_, Some(cover)) => engine.apply_broadcast(self.rate, mask, cover, buffers),
         }
     }
 
     /// Multiplies each element by its number of the noise; each product is rounded once.
-    fn multiply<T: Scalar>(&self, elements: &mut [T], noise: &Tensor) -> Result<(), Error> {
+    fn multiply<T: Scalar>(&self, buffers: Buffers<'_, T>, noise: &Tensor) -> Result<(), Error> {
         let multiplied = noise.with_view::<T, _>(|noise| {
-            for (x, noise) in elements.iter_mut().zip(noise) {
-                *x = x.times(T::factor(noise.to_f64()));
-            }
+            let mut noise = noise.iter();
+            // As many as elements: both lengths are that of the shape.
+            buffers.update(|_, x| match noise.next() {
+                Some(noise) => x.times(T::factor(noise.to_f64())),
+                None => x,
+            });
         });
         multiplied.map_err(|error| self.of_noise(&error, size_of::<T>()))
     }

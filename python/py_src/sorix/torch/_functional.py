@@ -1,0 +1,390 @@
+"""The dropouts as functions: PyTorch's names and arguments, and where the mask comes from."""
+
+import warnings
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import Shard
+from . import _ops
+from ._ops import ALPHA, SCALE, UNSCALED, Key
+
+SaveMask = Literal["key", "bits"]
+
+_PARAMETERS = """
+
+    Parameters
+    ----------
+    input : torch.Tensor
+        Of float16, bfloat16, float32 or float64, of any strides.{}
+    p : float
+        The probability of dropping, in [0, 1].
+    training : bool
+        Whether anything is dropped.
+    inplace : bool
+        Whether to write over the input.
+    key : (int, int) or torch.Tensor, optional
+        Seed and offset of the mask, each in [0, 2**64), or the same bits as a tensor of two int64; by default
+        drawn from the generator.
+    generator : torch.Generator, optional
+        Where the key comes from; by default PyTorch's own.
+    shard : sorix.Shard, optional
+        Which part of a larger tensor the input is: it gets the part of the mask of that one.
+    save_mask : {{"key", "bits"}}
+        What is kept for backward: 16 bytes, or a bit for each decision, which is a little faster.
+    """
+
+
+def _checked(p: float) -> None:
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def drop(
+    x: Tensor,
+    p: float,
+    *,
+    shared: int = 0,
+    form: int = SCALE,
+    inplace: bool = False,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+    rate: Tensor | None = None,
+) -> Tensor:
+    """Any dropout, in training. ``rate`` is ``p`` as a tensor, for compiled graphs."""
+    if torch.compiler.is_compiling():
+        if _ops.is_traced(x):
+            rate = _ops.rate_tensor(p) if rate is None else rate
+            return _traced(x, rate, shared, form, inplace, key, generator, shard)
+    else:
+        if p == 0.0:
+            return x
+        if _ops.is_ordinary(x):
+            part = None if shard is None else _ops.shard_of(shard, x.shape, shared)
+            seed, offset = _ops.key_numbers(key, generator)
+            call = (seed, offset, p, shared, form, part)
+            return _ops.drop_(x, call) if inplace else _ops.drop(x, call, save_mask)
+        if _ops.is_traced(x):
+            rate = _ops.rate_tensor(p)
+            return _traced(x, rate, shared, form, inplace, key, generator, shard)
+    if key is not None or generator is not None or shard is not None:
+        raise TypeError(
+            "key, generator and shard: expected an ordinary tensor of float16, bfloat16, float32 or float64 on"
+            f" a CPU, got {type(x).__name__} of {x.dtype} on {x.device}"
+        )
+    if not torch.compiler.is_compiling():
+        reason = _ops.why_not(x)
+        if reason is not None:
+            _ops.say_once(reason)
+    return _by_torch(x, p, shared, form, inplace)
+
+
+def _traced(
+    x: Tensor,
+    rate: Tensor,
+    shared: int,
+    form: int,
+    inplace: bool,
+    key: Key | None,
+    generator: torch.Generator | None,
+    shard: Shard | None,
+) -> Tensor:
+    key = _ops.key_tensor(key, generator)
+    part = None if shard is None else _ops.shard_of(shard, x.shape, shared)
+    function = _ops.Traced if torch.compiler.is_compiling() else _ops.Transformed
+    y: Tensor = function.apply(x, key, rate, shared, form, part or ())
+    return x.copy_(y) if inplace else y
+
+
+def _by_torch(x: Tensor, p: float, shared: int, form: int, inplace: bool) -> Tensor:
+    if form == ALPHA:
+        function = F.feature_alpha_dropout if shared else F.alpha_dropout
+        return function(x, p, True, inplace)
+    if not shared and form == SCALE:
+        return F.dropout(x, p, True, inplace)
+    shape = [1 if shared >> axis & 1 else length for axis, length in enumerate(x.shape)]
+    noise = x.new_empty(shape).bernoulli_(1.0 - p)
+    if form == SCALE and p < 1.0:
+        noise.div_(1.0 - p)
+    return x.mul_(noise) if inplace else x * noise
+
+
+def _from_axis(first: int, dim: int) -> int:
+    """That all axes from one on share their decisions."""
+    return (1 << dim) - (1 << first)
+
+
+def dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Drops each element with probability ``p`` and multiplies the others by ``1 / (1 - p)``."""
+    _checked(p)
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def channels(x: Tensor, spatial: int) -> int:
+    """Which axes share their decisions where whole channels are dropped, as PyTorch understands shapes."""
+    name, dim = f"dropout{spatial}d", x.dim()
+    if spatial == 1 and dim not in (2, 3):
+        raise RuntimeError(f"{name}: Expected 2D or 3D input, but received a {dim}D input.")
+    if dim < 2:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
+    if dim not in (spatial + 1, spatial + 2):
+        warnings.warn(
+            f"{name}: Received a {dim}-D input to {name}, which is deprecated: {spatial + 1}-D or"
+            f" {spatial + 2}-D is expected",
+            stacklevel=3,
+        )
+    # As there: a third axis of three is one of space for dropout2d, and not of an image without a batch.
+    without_batch = dim == spatial + 1 and spatial != 2
+    return _from_axis(1 if without_batch else 2, dim)
+
+
+def dropout1d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Drops whole channels of ``(N, C, L)`` or ``(C, L)``."""
+    _checked(p)
+    shared = channels(input, 1)
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        shared=shared,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def dropout2d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Drops whole channels of ``(N, C, H, W)``, or as PyTorch of ``(N, C, L)``."""
+    _checked(p)
+    shared = channels(input, 2)
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        shared=shared,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def dropout3d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Drops whole channels of ``(N, C, D, H, W)`` or ``(C, D, H, W)``."""
+    _checked(p)
+    shared = channels(input, 3)
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        shared=shared,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Dropout that keeps mean 0 and variance 1, for self-normalising networks."""
+    _checked(p)
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        form=ALPHA,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def feature_alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Alpha dropout of whole channels of ``(N, C, ...)``."""
+    _checked(p)
+    if not training:
+        return input
+    if input.dim() < 2:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
+    return drop(
+        input,
+        p,
+        shared=_from_axis(2, input.dim()),
+        form=ALPHA,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def drop_path(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    scale_by_keep: bool = True,
+    mode: Literal["row", "batch"] = "row",
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """Drops whole samples, the first axis, or the whole batch: stochastic depth."""
+    _checked(p)
+    if mode not in ("row", "batch"):
+        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        shared=_from_axis(1 if mode == "row" else 0, input.dim()),
+        form=SCALE if scale_by_keep else UNSCALED,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def locked_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    time_axis: int = 0,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """One mask for all steps of a sequence."""
+    _checked(p)
+    if not -input.dim() <= time_axis < input.dim():
+        raise IndexError(f"time_axis: expected an axis of {input.dim()}, got {time_axis}")
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        shared=1 << time_axis % input.dim(),
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+for _function, _more in [
+    (dropout, ""),
+    (dropout1d, ""),
+    (dropout2d, ""),
+    (dropout3d, ""),
+    (alpha_dropout, ""),
+    (feature_alpha_dropout, ""),
+    (
+        drop_path,
+        """
+    scale_by_keep : bool
+        Whether to multiply what is kept by ``1 / (1 - p)``.
+    mode : {"row", "batch"}
+        Whether each sample is decided by itself, or all together.""",
+    ),
+    (
+        locked_dropout,
+        """
+    time_axis : int
+        The axis of the steps.""",
+    ),
+]:
+    _function.__doc__ = (_function.__doc__ or "") + _PARAMETERS.format(_more)

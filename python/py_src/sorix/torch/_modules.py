@@ -1,0 +1,290 @@
+"""The dropouts as modules: PyTorch's classes, whose subclasses they are, with ``generator=``."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from . import _functional as functional
+from . import _ops
+from ._functional import SaveMask
+from ._ops import ALPHA, SCALE, UNSCALED
+
+_PARAMETERS = """
+
+    Parameters
+    ----------
+    p : float
+        The probability of dropping, in [0, 1]. It may be changed at any time; a compiled model is not
+        compiled again.
+    inplace : bool
+        Whether to write over the input.{}
+    generator : torch.Generator, optional
+        Where keys come from; by default PyTorch's own. A compiled model wants PyTorch's own.
+    save_mask : {{"key", "bits"}}
+        What is kept for backward: 16 bytes, or a bit for each decision, which is a little faster. Compiled
+        models keep keys.
+    """
+
+
+class _Dropout(nn.modules.dropout._DropoutNd):
+    """What all have in common."""
+
+    generator: torch.Generator | None
+    save_mask: SaveMask
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+    ) -> None:
+        super().__init__(p, inplace)
+        if save_mask not in ("key", "bits"):
+            raise ValueError(f"save_mask: expected 'key' or 'bits', got {save_mask!r}")
+        self.generator = generator
+        self.save_mask = save_mask
+
+    @property
+    def p(self) -> float:
+        """The probability of dropping, in [0, 1]."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        functional._checked(p)
+        self._p = float(p)
+        # A number would be part of a compiled graph, which then held for it alone; a tensor is an input. No
+        # buffer: those are converted with the model, and sent around by DistributedDataParallel.
+        with _disable_current_modes(), torch.inference_mode(False):
+            self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
+
+    def _drop(self, input: Tensor, shared: int = 0, form: int = SCALE) -> Tensor:
+        if torch.compiler.is_compiling():
+            p, rate = 0.5, self._rate
+        else:
+            p, rate = self._p, None
+            if not self.inplace and p != 0.0 and _ops.is_ordinary(input):
+                # The same as below, with less in between.
+                seed, offset = _ops.key_numbers(None, self.generator)
+                return _ops.drop(input, (seed, offset, p, shared, form, None), self.save_mask)
+        return functional.drop(
+            input,
+            p,
+            shared=shared,
+            form=form,
+            inplace=self.inplace,
+            generator=self.generator,
+            save_mask=self.save_mask,
+            rate=rate,
+        )
+
+
+class Dropout(_Dropout, nn.Dropout):
+    """Drops each element with probability ``p`` and multiplies the others by ``1 / (1 - p)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape."""
+        return self._drop(input) if self.training else input
+
+
+class Dropout1d(_Dropout, nn.Dropout1d):
+    """Drops whole channels of ``(N, C, L)`` or ``(C, L)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of two or three axes."""
+        shared = functional.channels(input, 1)
+        return self._drop(input, shared) if self.training else input
+
+
+class Dropout2d(_Dropout, nn.Dropout2d):
+    """Drops whole channels of ``(N, C, H, W)``, or as PyTorch of ``(N, C, L)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of three or four axes."""
+        shared = functional.channels(input, 2)
+        return self._drop(input, shared) if self.training else input
+
+
+class Dropout3d(_Dropout, nn.Dropout3d):
+    """Drops whole channels of ``(N, C, D, H, W)`` or ``(C, D, H, W)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of four or five axes."""
+        shared = functional.channels(input, 3)
+        return self._drop(input, shared) if self.training else input
+
+
+class AlphaDropout(_Dropout, nn.AlphaDropout):
+    """Dropout that keeps mean 0 and variance 1, for self-normalising networks."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape."""
+        return self._drop(input, form=ALPHA) if self.training else input
+
+
+class FeatureAlphaDropout(_Dropout, nn.FeatureAlphaDropout):
+    """Alpha dropout of whole channels of ``(N, C, ...)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of two axes or more."""
+        if not self.training:
+            return input
+        if input.dim() < 2:
+            raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
+        return self._drop(input, functional._from_axis(2, input.dim()), ALPHA)
+
+
+class DropPath(_Dropout):
+    """Drops whole samples, the first axis, or the whole batch: stochastic depth."""
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        scale_by_keep: bool = True,
+        mode: Literal["row", "batch"] = "row",
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+    ) -> None:
+        super().__init__(p, inplace, generator=generator, save_mask=save_mask)
+        if mode not in ("row", "batch"):
+            raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+        self.scale_by_keep = scale_by_keep
+        self.mode = mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape."""
+        if not self.training:
+            return input
+        shared = functional._from_axis(1 if self.mode == "row" else 0, input.dim())
+        return self._drop(input, shared, SCALE if self.scale_by_keep else UNSCALED)
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return f"p={self.p}, inplace={self.inplace}, scale_by_keep={self.scale_by_keep}, mode={self.mode}"
+
+
+class LockedDropout(_Dropout):
+    """One mask for all steps of a sequence."""
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        time_axis: int = 0,
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+    ) -> None:
+        super().__init__(p, inplace, generator=generator, save_mask=save_mask)
+        self.time_axis = time_axis
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape with this axis."""
+        if not -input.dim() <= self.time_axis < input.dim():
+            raise IndexError(f"time_axis: expected an axis of {input.dim()}, got {self.time_axis}")
+        if not self.training:
+            return input
+        return self._drop(input, 1 << self.time_axis % input.dim())
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return f"p={self.p}, inplace={self.inplace}, time_axis={self.time_axis}"
+
+
+for _module, _more in [
+    (Dropout, ""),
+    (Dropout1d, ""),
+    (Dropout2d, ""),
+    (Dropout3d, ""),
+    (AlphaDropout, ""),
+    (FeatureAlphaDropout, ""),
+    (
+        DropPath,
+        """
+    scale_by_keep : bool
+        Whether to multiply what is kept by ``1 / (1 - p)``.
+    mode : {"row", "batch"}
+        Whether each sample is decided by itself, or all together.""",
+    ),
+    (
+        LockedDropout,
+        """
+    time_axis : int
+        The axis of the steps.""",
+    ),
+]:
+    _module.__doc__ = (_module.__doc__ or "") + _PARAMETERS.format(_more)
+
+
+_OURS: dict[type[nn.Module], type[_Dropout]] = {
+    nn.Dropout: Dropout,
+    nn.Dropout1d: Dropout1d,
+    nn.Dropout2d: Dropout2d,
+    nn.Dropout3d: Dropout3d,
+    nn.AlphaDropout: AlphaDropout,
+    nn.FeatureAlphaDropout: FeatureAlphaDropout,
+}
+
+
+def replace(model: nn.Module, *, generator: torch.Generator | None = None) -> list[str]:
+    """Puts modules of sorix in the places of PyTorch's dropouts, with their ``p``, modes and hooks.
+
+    Dropouts that a module does within itself, as ``nn.MultiheadAttention`` and ``nn.LSTM`` do, are no
+    modules and stay; :func:`patch` reaches those too.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place. Subclasses of PyTorch's dropouts stay what they are.
+    generator : torch.Generator, optional
+        For the new modules.
+
+    Returns
+    -------
+    list of str
+        The names of the modules that were replaced.
+
+    Raises
+    ------
+    ValueError
+        If the model itself is a dropout, which has no place to be replaced in.
+
+    Examples
+    --------
+    >>> import sorix.torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.1))
+    >>> sorix.torch.replace(model)
+    ['1']
+    """
+    if type(model) in _OURS:
+        kind = type(model).__name__
+        raise ValueError(
+            f"expected a model with dropouts in it, got a {kind}: use sorix.torch.{kind}"
+        )
+    made: dict[nn.Module, _Dropout] = {}
+    names = []
+    for path, parent in list(model.named_modules(remove_duplicate=False)):
+        # One that stands in several places is in each: named_children would name the first.
+        for name, child in list(parent._modules.items()):
+            if child is None or type(child) not in _OURS:
+                continue
+            if child not in made:
+                made[child] = _made_of(child, generator)
+            setattr(parent, name, made[child])
+            names.append(f"{path}.{name}" if path else name)
+    return names
+
+
+def _made_of(module: Any, generator: torch.Generator | None) -> _Dropout:
+    made = _OURS[type(module)](module.p, module.inplace, generator=generator)
+    # Its hooks, its mode, and whatever else was set on it.
+    kept = {name: value for name, value in vars(module).items() if name != "p"}
+    vars(made).update(kept)
+    return made

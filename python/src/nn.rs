@@ -1,0 +1,516 @@
+//! What the modules of `sorix.nn` compute; they themselves are Python.
+
+use pyo3::prelude::*;
+use sorix::autograd::no_grad;
+use sorix::kernels::MaskKey;
+use sorix::nn::dropout::{
+    Alpha, Blocks, Channels, DropoutLayer, Elements, FeatureAlpha, Form, Gaussian, Locked,
+    NoiseShape, Paths, Rows,
+};
+use sorix::nn::loss::{self, CrossEntropy, Reduction};
+use sorix::nn::{
+    self, Dropout, Embedding, EmbeddingDropout, LayerNorm, Linear, Mode, Module, WeightDropout,
+    functional,
+};
+use sorix::{DropRate, Generator, GeneratorState, SaveMask, Tensor};
+
+use crate::draws::Shard;
+use crate::dtype::AnyDType;
+use crate::error::{Raised, Result};
+use crate::generator::PyGenerator;
+use crate::tensor::{PyTensor, bytes, from_array};
+use crate::threads;
+
+/// Which decisions a dropout makes, and what becomes of the elements.
+#[pyclass(module = "sorix._sorix", frozen)]
+#[derive(Clone, Debug)]
+pub(crate) struct DropoutForm(AnyForm);
+
+#[derive(Clone, Debug)]
+enum AnyForm {
+    Elements(Elements),
+    Channels1(Channels<1>),
+    Channels2(Channels<2>),
+    Channels3(Channels<3>),
+    Alpha(Alpha),
+    FeatureAlpha(FeatureAlpha),
+    Gaussian(Gaussian),
+    Paths(Paths),
+    Locked(Locked),
+    NoiseShape(NoiseShape),
+    Blocks(Blocks),
+}
+
+/// Runs the block with `$form` as the form.
+macro_rules! with_form {
+    ($any:expr, $form:ident => $block:expr) => {
+        match $any {
+            AnyForm::Elements($form) => $block,
+            AnyForm::Channels1($form) => $block,
+            AnyForm::Channels2($form) => $block,
+            AnyForm::Channels3($form) => $block,
+            AnyForm::Alpha($form) => $block,
+            AnyForm::FeatureAlpha($form) => $block,
+            AnyForm::Gaussian($form) => $block,
+            AnyForm::Paths($form) => $block,
+            AnyForm::Locked($form) => $block,
+            AnyForm::NoiseShape($form) => $block,
+            AnyForm::Blocks($form) => $block,
+        }
+    };
+}
+
+#[pymethods]
+impl DropoutForm {
+    #[staticmethod]
+    fn elements() -> Self {
+        Self(AnyForm::Elements(Elements))
+    }
+
+    #[staticmethod]
+    fn channels(spatial: usize, last: bool) -> Result<Self> {
+        Ok(Self(match spatial {
+            1 if last => AnyForm::Channels1(Channels::last()),
+            1 => AnyForm::Channels1(Channels::first()),
+            2 if last => AnyForm::Channels2(Channels::last()),
+            2 => AnyForm::Channels2(Channels::first()),
+            3 if last => AnyForm::Channels3(Channels::last()),
+            3 => AnyForm::Channels3(Channels::first()),
+            _ => {
+                return Err(Raised::value(format!(
+                    "expected 1, 2 or 3 spatial axes, got {spatial}"
+                )));
+            }
+        }))
+    }
+
+    #[staticmethod]
+    fn alpha() -> Self {
+        Self(AnyForm::Alpha(Alpha))
+    }
+
+    #[staticmethod]
+    fn feature_alpha() -> Self {
+        Self(AnyForm::FeatureAlpha(FeatureAlpha))
+    }
+
+    #[staticmethod]
+    fn gaussian() -> Self {
+        Self(AnyForm::Gaussian(Gaussian))
+    }
+
+    #[staticmethod]
+    fn paths(per_batch: bool, scale_by_keep: bool) -> Self {
+        let paths = if per_batch {
+            Paths::per_batch()
+        } else {
+            Paths::per_sample()
+        };
+        Self(AnyForm::Paths(paths.scale_by_keep(scale_by_keep)))
+    }
+
+    #[staticmethod]
+    fn locked(time_axis: isize) -> Self {
+        Self(AnyForm::Locked(Locked::over(time_axis)))
+    }
+
+    #[staticmethod]
+    fn noise_shape(shape: Vec<Option<usize>>) -> Self {
+        Self(AnyForm::NoiseShape(NoiseShape::of(shape)))
+    }
+
+    #[staticmethod]
+    fn shared_along(axes: Vec<isize>) -> Self {
+        Self(AnyForm::NoiseShape(NoiseShape::shared_along(axes)))
+    }
+
+    #[staticmethod]
+    fn blocks(block_size: usize) -> Result<Self> {
+        Ok(Self(AnyForm::Blocks(Blocks::new(block_size)?)))
+    }
+}
+
+/// Where the mask of a call comes from.
+#[derive(Debug)]
+enum At {
+    Generator,
+    Key(MaskKey),
+    Shard(nn::Shard),
+}
+
+/// Drops from a tensor.
+#[pyfunction]
+#[pyo3(signature = (x, form, p, training, generator, replay, key, shard))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one crossing into Rust for all of it"
+)]
+pub(crate) fn _dropout(
+    py: Python<'_>,
+    x: PyRef<'_, PyTensor>,
+    form: &DropoutForm,
+    p: f64,
+    training: bool,
+    generator: Option<PyRef<'_, PyGenerator>>,
+    replay: bool,
+    key: Option<(u64, u64)>,
+    shard: Option<PyRef<'_, Shard>>,
+) -> Result<PyTensor> {
+    let key = key.map(|(seed, offset)| GeneratorState { seed, offset });
+    let at = match (shard, key) {
+        (Some(shard), _) => At::Shard(shard.of_tensor()?),
+        (None, Some(key)) => At::Key(MaskKey::new(key.seed, key.offset)),
+        (None, None) => At::Generator,
+    };
+    let save = if replay {
+        SaveMask::Replay
+    } else {
+        SaveMask::Bits
+    };
+    let mode = if training || key.is_some() {
+        Mode::Train
+    } else {
+        Mode::Eval
+    };
+    let generator = match key {
+        // A shard of the mask of a key: the key is the next one of a generator.
+        Some(key) => Some(Generator::from_state(key).into()),
+        None => generator.and_then(|generator| generator.own()),
+    };
+    let x = &x.0;
+    let work = || {
+        with_form!(&form.0, form => {
+            let mut layer = DropoutLayer::with_form(form.to_owned(), p)?.save_mask(save);
+            if let Some(generator) = generator {
+                layer = layer.generator(generator);
+            }
+            layer.set_mode(mode);
+            drop_by(&layer, x, &at)
+        })
+    };
+    Ok(PyTensor(threads::operation(py, bytes(x), work)?))
+}
+
+fn drop_by<F: Form>(layer: &DropoutLayer<F>, x: &Tensor, at: &At) -> nn::Result<Tensor> {
+    match at {
+        At::Generator => layer.forward(x),
+        At::Key(key) => layer.forward_with_key(x, *key),
+        At::Shard(shard) => layer.forward_sharded(x, shard),
+    }
+}
+
+/// A layer that drops from one of its parameters.
+fn dropping<F: Form>(
+    form: F,
+    p: f64,
+    training: bool,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<DropoutLayer<F>> {
+    let mut layer = DropoutLayer::with_form(form, p)?;
+    if let Some(generator) = generator.and_then(|generator| generator.own()) {
+        layer = layer.generator(generator);
+    }
+    layer.set_mode(if training { Mode::Train } else { Mode::Eval });
+    Ok(layer)
+}
+
+fn forward(py: Python<'_>, module: &dyn Module, x: &Tensor, bytes: usize) -> Result<PyTensor> {
+    Ok(PyTensor(threads::operation(py, bytes, || {
+        module.forward(x)
+    })?))
+}
+
+/// ``x @ weight.T + bias``.
+#[pyfunction]
+#[pyo3(signature = (x, weight, bias=None))]
+pub(crate) fn linear(
+    py: Python<'_>,
+    x: PyRef<'_, PyTensor>,
+    weight: PyRef<'_, PyTensor>,
+    bias: Option<PyRef<'_, PyTensor>>,
+) -> Result<PyTensor> {
+    let (x, weight, bias) = (&x.0, &weight.0, bias.map(|bias| bias.0.clone()));
+    let bytes = bytes(x).max(bytes(weight));
+    let y = threads::operation(py, bytes, || functional::linear(x, weight, bias.as_ref()))?;
+    Ok(PyTensor(y))
+}
+
+/// :func:`linear` with a dropout of the weight.
+#[pyfunction]
+#[pyo3(signature = (x, weight, bias, p, training, generator))]
+pub(crate) fn _weight_dropout(
+    py: Python<'_>,
+    x: PyRef<'_, PyTensor>,
+    weight: PyRef<'_, PyTensor>,
+    bias: Option<PyRef<'_, PyTensor>>,
+    p: f64,
+    training: bool,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<PyTensor> {
+    let dropout: Dropout = dropping(Elements, p, training, generator)?;
+    let linear = Linear::from_tensors(weight.0.clone(), bias.map(|bias| bias.0.clone()))?;
+    let bytes = bytes(&x.0).max(weight.bytes());
+    forward(py, &WeightDropout::new(linear, dropout), &x.0, bytes)
+}
+
+/// The rows of a table, by their numbers.
+#[pyfunction]
+#[pyo3(signature = (x, weight))]
+pub(crate) fn embedding(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: PyRef<'_, PyTensor>,
+) -> Result<PyTensor> {
+    let embedding = Embedding::from_tensor(weight.0.clone())?;
+    forward(py, &embedding, &rows(x)?, weight.bytes())
+}
+
+/// :func:`embedding` with a dropout of whole rows of the table.
+#[pyfunction]
+#[pyo3(signature = (x, weight, p, training, generator))]
+pub(crate) fn _embedding_dropout(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: PyRef<'_, PyTensor>,
+    p: f64,
+    training: bool,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<PyTensor> {
+    let dropout = dropping(Rows, p, training, generator)?;
+    let embedding = Embedding::from_tensor(weight.0.clone())?;
+    let layer = EmbeddingDropout::new(embedding, dropout);
+    forward(py, &layer, &rows(x)?, weight.bytes())
+}
+
+/// Numbers of rows: a tensor of whole numbers, or an array of integers, which is exact as float64.
+fn rows(x: &Bound<'_, PyAny>) -> Result<Tensor> {
+    match x.cast::<PyTensor>() {
+        Ok(x) => Ok(x.borrow().0.clone()),
+        Err(_) => from_array(x),
+    }
+}
+
+/// Mean 0 and variance 1 over the last axes, of lengths ``shape``; then scaled and shifted.
+#[pyfunction]
+#[pyo3(signature = (x, shape, weight=None, bias=None, eps=1e-5))]
+pub(crate) fn layer_norm(
+    py: Python<'_>,
+    x: PyRef<'_, PyTensor>,
+    shape: Vec<usize>,
+    weight: Option<PyRef<'_, PyTensor>>,
+    bias: Option<PyRef<'_, PyTensor>>,
+    eps: f64,
+) -> Result<PyTensor> {
+    let norm = match (weight, bias) {
+        (Some(weight), Some(bias)) => {
+            if weight.0.shape() != shape {
+                let got = weight.0.shape();
+                let text = format!("layer_norm: expected a weight of shape {shape:?}, got {got:?}");
+                return Err(Raised::value(text));
+            }
+            LayerNorm::from_tensors(weight.0.clone(), bias.0.clone())?
+        }
+        (None, None) => LayerNorm::new(&shape)?.without_affine(),
+        _ => {
+            return Err(Raised::value(
+                "layer_norm: expected weight and bias, or neither",
+            ));
+        }
+    };
+    forward(py, &norm.eps(eps)?, &x.0, x.bytes())
+}
+
+/// A new weight and bias of a linear layer.
+#[pyfunction]
+#[pyo3(signature = (inputs, outputs, dtype, generator))]
+pub(crate) fn _new_linear(
+    inputs: usize,
+    outputs: usize,
+    dtype: AnyDType,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<(PyTensor, PyTensor)> {
+    let generator = generator.map_or_else(PyGenerator::default, |generator| generator.clone());
+    let linear = Linear::with_dtype(inputs, outputs, dtype.0, generator.get()?)?;
+    let bias = linear.bias().cloned();
+    let weight = PyTensor(linear.weight().clone());
+    bias.map(|bias| (weight, PyTensor(bias)))
+        .ok_or_else(|| Raised::value("Linear: expected a bias"))
+}
+
+/// A new table of an embedding.
+#[pyfunction]
+#[pyo3(signature = (rows, width, dtype, generator))]
+pub(crate) fn _new_embedding(
+    rows: usize,
+    width: usize,
+    dtype: AnyDType,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<PyTensor> {
+    let generator = generator.map_or_else(PyGenerator::default, |generator| generator.clone());
+    let embedding = Embedding::with_dtype(rows, width, dtype.0, generator.get()?)?;
+    Ok(PyTensor(embedding.weight().clone()))
+}
+
+fn reduction(name: &str) -> Result<Reduction> {
+    match name {
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        "none" => Ok(Reduction::None),
+        _ => Err(Raised::value(format!(
+            "reduction: expected \"mean\", \"sum\" or \"none\", got {name:?}"
+        ))),
+    }
+}
+
+/// The square of the difference.
+#[pyfunction]
+#[pyo3(signature = (input, target, *, reduction="mean"))]
+pub(crate) fn mse_loss(
+    py: Python<'_>,
+    input: PyRef<'_, PyTensor>,
+    target: PyRef<'_, PyTensor>,
+    reduction: &str,
+) -> Result<PyTensor> {
+    let (x, y, reduction) = (&input.0, &target.0, self::reduction(reduction)?);
+    let loss = threads::operation(py, bytes(x), || loss::mse_loss(x, y, reduction))?;
+    Ok(PyTensor(loss))
+}
+
+/// Cross entropy between targets in [0, 1] and the sigmoid of ``input``.
+#[pyfunction]
+#[pyo3(signature = (input, target, *, reduction="mean"))]
+pub(crate) fn binary_cross_entropy_with_logits(
+    py: Python<'_>,
+    input: PyRef<'_, PyTensor>,
+    target: PyRef<'_, PyTensor>,
+    reduction: &str,
+) -> Result<PyTensor> {
+    let (x, y, reduction) = (&input.0, &target.0, self::reduction(reduction)?);
+    let work = || loss::binary_cross_entropy_with_logits(x, y, reduction);
+    Ok(PyTensor(threads::operation(py, bytes(x), work)?))
+}
+
+/// Cross entropy between classes and the softmax of ``input`` along axis 1.
+///
+/// Parameters
+/// ----------
+/// input : Tensor
+///     Of shape ``(examples, classes, ...)``.
+/// target : array_like of int
+///     The number of the class of each example.
+/// weight : Tensor, optional
+///     A weight for each class.
+/// ignore_index : int
+///     Examples of this class do not count.
+/// reduction : {"mean", "sum", "none"}
+/// label_smoothing : float
+///     In [0, 1].
+#[pyfunction]
+#[pyo3(signature = (input, target, *, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0))]
+pub(crate) fn cross_entropy(
+    py: Python<'_>,
+    input: PyRef<'_, PyTensor>,
+    target: &Bound<'_, PyAny>,
+    weight: Option<PyRef<'_, PyTensor>>,
+    ignore_index: i64,
+    reduction: &str,
+    label_smoothing: f64,
+) -> Result<PyTensor> {
+    /// What no class is.
+    const IGNORED: usize = usize::MAX;
+
+    let classes = integers(target)?.into_iter().map(|class| {
+        if class == ignore_index {
+            return Ok(IGNORED);
+        }
+        usize::try_from(class).map_err(|_| {
+            Raised::index(format!(
+                "cross_entropy: expected classes from 0 on, got {class}"
+            ))
+        })
+    });
+    let classes = classes.collect::<Result<Vec<_>>>()?;
+    let mut loss = CrossEntropy::new()
+        .ignore_index(IGNORED)
+        .label_smoothing(label_smoothing)?
+        .reduction(self::reduction(reduction)?);
+    if let Some(weight) = weight {
+        loss = loss.class_weights(&weight.0);
+    }
+    let x = &input.0;
+    Ok(PyTensor(threads::operation(py, bytes(x), || {
+        loss.loss(x, &classes)
+    })?))
+}
+
+/// The elements of an array of whole numbers, in row-major order.
+fn integers(array: &Bound<'_, PyAny>) -> Result<Vec<i64>> {
+    let flat = crate::dtype::numpy(array.py(), "asarray")?.call1((array,))?;
+    let kind: char = flat.getattr("dtype")?.getattr("kind")?.extract()?;
+    if !matches!(kind, 'i' | 'u') {
+        let got = flat.getattr("dtype")?;
+        return Err(Raised::type_(format!("expected integers, got {got}")));
+    }
+    Ok(flat
+        .call_method0("ravel")?
+        .call_method0("tolist")?
+        .extract()?)
+}
+
+/// Scales gradients so that their norm, of all together, is at most ``max_norm``; returns what it was.
+#[pyfunction]
+#[pyo3(signature = (parameters, max_norm))]
+pub(crate) fn _clip_grad_norm(
+    py: Python<'_>,
+    parameters: Vec<(String, PyTensor)>,
+    max_norm: f64,
+) -> Result<f64> {
+    let parameters = named(parameters);
+    let clip = || no_grad(|| nn::clip_grad_norm(&parameters, max_norm));
+    Ok(threads::operation(py, usize::MAX, clip)?)
+}
+
+/// Puts each element of the gradients within ``-clip_value`` and ``clip_value``.
+#[pyfunction]
+#[pyo3(signature = (parameters, clip_value))]
+pub(crate) fn _clip_grad_value(
+    py: Python<'_>,
+    parameters: Vec<(String, PyTensor)>,
+    clip_value: f64,
+) -> Result<()> {
+    let parameters = named(parameters);
+    let clip = || no_grad(|| nn::clip_grad_value(&parameters, clip_value));
+    Ok(threads::operation(py, usize::MAX, clip)?)
+}
+
+pub(crate) fn named(parameters: Vec<(String, PyTensor)>) -> Vec<(String, Tensor)> {
+    let parameters = parameters.into_iter();
+    parameters.map(|(name, x)| (name, x.0)).collect()
+}
+
+/// Calls ``function()`` as Monte Carlo sample number ``sample`` of the stream ``seed``: every dropout of
+/// :mod:`sorix.nn` in it drops, whatever its mode, by keys that depend on ``seed`` and ``sample`` alone.
+///
+/// Examples
+/// --------
+/// >>> import sorix
+/// >>> from sorix.nn import Dropout
+/// >>> dropout, x = Dropout(0.5).eval(), sorix.ones(4)
+/// >>> draws = [sorix.nn.monte_carlo(lambda: dropout(x), seed=1, sample=i).tolist() for i in (0, 0)]
+/// >>> draws[0] == draws[1]
+/// True
+#[pyfunction]
+#[pyo3(signature = (function, *, seed, sample=0))]
+pub(crate) fn monte_carlo<'py>(
+    function: &Bound<'py, PyAny>,
+    seed: u64,
+    sample: u64,
+) -> PyResult<Bound<'py, PyAny>> {
+    threads::in_scope(|| nn::monte_carlo(seed, sample, || function.call0()))
+}
+
+/// The probability of dropping, if it is one.
+#[pyfunction]
+pub(crate) fn _check_rate(p: f64) -> Result<f64> {
+    Ok(DropRate::new(p)?.p())
+}

@@ -1,0 +1,267 @@
+//! `cargo xtask test-python`: what must pass in `python/`, a workspace of its own.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::cargo::{Workspace, call_nested, root, works};
+use crate::step::{Action, Outcome, Step, Which};
+use crate::test::{check_dependencies, without};
+
+/// Build and test the Python package (needs Python 3.11 or later, and its package index).
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    which: Which,
+
+    /// Install PyTorch too, the whole of it: 3 GB to load, 5 GB of disk. Without this, or one that is in
+    /// `target/python/newest` already, the tests of `sorix.torch` are left out.
+    #[arg(long)]
+    torch: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If a step fails, or one is named that there is not.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let steps = steps(&Workspace::read()?.target, args.torch);
+    args.which.run("cargo xtask test-python", steps)
+}
+
+/// A Python that is new enough, of those on PATH.
+fn python() -> Option<&'static str> {
+    const NEW_ENOUGH: &str = "import sys, venv; sys.exit(sys.version_info < (3, 11))";
+    [
+        "python3",
+        "python",
+        "python3.13",
+        "python3.12",
+        "python3.11",
+    ]
+    .into_iter()
+    .find(|python| works(Command::new(python).args(["-c", NEW_ENOUGH])))
+}
+
+/// A virtual environment.
+struct Environment(PathBuf);
+
+impl Environment {
+    /// A program of it, to be called in `python/`.
+    fn program(&self, name: &str) -> Command {
+        let programs = self.0.join("bin");
+        let mut command = Command::new(programs.join(name));
+        command.current_dir(root().join("python"));
+        // maturin, and what it calls, look for each other there.
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = [programs].into_iter().chain(env::split_paths(&path));
+        if let Ok(path) = env::join_paths(path) {
+            command.env("PATH", path);
+        }
+        command.env("VIRTUAL_ENV", &self.0);
+        command
+    }
+
+    fn call(&self, words: &str, last: &[&Path]) -> Command {
+        let mut words = words.split(' ');
+        let mut command = self.program(words.next().unwrap_or_default());
+        command.args(words).args(last);
+        command
+    }
+
+    /// What makes it, and installs the packages of a list.
+    fn made(&self, python: &str, lists: &[&str]) -> Vec<Command> {
+        let mut make = Command::new(python);
+        make.args(["-m", "venv"]).arg(&self.0);
+        let mut install = self.call(
+            "python -m pip install --quiet --disable-pip-version-check",
+            &[],
+        );
+        for list in lists {
+            install.arg(format!("--requirement=requirements/{list}.txt"));
+        }
+        vec![make, install]
+    }
+}
+
+fn steps(target: &Path, torch: bool) -> Vec<Step> {
+    let home = target.join("python");
+    let [newest, oldest, bare] =
+        ["newest", "oldest", "bare"].map(|name| Environment(home.join(name)));
+    let (wheels, sources) = (home.join("wheels"), home.join("sources"));
+    // Not the root's: another compiler's flags, and profiles of its own.
+    let cargo_target = root().join("python/target");
+    let call = |words: &str, last: &[&str]| call_nested("python", &cargo_target, words, last);
+    let built = |environment: &Environment, words: &str, last: &[&Path]| {
+        let mut command = environment.call(words, last);
+        command.env("CARGO_TARGET_DIR", &cargo_target);
+        command
+    };
+
+    let rust = vec![
+        Step::new(
+            "fmt",
+            "the code is formatted",
+            Action::Run(vec![call("fmt --all", &["--check"])]),
+        ),
+        Step::new(
+            "deny",
+            "licences and sources of dependencies",
+            Action::Try(deny),
+        ),
+        Step::new(
+            "clippy",
+            "no warnings of the compiler",
+            Action::Run(vec![call(
+                "clippy --release --locked --all-targets",
+                &["--", "-D", "warnings"],
+            )]),
+        ),
+    ];
+    let Some(python) = python() else {
+        let why = Action::Try(|| without("there is no Python 3.11 or later on PATH"));
+        let what = "the Python package is built and tested";
+        return rust
+            .into_iter()
+            .chain([Step::new("python", what, why)])
+            .collect();
+    };
+
+    // One that was installed before will do.
+    let torch = torch || works(&mut newest.call("python -c", &[Path::new("import torch")]));
+    let mut lists = vec!["newest"];
+    if torch {
+        lists.push("torch");
+    }
+    let install = |environment: &Environment| {
+        let words = "python -m pip install --quiet --disable-pip-version-check --force-reinstall \
+                     --no-index --no-deps --find-links";
+        let mut command = environment.call(words, &[&wheels]);
+        command.arg("sorix-rs");
+        command
+    };
+    let pytest = |environment: &Environment| {
+        let mut command = environment.call("python -m pytest --quiet", &[]);
+        if torch && environment.0 == newest.0 {
+            command.env("SORIX_REQUIRE_TORCH", "1");
+        }
+        command
+    };
+    let mut stubtest = newest.call("stubtest sorix --allowlist", &[]);
+    stubtest.arg(root().join("python/stubtest-allowlist.txt"));
+    // Not in `python/`, where it would take the sources for another package of the same name.
+    stubtest.current_dir(&home);
+    let mut mypy = newest.call("mypy", &[]);
+    if !torch {
+        mypy.args(["--exclude", "py_src/sorix/torch/"]);
+    }
+
+    let mut wheel = vec![
+        built(
+            &newest,
+            "maturin build --release --locked --out",
+            &[&wheels],
+        ),
+        install(&newest),
+    ];
+    for directory in [&wheels, &sources] {
+        // Of an earlier version there may be others.
+        let remove = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)";
+        wheel.insert(0, newest.call("python -c", &[Path::new(remove), directory]));
+    }
+    let mut page = bare.call("python -c", &[Path::new(PAGE)]);
+    page.current_dir(&home);
+
+    rust.into_iter()
+        .chain([
+            Step::new(
+                "environment",
+                "a virtual environment with the newest of everything",
+                Action::Run(newest.made(python, &lists)),
+            ),
+            Step::new(
+                "wheel",
+                "the wheel is built and installed",
+                Action::Run(wheel),
+            ),
+            Step::new(
+                "ruff",
+                "the Python code is formatted and without known mistakes",
+                Action::Run(vec![
+                    newest.call("ruff format --check --quiet", &[]),
+                    newest.call("ruff check --quiet", &[]),
+                ]),
+            ),
+            Step::new("mypy", "types are right", Action::Run(vec![mypy])),
+            Step::new(
+                "stubtest",
+                "the types of the native half are those that it has",
+                if torch {
+                    Action::Run(vec![stubtest])
+                } else {
+                    Action::Skip("PyTorch is not installed: `--torch` installs it".into())
+                },
+            ),
+            Step::new("tests", "all tests", Action::Run(vec![pytest(&newest)])),
+            Step::new(
+                "torch",
+                "PyTorch is there for its tests",
+                if torch {
+                    Action::Try(|| Ok(Outcome::Passed))
+                } else {
+                    Action::Try(|| without("PyTorch is not installed: `--torch` installs it"))
+                },
+            ),
+            Step::new(
+                "oldest",
+                "the tests with the oldest numpy",
+                Action::Run({
+                    let mut commands = oldest.made(python, &["oldest"]);
+                    commands.extend([install(&oldest), pytest(&oldest)]);
+                    commands
+                }),
+            ),
+            Step::new(
+                "sdist",
+                "the source distribution builds and installs, and the original's page runs",
+                Action::Run({
+                    let mut commands = vec![newest.call("maturin sdist --out", &[&sources])];
+                    commands.extend(bare.made(python, &["build"]));
+                    let words = "python -m pip install --quiet --disable-pip-version-check \
+                                 --force-reinstall --no-build-isolation --find-links";
+                    let mut from_source = built(&bare, words, &[&sources]);
+                    from_source.args(["--no-binary", "sorix-rs", "sorix-rs"]);
+                    commands.extend([from_source, page]);
+                    commands
+                }),
+            ),
+        ])
+        .collect()
+}
+
+/// The cells of the original's page.
+const PAGE: &str = "\
+import numpy as np
+import sorix
+from sorix import tensor
+from sorix.nn import Dropout
+X = tensor(np.ones((1, 100_000)))
+dropout = Dropout(p=0.5)
+dropout.train()
+assert abs(dropout(X).data.mean() - 1.0) < 0.01
+dropout.eval()
+assert f'{dropout(X).data.mean():.4f}' == '1.0000'
+dropout.train()
+X = tensor([10.0, 20.0, 30.0, 40.0, 50.0], requires_grad=True)
+Y = dropout(X)
+Y.sum().backward()
+assert (X.grad.data * X.data == Y.data).all()
+print(X.grad)
+";
+
+fn deny() -> Result<Outcome> {
+    check_dependencies("python")
+}
