@@ -5,7 +5,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use sorix::adapter::SliceDropout;
+use sorix::adapter::{Saved, SliceDropout};
 use sorix::kernels::{BitMask, Buffers, DropRate, Element, MaskKey, MaskRegion};
 use sorix::nn::dropout::Alpha;
 use sorix::{Affine, SaveMask};
@@ -261,11 +261,11 @@ pub(crate) fn dropout<'py>(
         draw.forward_buffers(buffers, save)
     }))?;
     match mask {
-        None => Ok(out.given.into_any()),
-        Some(mask) => {
+        Some(Saved::Bits(mask)) => {
             let mask = PyArray1::from_vec(py, mask.to_bytes());
             Ok((out.given, mask).into_pyobject(py)?.into_any())
         }
+        _ => Ok(out.given.into_any()),
     }
 }
 
@@ -303,7 +303,7 @@ pub(crate) fn dropout_backward<'py>(
 ) -> Result<Bound<'py, PyUntypedArray>> {
     let rate = DropRate::new(p)?;
     let dy = Input::new(dy)?;
-    let mask = bits(mask, dy.shape())?;
+    let mask = Saved::Bits(bits(mask, dy.shape())?);
     let out = output(&dy, out)?;
     let draw = SliceDropout::broadcast(rate, MaskKey::new(0, 0), dy.shape(), dy.shape())?;
     with_item!(dy.dtype, T => run::<T, _>(&dy, &out, None, |buffers| {
@@ -507,7 +507,10 @@ pub(crate) fn _draw<'py>(
     let mask = with_item!(x.dtype, T => run::<T, _>(&x, &out, Some(threads), |buffers| {
         draw.forward_buffers(buffers, save)
     }))?;
-    Ok(mask.map(|mask| words(py, &mask)))
+    Ok(match mask {
+        Some(Saved::Bits(mask)) => Some(words(py, &mask)),
+        _ => None,
+    })
 }
 
 /// For ``sorix.torch``: the gradient by the bits of [`_draw`], of `x` to `out`, or to `x` itself.
@@ -530,7 +533,7 @@ pub(crate) fn _apply<'py>(
         let bytes = bits.as_slice().map_err(PyErr::from)?;
         let words = bytes.as_chunks::<8>().0.iter();
         let words = words.map(|&word| u64::from_le_bytes(word)).collect();
-        BitMask::from_words(words, mask_shape.iter().product())?
+        Saved::Bits(BitMask::from_words(words, mask_shape.iter().product())?)
     };
     let draw = SliceDropout::broadcast(rate, MaskKey::new(0, 0), x.shape(), mask_shape)?;
     let draw = draw.with_affine(affine(form, rate)?);
