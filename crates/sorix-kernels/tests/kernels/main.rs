@@ -8,6 +8,7 @@ mod common;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod dispatch;
+mod dropout_add;
 mod mask_format;
 mod meaning;
 mod properties;
