@@ -1,6 +1,7 @@
 //! Updates in place: values, dtypes, views, handles that keep theirs, and refusals.
 
 use crate::common::{DTYPES, numbers, pool, random, values};
+#[cfg(feature = "parallel")]
 use core::sync::atomic::{AtomicBool, Ordering};
 use ndarray::ArrayViewD;
 use num_traits::Float;
@@ -105,8 +106,10 @@ fn the_number_of_threads_does_not_show() {
 }
 
 /// The first call writes to the parameter, as another thread may.
+#[cfg(feature = "parallel")]
 struct Disturbed(Tensor, AtomicBool);
 
+#[cfg(feature = "parallel")]
 impl UpdateRule<2> for Disturbed {
     fn apply<A: Scalar + Float>(&self, p: A, g: A, state: [A; 2]) -> (A, [A; 2]) {
         if !self.1.swap(true, Ordering::Relaxed) {
@@ -117,6 +120,8 @@ impl UpdateRule<2> for Disturbed {
     }
 }
 
+// On one thread such a rule waits for itself.
+#[cfg(feature = "parallel")]
 #[test]
 fn a_write_meanwhile_is_not_lost() {
     let w = Tensor::zeros([LONG], DType::F32).unwrap();
