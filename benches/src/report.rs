@@ -309,6 +309,7 @@ mod tests {
             "ns_per_element",
             "copy_ns_per_element",
             "ratio",
+            "roof",
         ];
         expected.sort_unstable();
         let mut got = keys(&value["rows"][0]);
