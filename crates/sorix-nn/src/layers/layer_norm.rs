@@ -87,8 +87,8 @@ impl LayerNorm {
     /// ```
     /// use sorix_core::tensor;
     /// use sorix_nn::{LayerNorm, Module};
-    /// let norm = LayerNorm::from_tensors(tensor([10.0, 10.0]), tensor([5.0, 5.0]))?.eps(1e-12)?;
-    /// assert_eq!(norm.forward(&tensor([1.0, 3.0]))?.to_vec::<f64>()?, [-5.0, 15.0]);
+    /// let norm = LayerNorm::from_tensors(tensor([10.0, 10.0]), tensor([5.0, 5.0]))?.eps(3.0)?;
+    /// assert_eq!(norm.forward(&tensor([1.0, 3.0]))?.to_vec::<f64>()?, [0.0, 10.0]);
     /// assert!(LayerNorm::from_tensors(tensor([1.0]), tensor([1.0, 1.0])).is_err());
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
