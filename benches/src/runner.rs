@@ -389,7 +389,8 @@ fn pool(pools: &mut HashMap<usize, ThreadPool>, threads: usize) -> Result<&Threa
     })
 }
 
-fn row(
+/// The row of what was measured against a copy.
+pub(crate) fn row(
     op: &str,
     dtype: Dtype,
     backend: &str,

@@ -11,6 +11,7 @@ use sorix_kernels::{BitMask, DropRate, Engine, Error};
 use crate::case::{Dtype, Shape, selected};
 use crate::op::{Op, call};
 use crate::report::Row;
+use crate::runner::row;
 use crate::sample::{Sampling, in_turn};
 use crate::tensors::{Operands, Tensors};
 
@@ -80,18 +81,16 @@ fn measure(
         |operands| ignore(call(op, engine, rate, operands)),
         |operands| ignore(call(op, engine.sequential(), rate, operands)),
     );
-    let per_element = 1e9 / elements as f64;
     Ok(Row {
-        op: op.name().into(),
-        dtype: Dtype::F32.name().into(),
-        backend: backend.name().into(),
-        threads,
-        elements,
-        p,
-        ns_per_element: measured.subject * per_element,
-        copy_ns_per_element: measured.copy * per_element,
-        ratio: measured.ratio,
         roof: place.into(),
-        copy_strays: None,
+        ..row(
+            op.name(),
+            Dtype::F32,
+            backend.name(),
+            threads,
+            elements,
+            p,
+            measured,
+        )
     })
 }
