@@ -1,31 +1,24 @@
 //! A process that is short of memory gets an error, and goes on.
 #![cfg(target_os = "linux")]
 
-use std::process::Command;
-
 use sorix_core::{DType, ErrorKind, Tensor};
-use sorix_testing::words_of_this_program;
+use sorix_testing::this_program_within;
 
 /// Set in the processes that these tests start.
 const CHILD: &str = "SORIX_TEST_SHORT_OF_MEMORY";
 
-/// Runs a test of this file again, in a process with so many KiB of address space. `None` if that is
-/// not enough for a test that does nothing, as under a sanitizer.
+/// Runs a test of this file again, in a process with so many KiB of address space. `None` if there is no
+/// such limit here, or if it is not enough for a test that does nothing, as under a sanitizer.
 fn under_a_limit(test: &str, kib: usize) -> Option<bool> {
     let run = |what: &str| {
-        let script = format!("ulimit -v {kib} && exec \"$@\" --exact {test} --test-threads=1");
-        let output = Command::new("sh")
-            .args(["-c", &script, "sh"])
-            .args(words_of_this_program())
-            .env(CHILD, what)
-            .output();
+        let output = this_program_within(kib, test)?.env(CHILD, what).output();
         let output = output.unwrap();
         if !output.status.success() {
             eprintln!("{what}: {}", String::from_utf8_lossy(&output.stderr));
         }
-        output.status.success()
+        Some(output.status.success())
     };
-    run("nothing").then(|| run("all"))
+    if run("nothing")? { run("all") } else { None }
 }
 
 /// What a process that a test started is to do; `None` in the one that the user started.

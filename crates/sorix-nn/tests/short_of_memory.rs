@@ -2,12 +2,11 @@
 #![cfg(all(feature = "safetensors", target_os = "linux"))]
 
 use std::path::Path;
-use std::process::Command;
 
 use sorix_core::{DType, Error as TensorError, ErrorKind, Tensor};
 use sorix_nn::visit::Visit;
 use sorix_nn::{Checkpoint, Error, Module, Result};
-use sorix_testing::words_of_this_program;
+use sorix_testing::this_program_within;
 
 /// Set in the processes that this test starts.
 const CHILD: &str = "SORIX_TEST_SHORT_OF_MEMORY";
@@ -102,22 +101,19 @@ fn a_model_is_saved_and_loaded_tensor_by_tensor() {
         None => {
             let directory = tempfile::tempdir().unwrap();
             let run = |path: &Path| {
-                let script = "ulimit -v 600000 && exec \"$@\" --test-threads=1";
-                let mut child = Command::new("sh");
-                child
-                    .args(["-c", script, "sh"])
-                    .args(words_of_this_program());
-                let output = child
+                let test = "a_model_is_saved_and_loaded_tensor_by_tensor";
+                let output = this_program_within(600_000, test)?
                     .env(CHILD, path)
                     .env("RAYON_NUM_THREADS", "1")
                     .output()
                     .unwrap();
                 let error = String::from_utf8_lossy(&output.stderr).into_owned();
-                (output.status.success(), error)
+                Some((output.status.success(), error))
             };
             // Not where a test that does nothing has too little, as under a sanitizer.
-            if run(Path::new("")).0 {
-                let (passed, error) = run(&directory.path().join("model.safetensors"));
+            if let Some((true, _)) = run(Path::new("")) {
+                let path = directory.path().join("model.safetensors");
+                let (passed, error) = run(&path).expect("a limit, as before");
                 assert!(passed, "{error}");
             }
         }

@@ -25,21 +25,34 @@ fn emulator() -> Option<OsString> {
 ///
 /// If the system does not say which program is running.
 pub fn this_program() -> Command {
-    let mut words = words_of_this_program().into_iter();
-    let mut command = Command::new(words.next().expect("a program"));
-    command.args(words);
-    command
+    let program = env::current_exe().expect("the path of the program that is running");
+    match emulator() {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
 }
 
-/// The words of [`this_program`], for a script that starts it by `exec "$@"`.
+/// [`this_program`] with at most so many KiB of address space, in which it runs one test. `None`, said
+/// on standard error, if that limit would be another one than the test means: an emulator takes its own
+/// memory from it, and may end the process where Linux gives an error.
 ///
 /// # Panics
 ///
 /// If the system does not say which program is running.
-pub fn words_of_this_program() -> Vec<OsString> {
-    let program = env::current_exe().expect("the path of the program that is running");
-    emulator()
-        .into_iter()
-        .chain([program.into_os_string()])
-        .collect()
+pub fn this_program_within(kib: usize, test: &str) -> Option<Command> {
+    if is_emulated() {
+        eprintln!("skipped: an emulator takes its own memory from a limit of the address space");
+        return None;
+    }
+    let program = this_program();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("ulimit -v {kib} && exec \"$@\""), "sh"])
+        .arg(program.get_program())
+        .args(["--exact", test, "--test-threads=1"]);
+    Some(shell)
 }
