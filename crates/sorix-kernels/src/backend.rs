@@ -3,7 +3,7 @@
 //! * [`Backend`] is a name and the two traits that do the work: [`MakeMasks`] makes the bits of masks,
 //!   [`Kernels`] applies them to elements of one type.
 //! * [`job`]: what a method of these is given. Its slices have lengths that were checked. The parts of a
-//!   job: [`Pass`] says what becomes of an element, [`Beside`] is the second input that some passes read,
+//!   job: [`Pass`] says what becomes of an element, [`Beside`] is what some passes read beside the input,
 //!   [`KeepRule`] the numbers by which bits are made, [`BitSliceMut`] the place where they go.
 //! * [`reference`](mod@reference): every kernel in its most obvious form. A backend writes the same, bit
 //!   for bit; what it does not do itself, it leaves to these functions.

@@ -3,7 +3,7 @@
 use crate::error::LengthError;
 
 /// Input and output of one kernel call: two slices of equal length, or one that is rewritten in
-/// place; and, for a pass that reads a second input, that one [beside](crate::backend::Beside) it.
+/// place; and, for a pass that reads more, what it reads [beside](crate::backend::Beside) the input.
 ///
 /// ```
 /// use sorix_kernels::Buffers;
@@ -18,78 +18,76 @@ use crate::error::LengthError;
 /// ```
 #[derive(Debug)]
 pub struct Buffers<'a, T> {
-    // Invariant: `x`, if there is one, is as long as `y`; so is `beside`, if it has a length.
+    // Invariant: `x`, if there is one, is as long as `y`; so are the elements of `beside`.
     x: Option<&'a [T]>,
-    beside: Option<Beside<'a, T>>,
+    beside: Beside<'a, T>,
     y: &'a mut [T],
 }
 
-/// A second input of a kernel, read beside the first.
+/// What a kernel reads beside its input: an element for each of the input's, such as a residual; a row
+/// that repeats, such as a bias; both, or nothing.
 ///
 /// ```
 /// use sorix_kernels::Buffers;
 ///
 /// let mut y = [0.0_f32; 5];
-/// let buffers = Buffers::in_place(&mut y).with_row(&[1.0, 2.0])?;
-/// let row = buffers.beside().unwrap();
-/// buffers.update(|i, _| row.get(i));
-/// assert_eq!(y, [1.0, 2.0, 1.0, 2.0, 1.0]);
+/// let buffers = Buffers::in_place(&mut y).with_row(&[1.0, 2.0])?.with_elements(&[10.0; 5])?;
+/// let beside = buffers.beside();
+/// buffers.update(|i, _| beside.element(i).unwrap() + beside.of_row(i).unwrap());
+/// assert_eq!(y, [11.0, 12.0, 11.0, 12.0, 11.0]);
 /// # Ok::<(), sorix_kernels::LengthError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Beside<'a, T> {
-    /// An element for each of the input's, such as a residual.
-    Elements(&'a [T]),
-    /// A row that repeats, such as a bias.
-    Row {
-        /// The row.
-        row: &'a [T],
-        /// The index in the row of what stands beside the first element, below the row's length.
-        at: usize,
-    },
+pub struct Beside<'a, T> {
+    elements: Option<&'a [T]>,
+    // The row, and the index in it of what stands beside the first element, below its length.
+    row: Option<(&'a [T], usize)>,
 }
 
 impl<'a, T: Copy> Beside<'a, T> {
-    /// The number of its elements; of a row, those of the row.
+    const NOTHING: Self = Self {
+        elements: None,
+        row: None,
+    };
+
+    /// The elements, one for each of the input's.
     #[must_use]
-    pub fn len(self) -> usize {
-        match self {
-            Self::Elements(elements) | Self::Row { row: elements, .. } => elements.len(),
-        }
+    #[inline]
+    pub fn elements(self) -> Option<&'a [T]> {
+        self.elements
     }
 
-    /// Whether it has no elements.
+    /// The row, and the index in it of what stands beside the first element, below the row's length.
     #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.len() == 0
+    #[inline]
+    pub fn row(self) -> Option<(&'a [T], usize)> {
+        self.row
     }
 
-    /// What stands beside element `i`.
+    /// Of the elements, the one beside element `i`.
     ///
     /// # Panics
     ///
-    /// If there is no such element.
+    /// If the input has no element `i`.
     #[must_use]
-    pub fn get(self, i: usize) -> T {
-        match self {
-            Self::Elements(elements) => elements[i],
-            Self::Row { row, at } => row[(at + i) % row.len()],
-        }
+    pub fn element(self, i: usize) -> Option<T> {
+        self.elements.map(|elements| elements[i])
+    }
+
+    /// Of the row, what stands beside element `i`.
+    #[must_use]
+    pub fn of_row(self, i: usize) -> Option<T> {
+        self.row.map(|(row, at)| row[(at + i) % row.len()])
     }
 
     /// What stands beside the first `mid` elements, and beside the rest.
-    pub(crate) fn split_at(self, mid: usize) -> (Self, Self) {
-        match self {
-            Self::Elements(elements) => {
-                let (head, tail) = elements.split_at(mid);
-                (Self::Elements(head), Self::Elements(tail))
-            }
-            Self::Row { row, at } => {
-                let later = (at + mid) % row.len().max(1);
-                (self, Self::Row { row, at: later })
-            }
-        }
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (head, tail) = self.elements.map(|all| all.split_at(mid)).unzip();
+        let later = self
+            .row
+            .map(|(row, at)| (row, (at + mid) % row.len().max(1)));
+        let half = |elements, row| Self { elements, row };
+        (half(head, self.row), half(tail, later))
     }
 }
 
@@ -103,7 +101,7 @@ impl<'a, T: Copy> Buffers<'a, T> {
         LengthError::check("output", x.len(), y.len())?;
         Ok(Self {
             x: Some(x),
-            beside: None,
+            beside: Beside::NOTHING,
             y,
         })
     }
@@ -113,7 +111,7 @@ impl<'a, T: Copy> Buffers<'a, T> {
     pub fn in_place(y: &'a mut [T]) -> Self {
         Self {
             x: None,
-            beside: None,
+            beside: Beside::NOTHING,
             y,
         }
     }
@@ -125,11 +123,15 @@ impl<'a, T: Copy> Buffers<'a, T> {
     /// [`LengthError`] unless they are as many as the input's.
     pub fn with_elements(self, elements: &'a [T]) -> Result<Self, LengthError> {
         LengthError::check("second input", self.len(), elements.len())?;
-        let beside = Some(Beside::Elements(elements));
+        let beside = Beside {
+            elements: Some(elements),
+            ..self.beside
+        };
         Ok(Self { beside, ..self })
     }
 
-    /// Reads `row` beside the input, again and again.
+    /// Reads `row` beside the input, again and again from the first element on; at the end there may be a
+    /// part of it.
     ///
     /// # Errors
     ///
@@ -142,7 +144,10 @@ impl<'a, T: Copy> Buffers<'a, T> {
                 got: 0,
             });
         }
-        let beside = Some(Beside::Row { row, at: 0 });
+        let beside = Beside {
+            row: Some((row, 0)),
+            ..self.beside
+        };
         Ok(Self { beside, ..self })
     }
 
@@ -183,10 +188,10 @@ impl<'a, T: Copy> Buffers<'a, T> {
         }
     }
 
-    /// The second input, if there is one.
+    /// What is read beside the input.
     #[must_use]
     #[inline]
-    pub fn beside(&self) -> Option<Beside<'a, T>> {
+    pub fn beside(&self) -> Beside<'a, T> {
         self.beside
     }
 
@@ -224,7 +229,7 @@ impl<'a, T: Copy> Buffers<'a, T> {
     pub fn split_at(self, mid: usize) -> (Self, Self) {
         let (y0, y1) = self.y.split_at_mut(mid);
         let (x0, x1) = self.x.map(|x| x.split_at(mid)).unzip();
-        let (beside0, beside1) = self.beside.map(|beside| beside.split_at(mid)).unzip();
+        let (beside0, beside1) = self.beside.split_at(mid);
         let half = |x, beside, y| Self { x, beside, y };
         (half(x0, beside0, y0), half(x1, beside1, y1))
     }

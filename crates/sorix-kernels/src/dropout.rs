@@ -34,12 +34,13 @@
 //! beyond element 2^64 - 1, or if an environment variable names a backend that this machine does not have
 //! or holds no number where one is expected.
 
+use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
 use crate::element::Element;
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, LengthError};
 use crate::mask::{BitMask, BitSlice};
 use crate::rate::DropRate;
 use crate::region::MaskRegion;
@@ -437,4 +438,165 @@ pub fn dropout_add_broadcast<'m, T: Element>(
 ) -> Result<(), Error> {
     let buffers = Buffers::new(residual, y)?.with_elements(x)?;
     Engine::active()?.dropout_add_broadcast(rate, mask, shape, buffers)
+}
+
+/// [`dropout_add`] of `x` with a bias: `y = residual + (x + bias) * scale` where the mask keeps, `y = residual`
+/// elsewhere. One pass over memory instead of three.
+///
+/// The bias is a row that stands beside `x` again and again: as long as its last axis, in row-major order. In
+/// a [window](crate::MaskWindow) or shard of a larger tensor, x begins with the first element of the row.
+///
+/// Each step is rounded in the type computed in, and the last sum once more to the element type, so that 16
+/// bits are rounded once: `x + bias`, that times the scale, and that plus the residual. The gradient of the
+/// bias is the sum of those of x; the others are as for [`dropout_add`].
+///
+/// Source: `bias_dropout_add` of Megatron-LM.
+///
+/// # Errors
+///
+/// See the [module](self), and if `x` is not whole rows as long as the bias.
+///
+/// ```
+/// use sorix_kernels::{BitMask, DropRate, MaskKey, dropout};
+/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(1, 0));
+/// let (x, residual) = ([1.0_f32; 100], [10.0_f32; 100]);
+/// let (mut y, mut mask) = ([0.0; 100], BitMask::new(100));
+/// dropout::bias_dropout_add(rate, key, &x, &[0.0, 1.0], &residual, &mut y, Some(&mut mask))?;
+/// for (i, (y, keep)) in y.into_iter().zip(&mask).enumerate() {
+///     assert_eq!(y, if keep { [12.0, 14.0][i % 2] } else { 10.0 });
+/// }
+/// let error = dropout::bias_dropout_add(rate, key, &x, &[0.0; 3], &residual, &mut y, None);
+/// assert_eq!(
+///     error.unwrap_err().to_string(),
+///     "length of input (whole rows of the bias): expected 99, got 100"
+/// );
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn bias_dropout_add<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskRegion>,
+    x: &[T],
+    bias: &[T],
+    residual: &[T],
+    y: &mut [T],
+    mask: Option<&mut BitMask>,
+) -> Result<(), Error> {
+    let buffers = with_bias(Buffers::new(residual, y)?, bias)?.with_elements(x)?;
+    Engine::active()?.dropout_add(rate, at, buffers, mask)
+}
+
+/// [`bias_dropout_add`], to the residual itself: `residual += dropout(x + bias)`.
+///
+/// # Errors
+///
+/// As there.
+///
+/// ```
+/// use sorix_kernels::{DropRate, MaskKey, dropout};
+/// let (rate, key) = (DropRate::new(0.0)?, MaskKey::new(1, 0));
+/// let mut residual = [1.0, 2.0, 3.0, 4.0];
+/// dropout::bias_dropout_add_in_place(rate, key, &[0.5; 4], &[10.0, 20.0], &mut residual, None)?;
+/// assert_eq!(residual, [11.5, 22.5, 13.5, 24.5]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn bias_dropout_add_in_place<T: Element>(
+    rate: DropRate,
+    at: impl Into<MaskRegion>,
+    x: &[T],
+    bias: &[T],
+    residual: &mut [T],
+    mask: Option<&mut BitMask>,
+) -> Result<(), Error> {
+    let buffers = with_bias(Buffers::in_place(residual), bias)?.with_elements(x)?;
+    Engine::active()?.dropout_add(rate, at, buffers, mask)
+}
+
+/// Dropout of an activation: `y = activation(x + bias) * scale` where the mask keeps, `+0.0` elsewhere. One
+/// pass over memory instead of three. The bias, if there is one, is a row as for [`bias_dropout_add`].
+///
+/// `x + bias` is rounded in the type computed in, the product too, and once more to the element type.
+///
+/// Of [`Activation::Relu`] the bits that are written to `mask`, if there is one, are those of the elements
+/// that are kept *and* not at most 0, or NaN: all that backward needs, which is [`backward`], so that x need
+/// not be kept. From a key backward would need x again: keep the bits.
+///
+/// Source: `launch_ls_dropout_act_bias` of LightSeq, for the activation and the bias; the bit for ReLU is our own.
+///
+/// # Errors
+///
+/// See the [module](self), and if `x` is not whole rows as long as the bias.
+///
+/// ```
+/// use sorix_kernels::{Activation, BitMask, DropRate, MaskKey, dropout};
+/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(1, 0));
+/// let (x, bias) = ([-1.0, -1.0, 3.0, 3.0], [0.5, 2.0]);
+/// let (mut y, mut mask) = ([9.0; 4], BitMask::new(4));
+/// let relu = Activation::Relu;
+/// dropout::act_dropout(relu, DropRate::new(0.0)?, key, &x, Some(&bias), &mut y, Some(&mut mask))?;
+/// assert_eq!(y, [0.0, 1.0, 3.5, 5.0]);
+/// assert_eq!(mask, BitMask::from_bools(&[false, true, true, true]));
+///
+/// dropout::act_dropout(relu, rate, key, &x, Some(&bias), &mut y, Some(&mut mask))?;
+/// let mut dx = [9.0; 4];
+/// dropout::backward(rate, &mask, &[1.0; 4], &mut dx)?;
+/// for (i, (y, dx)) in y.into_iter().zip(dx).enumerate() {
+///     let sum = x[i] + bias[i % 2];
+///     assert!((y, dx) == (0.0, 0.0) || sum > 0.0 && (y, dx) == (2.0 * sum, 2.0));
+/// }
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn act_dropout<T: Element>(
+    activation: Activation,
+    rate: DropRate,
+    at: impl Into<MaskRegion>,
+    x: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+    mask: Option<&mut BitMask>,
+) -> Result<(), Error> {
+    let mut buffers = Buffers::new(x, y)?;
+    if let Some(bias) = bias {
+        buffers = with_bias(buffers, bias)?;
+    }
+    Engine::active()?.act_dropout(activation, rate, at, buffers, mask)
+}
+
+/// [`act_dropout`], over the input itself.
+///
+/// # Errors
+///
+/// As there.
+///
+/// ```
+/// use sorix_kernels::{Activation, DropRate, MaskKey, dropout};
+/// let mut x = [-1.0_f32, 2.0];
+/// let (rate, key) = (DropRate::new(0.0)?, MaskKey::new(1, 0));
+/// dropout::act_dropout_in_place(Activation::Relu, rate, key, &mut x, None, None)?;
+/// assert_eq!(x, [0.0, 2.0]);
+/// # Ok::<(), sorix_kernels::Error>(())
+/// ```
+pub fn act_dropout_in_place<T: Element>(
+    activation: Activation,
+    rate: DropRate,
+    at: impl Into<MaskRegion>,
+    x: &mut [T],
+    bias: Option<&[T]>,
+    mask: Option<&mut BitMask>,
+) -> Result<(), Error> {
+    let mut buffers = Buffers::in_place(x);
+    if let Some(bias) = bias {
+        buffers = with_bias(buffers, bias)?;
+    }
+    Engine::active()?.act_dropout(activation, rate, at, buffers, mask)
+}
+
+/// Buffers of whole rows as long as the bias, with the bias.
+fn with_bias<'a, T: Element>(
+    buffers: Buffers<'a, T>,
+    bias: &'a [T],
+) -> Result<Buffers<'a, T>, LengthError> {
+    let len = buffers.len();
+    let whole = len - len.checked_rem(bias.len()).unwrap_or(0);
+    LengthError::check("input (whole rows of the bias)", whole, len)?;
+    buffers.with_row(bias)
 }

@@ -36,7 +36,13 @@ pub trait Element:
     + Sync
 {
     /// The type a kernel computes in: f64 for f64, f32 for the others.
-    type Scale: Copy + PartialEq + core::fmt::Debug + Send + Sync;
+    type Scale: Copy
+        + PartialOrd
+        + core::ops::Add<Output = Self::Scale>
+        + core::ops::Mul<Output = Self::Scale>
+        + core::fmt::Debug
+        + Send
+        + Sync;
 
     /// NumPy's name of the type: `"float32"`, `"float64"`, `"bfloat16"`, `"float16"`.
     const NAME: &'static str;

@@ -1,5 +1,6 @@
 //! [`Engine`]: a backend and how to run it.
 
+use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::backend::Backend;
 use crate::broadcast::Broadcast;
@@ -10,9 +11,9 @@ use crate::element::Element;
 use crate::environment;
 use crate::error::{BackendError, Error, LengthError};
 use crate::job::{
-    Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Update,
+    Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Settle, Update,
 };
-use crate::mask::{BitMask, BitSlice, WORD};
+use crate::mask::{BitMask, BitSlice, BitSliceMut, WORD};
 use crate::parallel::{self, Split};
 use crate::pass::{Dropped, Pass};
 use crate::rate::{DropRate, Keep};
@@ -170,8 +171,10 @@ impl<'b> Engine<'b> {
         self.make_and_apply(rate, at.into(), Pass::scale(rate), buffers, None)
     }
 
-    /// See [`dropout::dropout_add`](crate::dropout::dropout_add). The input of `buffers` is the residual,
-    /// and x is beside it, [as many elements](Buffers::with_elements).
+    /// See [`dropout::dropout_add`](crate::dropout::dropout_add) and
+    /// [`dropout::bias_dropout_add`](crate::dropout::bias_dropout_add). The input of `buffers` is the
+    /// residual, and beside it is x, [as many elements](Buffers::with_elements), and the bias, if there is
+    /// one, as a [row](Buffers::with_row).
     ///
     /// # Errors
     ///
@@ -187,7 +190,7 @@ impl<'b> Engine<'b> {
     }
 
     /// See [`dropout::dropout_add_broadcast`](crate::dropout::dropout_add_broadcast). The input of
-    /// `buffers` is the residual, and x is beside it.
+    /// `buffers` is the residual, and x is beside it, with or without the row of a bias.
     ///
     /// # Errors
     ///
@@ -203,10 +206,28 @@ impl<'b> Engine<'b> {
         check_cover(mask, shape, &buffers)?;
         let update = Update::new(Pass::add_scaled(rate), buffers)?;
         match rate.keep() {
-            Keep::Nothing => self.settle(false, update),
+            Keep::Nothing => self.settle(false, update, None),
             Keep::By(_) | Keep::Everything => self.cover(mask, shape, update),
         }
         Ok(())
+    }
+
+    /// See [`dropout::act_dropout`](crate::dropout::act_dropout). Beside the input of `buffers` is the bias, if
+    /// there is one, as a [row](Buffers::with_row).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn act_dropout<T: Element>(
+        self,
+        activation: Activation,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        buffers: Buffers<'_, T>,
+        mask: Option<&mut BitMask>,
+    ) -> Result<(), Error> {
+        let pass = Pass::activation(activation, rate);
+        self.make_and_apply(rate, at.into(), pass, buffers, mask)
     }
 
     /// See [`dropout::apply`](crate::dropout::apply), and [`dropout::backward`](crate::dropout::backward),
@@ -226,10 +247,10 @@ impl<'b> Engine<'b> {
         let update = Update::new(Pass::scale(rate), buffers)?;
         let bytes = update.bytes();
         match rate.keep() {
-            Keep::Nothing => self.settle(false, update),
+            Keep::Nothing => self.settle(false, update, None),
             // Kept means unchanged, down to the bits of a signalling NaN, which a multiplication by 1
             // would change.
-            Keep::Everything if mask.count_kept() == mask.len() => self.settle(true, update),
+            Keep::Everything if mask.count_kept() == mask.len() => self.settle(true, update, None),
             Keep::Everything => self.run(Apply::new(mask, update)?, bytes, |job| {
                 let mut keep = job.mask().iter();
                 let buffers = job.into_update().into_buffers();
@@ -264,9 +285,9 @@ impl<'b> Engine<'b> {
         check_cover(mask, shape, &buffers)?;
         let update = Update::new(Pass::scale(rate), buffers)?;
         match rate.keep() {
-            Keep::Nothing => self.settle(false, update),
+            Keep::Nothing => self.settle(false, update, None),
             // As in `apply`.
-            Keep::Everything if mask.count_kept() == mask.len() => self.settle(true, update),
+            Keep::Everything if mask.count_kept() == mask.len() => self.settle(true, update, None),
             Keep::Everything => {
                 let buffers = update.into_buffers();
                 buffers.update(|i, x| match mask.get(shape.bit_of(i)) {
@@ -303,21 +324,35 @@ impl<'b> Engine<'b> {
         let job = ApplyBroadcast::new(mask, shape, self.sized(update));
         self.run(job, bytes, |job| {
             job.compose(|covered, update| match covered {
-                Covered::Bits(mask) => self.apply_bits(mask, update),
-                Covered::Kept => self.apply_one_bit(true, update),
-                Covered::Dropped => self.apply_one_bit(false, update),
+                Covered::Bits(mask) => self.apply_bits(mask, update, None),
+                Covered::Kept => self.apply_one_bit(true, update, None),
+                Covered::Dropped => self.apply_one_bit(false, update, None),
             });
         });
     }
 
-    /// Applies as many bits as there are elements.
-    fn apply_bits<T: Element>(self, mask: BitSlice<'_>, update: Update<'_, T>) {
-        let job = Apply::new(mask, update).expect("the caller has a bit for each element");
-        T::kernels(self.backend).apply(job);
+    /// Applies as many bits as there are elements, of which those that are left go to `out`.
+    fn apply_bits<T: Element>(
+        self,
+        mask: BitSlice<'_>,
+        update: Update<'_, T>,
+        out: Option<BitSliceMut<'_>>,
+    ) {
+        let job = Apply::new(mask, update);
+        let job = job.and_then(|job| match out {
+            Some(out) => job.leaving(out),
+            None => Ok(job),
+        });
+        T::kernels(self.backend).apply(job.expect("the caller has a bit for each element"));
     }
 
-    /// Keeps all elements, or drops all.
-    fn apply_one_bit<T: Element>(self, kept: bool, update: Update<'_, T>) {
+    /// Keeps all elements, or drops all. If they are kept, the bits that are left go to `out`.
+    fn apply_one_bit<T: Element>(
+        self,
+        kept: bool,
+        update: Update<'_, T>,
+        mut out: Option<BitSliceMut<'_>>,
+    ) {
         /// The bits of a run of elements.
         static KEPT: [u64; 256] = [u64::MAX; 256];
         if !kept {
@@ -331,8 +366,9 @@ impl<'b> Engine<'b> {
         while !rest.is_empty() {
             let n = rest.len().min(KEPT.len() * WORD);
             let (now, later) = rest.split_at(n);
-            self.apply_bits(BitSlice::of_words(&KEPT, 0, n), now);
-            rest = later;
+            let (out_now, out_later) = out.map(|out| out.split_at(n)).unzip();
+            self.apply_bits(BitSlice::of_words(&KEPT, 0, n), now, out_now);
+            (rest, out) = (later, out_later);
         }
     }
 
@@ -352,15 +388,20 @@ impl<'b> Engine<'b> {
         let update = Update::new(pass, buffers)?;
         match rate.keep() {
             Keep::Nothing => {
-                self.settle(false, update);
+                self.settle(false, update, None);
                 if let Some(mask) = mask {
                     mask.fill(false);
                 }
             }
             Keep::Everything => {
-                self.settle(true, update);
-                if let Some(mask) = mask {
+                if let Some(mask) = &mut mask {
                     mask.fill(true);
+                }
+                let decides = pass.decides();
+                let out = mask.as_deref_mut().filter(|_| decides);
+                self.settle(true, update, out.map(BitMask::as_slice_mut));
+                if let Some(mask) = mask {
+                    mask.as_slice_mut().clear_surplus();
                 }
             }
             Keep::By(rule) => {
@@ -390,14 +431,18 @@ impl<'b> Engine<'b> {
         Ok(())
     }
 
-    /// Keeps or drops all elements, at a rate that is not worth a random bit.
-    fn settle<T: Element>(self, kept: bool, update: Update<'_, T>) {
+    /// Keeps or drops all elements, at a rate that is not worth a random bit. The bits that are left of kept
+    /// ones go to `out`, if they are wanted.
+    fn settle<T: Element>(self, kept: bool, update: Update<'_, T>, out: Option<BitSliceMut<'_>>) {
         let bytes = update.bytes();
         let update = self.sized(update);
-        self.run(update, bytes, |update| match update.pass() {
-            // The scale of such a rate rounds to 1.
-            Pass::Scale { .. } if kept => update.into_buffers().copy(),
-            _ => self.apply_one_bit(kept, update),
+        let job = Settle { kept, update, out };
+        self.run(job, bytes, |Settle { kept, update, out }| {
+            match update.pass() {
+                // The scale of such a rate rounds to 1.
+                Pass::Scale { .. } if kept => update.into_buffers().copy(),
+                _ => self.apply_one_bit(kept, update, out),
+            }
         });
     }
 

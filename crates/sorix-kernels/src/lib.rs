@@ -54,6 +54,7 @@
 //! * `conformance`: `backend::conformance::check_backend`, for authors of backends.
 #![deny(missing_docs, unsafe_code)]
 
+mod activation;
 mod affine;
 pub mod backend;
 mod broadcast;
@@ -83,6 +84,7 @@ mod threads;
 // A short path for the modules of this crate.
 use backend::job;
 
+pub use activation::Activation;
 pub use affine::Affine;
 pub use broadcast::Broadcast;
 pub use buffers::Buffers;

@@ -7,11 +7,12 @@
 
 use core::marker::PhantomData;
 
+use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::buffers::{Beside, Buffers};
 use crate::element::Element;
 use crate::error::LengthError;
-use crate::kernel::{Arithmetic, Compute};
+use crate::kernel::{Arithmetic, Bias, Compute, Row, Seam};
 use crate::rate::DropRate;
 use crate::simd::Lanes;
 
@@ -72,16 +73,16 @@ macro_rules! passes {
     };
 }
 
-/// What a pass reads beside the input: which [`Beside`] its buffers have.
+/// What a pass reads beside the input: what the [`Beside`] of its buffers has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reads {
     /// Nothing.
     Nothing,
-    /// [`Beside::Elements`].
-    Elements,
-    /// [`Beside::Row`].
+    /// A row, if there is one.
     Row,
+    /// Elements; and a row, if there is one.
+    ElementsAndRow,
 }
 
 /// What a pass makes of dropped elements.
@@ -108,9 +109,16 @@ passes! {
         /// What a dropped element becomes.
         dropped: T
     }
-    /// `x + beside * scale` where kept, `x` elsewhere: dropout of the second input, added to the first.
-    AddScaled = "add_scaled", reads Elements {
-        /// What a kept element of the second input is multiplied by.
+    /// `x + (element + row) * scale` where kept, `x` elsewhere: dropout of the elements beside the input,
+    /// added to it. Without a row nothing is added to the elements.
+    AddScaled = "add_scaled", reads ElementsAndRow {
+        /// What a kept element beside the input is multiplied by.
+        scale: T::Scale
+    }
+    /// `(x + row) * scale` where kept and not `x + row <= 0`, `+0.0` elsewhere: dropout of the rectifier.
+    /// Without a row nothing is added to x. The bits that are left are its own: see [`Pass::decides`].
+    Rectify = "rectify", reads Row {
+        /// What a kept element is multiplied by.
         scale: T::Scale
     }
 }
@@ -124,12 +132,29 @@ impl<T: Element> Pass<T> {
         }
     }
 
-    /// Inverted dropout of a second input at `rate`, added to the first.
+    /// Inverted dropout, at `rate`, of the elements beside the input and their bias, added to the input.
     #[must_use]
     pub fn add_scaled(rate: DropRate) -> Self {
         Self::AddScaled {
             scale: T::scale(rate),
         }
+    }
+
+    /// Inverted dropout, at `rate`, of `activation` of the input and its bias.
+    #[must_use]
+    pub fn activation(activation: Activation, rate: DropRate) -> Self {
+        let scale = T::scale(rate);
+        match activation {
+            Activation::Relu => Self::Rectify { scale },
+        }
+    }
+
+    /// Whether it drops some of the elements that the mask keeps, by their values: the bits that are left
+    /// are then what backward needs, and [`Apply`](crate::backend::job::Apply) and
+    /// [`Dropout`](crate::backend::job::Dropout) write those.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        matches!(self, Self::Rectify { .. })
     }
 
     /// The pass for `affine`: [`Pass::Scale`] if it is a multiplication and nothing else.
@@ -158,13 +183,14 @@ impl<T: Element> Pass<T> {
                 dropped: 0.1,
             }),
             PassKind::AddScaled => Self::add_scaled(rate),
+            PassKind::Rectify => Self::activation(Activation::Relu, rate),
         }
     }
 
     /// What dropped elements become.
     pub(crate) fn dropped(&self) -> Dropped<T> {
         match *self {
-            Self::Scale { .. } => Dropped::Constant(T::ZERO),
+            Self::Scale { .. } | Self::Rectify { .. } => Dropped::Constant(T::ZERO),
             Self::Affine { dropped, .. } => Dropped::Constant(dropped),
             Self::AddScaled { .. } => Dropped::Input,
         }
@@ -172,20 +198,19 @@ impl<T: Element> Pass<T> {
 
     /// Checks that `buffers` have what the pass reads beside the input, and nothing else.
     pub(crate) fn check(&self, buffers: &Buffers<'_, T>) -> Result<(), LengthError> {
-        let (expected, got) = match (self.kind().reads(), buffers.beside()) {
-            (Reads::Nothing, None)
-            | (Reads::Elements, Some(Beside::Elements(_)))
-            | (Reads::Row, Some(Beside::Row { .. })) => return Ok(()),
-            (Reads::Nothing, Some(beside)) => (0, beside.len()),
-            (Reads::Elements | Reads::Row, None) => (buffers.len(), 0),
-            (Reads::Elements, Some(row)) => (buffers.len(), row.len()),
-            (Reads::Row, Some(elements)) => (1, elements.len()),
+        let reads = self.kind().reads();
+        let beside = buffers.beside();
+        let elements = beside.elements().map_or(0, <[T]>::len);
+        let row = beside.row().map_or(0, |(row, _)| row.len());
+        let expected = match reads {
+            Reads::ElementsAndRow => buffers.len(),
+            Reads::Nothing | Reads::Row => 0,
         };
-        Err(LengthError {
-            what: "second input",
-            expected,
-            got,
-        })
+        LengthError::check("second input", expected, elements)?;
+        match reads {
+            Reads::Nothing => LengthError::check("row", 0, row),
+            Reads::Row | Reads::ElementsAndRow => Ok(()),
+        }
     }
 
     /// Runs `compute` with the arithmetic of the pass.
@@ -193,15 +218,15 @@ impl<T: Element> Pass<T> {
     pub(crate) fn compute<S: Lanes<T>>(
         self,
         simd: S,
-        beside: Option<Beside<'_, T>>,
+        beside: Beside<'_, T>,
         compute: impl Compute<T, S>,
     ) {
-        match (self, beside) {
-            // Types, so that no loop asks.
-            (Self::Scale { scale }, None) if simd.can_tie(scale) => {
+        // What is read beside the input is a type, so that no loop asks.
+        match (self, beside.elements(), beside.row()) {
+            (Self::Scale { scale }, ..) if simd.can_tie(scale) => {
                 compute.with(Scaling::<T, S, true>::new(simd, scale), ());
             }
-            (Self::Scale { scale }, None) => {
+            (Self::Scale { scale }, ..) => {
                 compute.with(Scaling::<T, S, false>::new(simd, scale), ());
             }
             (
@@ -210,12 +235,30 @@ impl<T: Element> Pass<T> {
                     shift,
                     dropped,
                 },
-                None,
+                ..,
             ) => compute.with(AffineMap::new(simd, scale, shift, dropped), ()),
-            (Self::AddScaled { scale }, Some(Beside::Elements(elements))) => {
-                compute.with(AddingScaled::new(simd, scale), elements);
+            (Self::AddScaled { scale }, Some(elements), None) => {
+                compute.with(AddingScaled::new(simd, scale), (elements, ()));
             }
-            (pass, _) => unreachable!("{pass:?} was checked to have what it reads"),
+            (Self::AddScaled { scale }, Some(elements), Some((row, at))) => {
+                let seam = Seam::new(row);
+                let beside = (elements, Row::new(row, at, &seam));
+                compute.with(AddingScaled::new(simd, scale), beside);
+            }
+            (Self::Rectify { scale }, _, None) if simd.can_tie(scale) => {
+                compute.with(Rectifying::<(), T, S, true>::new(simd, scale), ());
+            }
+            (Self::Rectify { scale }, _, None) => {
+                compute.with(Rectifying::<(), T, S, false>::new(simd, scale), ());
+            }
+            (Self::Rectify { scale }, _, Some((row, at))) => {
+                let seam = Seam::new(row);
+                let rectifying = Rectifying::<_, T, S, true>::new(simd, scale);
+                compute.with(rectifying, Row::new(row, at, &seam));
+            }
+            (pass @ Self::AddScaled { .. }, None, _) => {
+                unreachable!("{pass:?} was checked to have what it reads")
+            }
         }
     }
 }
@@ -297,15 +340,15 @@ impl<T: Element, S: Lanes<T>> Arithmetic<T, S> for AffineMap<T, S> {
     }
 }
 
-/// [`Pass::AddScaled`].
+/// [`Pass::AddScaled`], with a bias or without.
 #[derive(Clone, Copy)]
-struct AddingScaled<'a, T: Element, S: Lanes<T>> {
+struct AddingScaled<'a, B, T: Element, S: Lanes<T>> {
     scale: T::Scale,
     wide: S::Wide,
-    beside: PhantomData<&'a [T]>,
+    beside: PhantomData<(&'a [T], B)>,
 }
 
-impl<T: Element, S: Lanes<T>> AddingScaled<'_, T, S> {
+impl<B, T: Element, S: Lanes<T>> AddingScaled<'_, B, T, S> {
     #[inline(always)]
     fn new(simd: S, scale: T::Scale) -> Self {
         Self {
@@ -316,22 +359,94 @@ impl<T: Element, S: Lanes<T>> AddingScaled<'_, T, S> {
     }
 }
 
-impl<'a, T: Element, S: Lanes<T>> Arithmetic<T, S> for AddingScaled<'a, T, S> {
-    type Beside = &'a [T];
+impl<'a, B: Bias<T, S> + Copy, T: Element, S: Lanes<T>> Arithmetic<T, S>
+    for AddingScaled<'a, B, T, S>
+{
+    type Beside = (&'a [T], B);
 
     #[inline(always)]
-    fn vector(self, simd: S, x: S::Stored, beside: S::Stored, bits: u64, at: usize) -> S::Stored {
-        let scaled = simd.times(simd.widen(beside), self.wide);
-        let y = simd.narrow(simd.plus(simd.widen(x), scaled), true);
-        simd.select(bits, at, y, x)
+    fn vector(
+        self,
+        simd: S,
+        residual: S::Stored,
+        (x, bias): (S::Stored, B::Vector),
+        bits: u64,
+        at: usize,
+    ) -> S::Stored {
+        let scaled = simd.times(B::biased(simd, x, bias), self.wide);
+        let y = simd.narrow(simd.plus(simd.widen(residual), scaled), true);
+        simd.select(bits, at, y, residual)
     }
 
     #[inline(always)]
-    fn element(self, x: T, beside: T, keep: bool) -> T {
+    fn element(self, residual: T, (x, bias): (T, B::Element), keep: bool) -> T {
         if keep {
-            beside.times_plus(self.scale, x.widened())
+            T::narrow(residual.widened() + B::biased_element(x, bias) * self.scale)
         } else {
-            x
+            residual
+        }
+    }
+}
+
+/// [`Pass::Rectify`], with a bias or without; `TIES` as for [`Scaling`].
+///
+/// The product has the sign of the sum and is zero only if that is, as the scale is at least 1: it says for
+/// both what is left.
+#[derive(Clone, Copy)]
+struct Rectifying<B, T: Element, S: Lanes<T>, const TIES: bool> {
+    scale: T::Scale,
+    wide: S::Wide,
+    bias: PhantomData<B>,
+}
+
+impl<B, T: Element, S: Lanes<T>, const TIES: bool> Rectifying<B, T, S, TIES> {
+    #[inline(always)]
+    fn new(simd: S, scale: T::Scale) -> Self {
+        Self {
+            scale,
+            wide: simd.splat_wide(scale),
+            bias: PhantomData,
+        }
+    }
+}
+
+impl<B: Bias<T, S> + Copy, T: Element, S: Lanes<T>, const TIES: bool> Arithmetic<T, S>
+    for Rectifying<B, T, S, TIES>
+{
+    type Beside = B;
+    const DECIDES: bool = true;
+
+    #[inline(always)]
+    fn vector(self, simd: S, x: S::Stored, bias: B::Vector, bits: u64, at: usize) -> S::Stored {
+        self.vector_and_bits(simd, x, bias, bits, at).0
+    }
+
+    #[inline(always)]
+    fn element(self, x: T, bias: B::Element, keep: bool) -> T {
+        self.element_and_bit(x, bias, keep).0
+    }
+
+    #[inline(always)]
+    fn vector_and_bits(
+        self,
+        simd: S,
+        x: S::Stored,
+        bias: B::Vector,
+        bits: u64,
+        at: usize,
+    ) -> (S::Stored, u64) {
+        let y = simd.narrow(simd.times(B::biased(simd, x, bias), self.wide), TIES);
+        let left = bits & simd.not_at_most_zero(y, at);
+        (simd.keep(y, left, at), left)
+    }
+
+    #[inline(always)]
+    fn element_and_bit(self, x: T, bias: B::Element, keep: bool) -> (T, bool) {
+        let y = T::narrow(B::biased_element(x, bias) * self.scale);
+        if keep && !(y <= T::ZERO) {
+            (y, true)
+        } else {
+            (T::ZERO, false)
         }
     }
 }

@@ -138,6 +138,8 @@ pub struct Case {
     pub misaligned: usize,
     /// The bit of its first word at which the mask of [`Job::Apply`] begins.
     pub mask_bit: usize,
+    /// Whether a row is read beside the input, by a pass that may.
+    pub with_row: bool,
     /// Whether the output is also the input.
     pub in_place: bool,
     /// Whether the job asks for stores that go around the cache.
@@ -156,6 +158,7 @@ impl fmt::Display for Case {
         if matches!(self.job, Job::Apply(..)) {
             write!(f, ", mask from bit {}", self.mask_bit)?;
         }
+        f.write_str(if self.with_row { ", with a row" } else { "" })?;
         f.write_str(if self.in_place { ", in place" } else { "" })?;
         f.write_str(if self.streaming { ", streaming" } else { "" })
     }

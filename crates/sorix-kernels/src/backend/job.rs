@@ -93,8 +93,8 @@ impl<'a, T: Element> Update<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`LengthError`] if the pass reads a second input that the buffers do not have, or the buffers have
-    /// one that it does not read.
+    /// [`LengthError`] if the pass reads elements that the buffers do not have, or the buffers have a
+    /// second input that it does not read.
     pub fn new(pass: Pass<T>, buffers: Buffers<'a, T>) -> Result<Self, LengthError> {
         pass.check(&buffers)?;
         Ok(Self {
@@ -123,9 +123,9 @@ impl<'a, T: Element> Update<'a, T> {
         self.pass
     }
 
-    /// The second input, if the pass reads one.
+    /// What is read beside the input.
     #[must_use]
-    pub fn beside(&self) -> Option<Beside<'a, T>> {
+    pub fn beside(&self) -> Beside<'a, T> {
         self.buffers.beside()
     }
 
@@ -149,11 +149,7 @@ impl<'a, T: Element> Update<'a, T> {
 
     /// How many bytes are read and written.
     pub(crate) fn bytes(&self) -> usize {
-        let inputs = if let Some(Beside::Elements(_)) = self.buffers.beside() {
-            2
-        } else {
-            1
-        };
+        let inputs = 1 + usize::from(self.beside().elements().is_some());
         (inputs + 1) * size_of::<T>() * self.len()
     }
 
@@ -175,6 +171,8 @@ impl<'a, T: Element> Update<'a, T> {
 pub struct Apply<'a, T: Element> {
     mask: BitSlice<'a>,
     update: Update<'a, T>,
+    // Invariant: as long as the mask.
+    out: Option<BitSliceMut<'a>>,
 }
 
 impl<'a, T: Element> Apply<'a, T> {
@@ -185,7 +183,25 @@ impl<'a, T: Element> Apply<'a, T> {
     /// [`LengthError`] unless the mask has as many elements as the buffers.
     pub fn new(mask: BitSlice<'a>, update: Update<'a, T>) -> Result<Self, LengthError> {
         LengthError::check("mask", update.len(), mask.len())?;
-        Ok(Self { mask, update })
+        Ok(Self {
+            mask,
+            update,
+            out: None,
+        })
+    }
+
+    /// Also writes the bits that are left of the mask to `out`, for a pass that
+    /// [decides](Pass::decides) that.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] unless it has as many elements as the mask.
+    pub fn leaving(self, out: BitSliceMut<'a>) -> Result<Self, LengthError> {
+        LengthError::check("mask", self.mask.len(), out.len())?;
+        Ok(Self {
+            out: Some(out),
+            ..self
+        })
     }
 
     /// The mask.
@@ -200,15 +216,21 @@ impl<'a, T: Element> Apply<'a, T> {
         &self.update
     }
 
-    /// What is to be done, to do it.
+    /// What is to be done, to do it, for a pass that leaves all bits of the mask.
     #[must_use]
     pub fn into_update(self) -> Update<'a, T> {
         self.update
     }
+
+    /// What is to be done, to do it, and where the bits go that are left, if they are wanted.
+    #[must_use]
+    pub fn into_parts(self) -> (Update<'a, T>, Option<BitSliceMut<'a>>) {
+        (self.update, self.out)
+    }
 }
 
 /// Make the bits of a window of a mask and apply them in the same pass: forward, which also keeps
-/// the bits, and replay, which does not.
+/// the bits, and replay, which does not. A pass that [decides](Pass::decides) keeps those that it leaves.
 #[derive(Debug)]
 pub struct Dropout<'a, T: Element> {
     window: MaskWindow,
@@ -265,6 +287,14 @@ impl<'a, T: Element> Dropout<'a, T> {
     pub fn into_parts(self) -> (Update<'a, T>, Option<BitSliceMut<'a>>) {
         (self.update, self.out)
     }
+}
+
+/// Keep all elements, or drop all, without a mask; and write the bits that are left.
+#[derive(Debug)]
+pub(crate) struct Settle<'a, T: Element> {
+    pub(crate) kept: bool,
+    pub(crate) update: Update<'a, T>,
+    pub(crate) out: Option<BitSliceMut<'a>>,
 }
 
 /// The window `by` elements into one that was checked to be at least that long.

@@ -7,6 +7,7 @@ use crate::element::Element;
 use crate::job::{Apply, Dropout, FillMask, Update};
 use crate::keep::KeepRule;
 use crate::key::MaskWindow;
+use crate::mask::BitSliceMut;
 use crate::pass::Pass;
 use crate::stream::{BLOCK, Law, TILE, TileStream};
 
@@ -34,49 +35,63 @@ pub fn fill_mask(job: FillMask<'_>) {
 /// Applies a mask.
 pub fn apply<T: Element>(job: Apply<'_, T>) {
     let mut keep = job.mask().iter();
-    update(job.into_update(), |_| keep.next() == Some(true));
+    let (what, out) = job.into_parts();
+    update(what, |_| keep.next() == Some(true), out);
 }
 
 /// Makes a mask and applies it.
 pub fn dropout<T: Element>(job: Dropout<'_, T>) {
     let mut keep = keep_bits(job.window(), job.rule());
-    let (what, mut out) = job.into_parts();
+    let (what, out) = job.into_parts();
+    update(what, |_| keep.next() == Some(true), out);
+}
+
+/// Each pass, one element at a time, and the bits of those that are left. What is dropped is selected, not
+/// multiplied: NaN and infinity do not leak.
+fn update<T: Element>(
+    update: Update<'_, T>,
+    mut keep: impl FnMut(usize) -> bool,
+    mut out: Option<BitSliceMut<'_>>,
+) {
     if let Some(out) = &mut out {
         out.words_mut().fill(0);
     }
-    update(what, |i| {
-        let keep = keep.next() == Some(true);
+    let (pass, beside) = (update.pass(), update.beside());
+    update.into_buffers().update(|i, x| {
+        let kept = keep(i);
+        let (y, is_left) = match pass {
+            Pass::Scale { scale } if kept => (x.times(scale), true),
+            Pass::Scale { .. } => (T::ZERO, false),
+            Pass::Affine { scale, shift, .. } if kept => (x.times_plus(scale, shift), true),
+            Pass::Affine { dropped, .. } => (dropped, false),
+            Pass::AddScaled { scale } => match beside.element(i) {
+                Some(element) if kept => {
+                    let element = plus_bias(element, beside.of_row(i));
+                    (T::narrow(x.widened() + element * scale), true)
+                }
+                _ => (x, false),
+            },
+            Pass::Rectify { scale } => {
+                let sum = plus_bias(x, beside.of_row(i));
+                if sum <= T::factor(0.0) || !kept {
+                    (T::ZERO, false)
+                } else {
+                    (T::narrow(sum * scale), true)
+                }
+            }
+        };
         if let Some(out) = &mut out {
-            out.words_mut()[i / 64] |= u64::from(keep) << (i % 64);
+            out.words_mut()[i / 64] |= u64::from(is_left) << (i % 64);
         }
-        keep
+        y
     });
 }
 
-/// Each pass, one element at a time. What is dropped is selected, not multiplied: NaN and infinity do
-/// not leak.
-fn update<T: Element>(update: Update<'_, T>, mut keep: impl FnMut(usize) -> bool) {
-    let (pass, beside) = (update.pass(), update.beside());
-    let buffers = update.into_buffers();
-    match pass {
-        Pass::Scale { scale } => {
-            buffers.update(|i, x| if keep(i) { x.times(scale) } else { T::ZERO });
-        }
-        Pass::Affine {
-            scale,
-            shift,
-            dropped,
-        } => buffers.update(|i, x| {
-            if keep(i) {
-                x.times_plus(scale, shift)
-            } else {
-                dropped
-            }
-        }),
-        Pass::AddScaled { scale } => buffers.update(|i, x| match beside {
-            Some(beside) if keep(i) => beside.get(i).times_plus(scale, x.widened()),
-            _ => x,
-        }),
+/// An element plus its bias, if there is one, in the type computed in.
+fn plus_bias<T: Element>(x: T, bias: Option<T>) -> T::Scale {
+    match bias {
+        Some(bias) => x.widened() + bias.widened(),
+        None => x.widened(),
     }
 }
 

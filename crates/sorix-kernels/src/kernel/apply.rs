@@ -14,7 +14,7 @@ use crate::job::{Apply, Update};
 use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
 use crate::kernel::elements::{Elements, Group, Write, unaligned_head, with_elements};
 use crate::kernel::tile::Meanwhile;
-use crate::mask::{BitSlice, WORD};
+use crate::mask::{BitSlice, BitSliceMut, WORD, low_bits};
 use crate::simd::{Fence, GROUP, Kernel, Lanes, Simd};
 use crate::stream::{BLOCK, LANES};
 
@@ -33,9 +33,15 @@ impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Apply<'_, T> {
     #[inline(always)]
     fn run(self, simd: S) {
         let mask = self.mask();
-        let update = self.into_update();
+        let (update, out) = self.into_parts();
         let (pass, beside) = (update.pass(), update.beside());
-        pass.compute(simd, beside, ApplyBits { simd, mask, update });
+        let compute = ApplyBits {
+            simd,
+            mask,
+            update,
+            out,
+        };
+        pass.compute(simd, beside, compute);
     }
 }
 
@@ -43,17 +49,72 @@ struct ApplyBits<'a, T: Element, S> {
     simd: S,
     mask: BitSlice<'a>,
     update: Update<'a, T>,
+    out: Option<BitSliceMut<'a>>,
 }
 
 impl<T: Element, S: Lanes<T>> Compute<T, S> for ApplyBits<'_, T, S> {
     #[inline(always)]
     fn with<A: Arithmetic<T, S>>(self, arithmetic: A, beside: A::Beside) {
-        let Self { simd, mask, update } = self;
+        let Self {
+            simd,
+            mask,
+            update,
+            out,
+        } = self;
         let fence = update.is_streaming().then(|| Fence::after(simd));
+        if A::DECIDES
+            && let Some(mut out) = out
+        {
+            out.write(0, mask);
+            with_elements!(update.into_buffers(), &fence, |write, elements| {
+                Applying::new(simd, write, arithmetic, elements, beside, 0)
+                    .finish(Decided(out.words_mut()));
+            });
+            return;
+        }
         let (words, start) = mask.words_and_start();
         with_elements!(update.into_buffers(), &fence, |write, elements| {
             Applying::new(simd, write, arithmetic, elements, beside, start).finish(words);
         });
+    }
+}
+
+/// The words of a mask, for a pass.
+pub(super) trait Words {
+    /// To read.
+    fn words(&self) -> &[u64];
+    /// Of the `n` bits from bit `at` on, at most 64 and at least 1, leaves those that `bits` has.
+    fn leave(&mut self, at: usize, n: usize, bits: u64);
+}
+
+/// Words whose bits stay as they are.
+impl Words for &[u64] {
+    #[inline(always)]
+    fn words(&self) -> &[u64] {
+        self
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, _: usize, _: usize, _: u64) {}
+}
+
+/// Words of which the bits are left that a pass [decides](Arithmetic::DECIDES) to leave.
+pub(super) struct Decided<'a>(pub(super) &'a mut [u64]);
+
+impl Words for Decided<'_> {
+    #[inline(always)]
+    fn words(&self) -> &[u64] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, at: usize, n: usize, bits: u64) {
+        let (first, shift) = (at / WORD, at % WORD);
+        let gone = !bits & low_bits(n);
+        self.0[first] &= !(gone << shift);
+        if shift + n > WORD {
+            self.0[first + 1] &= !(gone >> (WORD - shift));
+        }
     }
 }
 
@@ -127,17 +188,32 @@ where
     /// Less than a group, element by element: a vector put together from less would wait for its
     /// parts to reach memory.
     #[inline(always)]
-    fn part(arithmetic: A, (elements, beside): (E, A::Beside), words: &[u64], start: usize) {
-        if elements.y().is_empty() {
+    fn part(
+        arithmetic: A,
+        (elements, beside): (E, A::Beside),
+        words: &mut impl Words,
+        start: usize,
+    ) {
+        let n = elements.y().len();
+        if n == 0 {
             return;
         }
-        let bits = BitSlice::of_words(words, start, elements.y().len()).word(0);
-        elements.update(|i, x| arithmetic.element(x, beside.get(i), bits >> i & 1 == 1));
+        let bits = BitSlice::of_words(words.words(), start, n).word(0);
+        let mut left = bits;
+        elements.update(|i, x| {
+            let keep = bits >> i & 1 == 1;
+            let (y, is_left) = arithmetic.element_and_bit(x, beside.get(i), keep);
+            left &= !(u64::from(!is_left) << i);
+            y
+        });
+        if A::DECIDES {
+            words.leave(start, n, left);
+        }
     }
 
     /// The elements before the first aligned one, once.
     #[inline(always)]
-    fn head(&mut self, words: &[u64]) {
+    fn head(&mut self, words: &mut impl Words) {
         let (elements, beside) = &mut self.head;
         let n = elements.y().len();
         if n > 0 {
@@ -151,7 +227,7 @@ where
 
     /// The next `n` whole groups, of which there must be as many.
     #[inline(always)]
-    fn groups(&mut self, words: &[u64], n: usize) {
+    fn groups(&mut self, words: &mut impl Words, n: usize) {
         let end = self.done + n;
         if W::STREAMED {
             let in_page = Self::SIDE_BY_SIDE / PAGES;
@@ -171,9 +247,12 @@ where
 
     /// Whole groups, in order.
     #[inline(always)]
-    fn run(&mut self, words: &[u64], range: Range<usize>) {
+    fn run(&mut self, words: &mut impl Words, range: Range<usize>) {
+        if A::DECIDES {
+            return self.decide(words, range);
+        }
         let (first, shift) = (self.groups_start / WORD, self.groups_start % WORD);
-        let words = &words[first + range.start..];
+        let words = &words.words()[first + range.start..];
         let (elements, beside) = &mut self.groups;
         let groups = elements.groups(range.clone()).zip(beside.groups(range));
         if shift == 0 {
@@ -189,13 +268,34 @@ where
         }
     }
 
+    /// [`run`](Self::run) of a pass that leaves fewer bits than there are.
+    #[inline(always)]
+    fn decide(&mut self, words: &mut impl Words, range: Range<usize>) {
+        let (elements, beside) = &mut self.groups;
+        let groups = elements
+            .groups(range.clone())
+            .zip(beside.groups(range.clone()));
+        for (i, (group, beside)) in range.zip(groups) {
+            let at = self.groups_start + i * GROUP;
+            let (first, shift) = (at / WORD, at % WORD);
+            let now = words.words();
+            let word = if shift == 0 {
+                now[first]
+            } else {
+                now[first] >> shift | now[first + 1] << (WORD - shift)
+            };
+            let left = apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
+            words.leave(at, GROUP, left);
+        }
+    }
+
     /// What is left, by words that are all there.
     #[inline(always)]
-    pub(super) fn finish(mut self, words: &[u64]) {
-        self.head(words);
-        self.groups(words, self.count - self.done);
+    pub(super) fn finish(mut self, mut words: impl Words) {
+        self.head(&mut words);
+        self.groups(&mut words, self.count - self.done);
         let start = self.groups_start + self.count * GROUP;
-        Self::part(self.arithmetic, self.rest, words, start);
+        Self::part(self.arithmetic, self.rest, &mut words, start);
     }
 }
 
@@ -208,8 +308,8 @@ where
     E: Elements<T>,
 {
     #[inline(always)]
-    fn step(&mut self, blocks: &[[u64; LANES]], made: usize) {
-        let words = blocks.as_flattened();
+    fn step(&mut self, blocks: &mut [[u64; LANES]], made: usize) {
+        let words = &mut Decided(blocks.as_flattened_mut());
         // The last of a group's bits may be in the word after its first.
         let ready = (made * LANES)
             .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
@@ -225,7 +325,8 @@ where
     }
 }
 
-/// Applies one word of a mask to a group.
+/// Applies one word of a mask to a group. Returns the bits that are left of it, if the pass
+/// [decides](Arithmetic::DECIDES) that.
 #[inline(always)]
 fn apply_word<T: Element, S: Lanes<T>, A: Arithmetic<T, S>>(
     simd: S,
@@ -234,20 +335,24 @@ fn apply_word<T: Element, S: Lanes<T>, A: Arithmetic<T, S>>(
     bits: u64,
     mut group: impl Group<T>,
     beside: <A::Beside as ReadBeside<T, S>>::Group,
-) {
+) -> u64 {
     write.announce(simd, group.y());
+    let mut left = 0;
     for at in (0..GROUP).step_by(S::LANES) {
         let beside = <A::Beside as ReadBeside<T, S>>::load(simd, beside, at);
-        let y = arithmetic.vector(simd, simd.load(group.x(), at), beside, bits, at);
+        let x = simd.load(group.x(), at);
+        let (y, its_bits) = arithmetic.vector_and_bits(simd, x, beside, bits, at);
+        left |= its_bits;
         write.write(simd, y, group.y(), at);
     }
+    left
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::buffers::Buffers;
-    use crate::kernel::arithmetic::Row;
+    use crate::kernel::arithmetic::{Row, Seam};
     use crate::mask::BitMask;
     use crate::pass::Pass;
     use crate::simd::Portable;
@@ -306,6 +411,7 @@ mod tests {
                 let sum = ApplyBits {
                     simd: Portable,
                     mask: bits,
+                    out: None,
                     update: Update::new(Pass::Scale { scale: 1.0 }, buffers).unwrap(),
                 };
                 sum.with(Plus::<B>(core::marker::PhantomData), beside);
@@ -323,9 +429,10 @@ mod tests {
         let elements: Vec<f32> = (0..1300).map(|i| 0.25 * i as f32).collect();
         for len in [0, 1, 63, 64, 65, 200, 512, 700, 1300] {
             check(len, &elements[..len], |i| elements[i]);
-            for row_len in [1, 7, 64, 65, 300] {
+            for row_len in [1, 7, 63, 64, 65, 127, 128, 300] {
                 let (row, at) = (&elements[..row_len], row_len / 2);
-                check(len, Row { row, at }, |i| row[(at + i) % row_len]);
+                let seam = Seam::new(row);
+                check(len, Row::new(row, at, &seam), |i| row[(at + i) % row_len]);
             }
         }
     }

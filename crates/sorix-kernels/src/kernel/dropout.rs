@@ -7,7 +7,7 @@
 use crate::element::Element;
 use crate::job::{Dropout, Update};
 use crate::keep::KeepRule;
-use crate::kernel::apply::Applying;
+use crate::kernel::apply::{Applying, Decided};
 use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
 use crate::kernel::elements::{Elements, Write, with_elements};
 use crate::kernel::tile::{Rule, TileWords, make, spans};
@@ -83,7 +83,7 @@ fn dropout<T: Element, S: Simd + Lanes<T>, A: Arithmetic<T, S>>(
             out => (&mut scratch.0[..], out.is_some()),
         };
         make(simd, window.key, &rule, &span, blocks, &mut applying);
-        applying.finish(blocks.as_flattened());
+        applying.finish(Decided(blocks.as_flattened_mut()));
         if let Some(out) = &mut out
             && copy
         {

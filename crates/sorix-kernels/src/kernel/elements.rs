@@ -32,7 +32,7 @@ pub(super) trait Elements<T>: Sized {
     /// The whole groups `range`; elements that do not fill one are left out.
     fn groups(&mut self, range: Range<usize>) -> Self::Groups<'_>;
     /// Replaces each by `f(its index, itself)`.
-    fn update(self, f: impl Fn(usize, T) -> T);
+    fn update(self, f: impl FnMut(usize, T) -> T);
 }
 
 /// Elements that are read from `x` and written to `y`, which is as long.
@@ -97,7 +97,7 @@ impl<T: Element> Elements<T> for OutOfPlace<'_, T> {
     }
 
     #[inline(always)]
-    fn update(self, f: impl Fn(usize, T) -> T) {
+    fn update(self, mut f: impl FnMut(usize, T) -> T) {
         for (i, (y, &x)) in self.y.iter_mut().zip(self.x).enumerate() {
             *y = f(i, x);
         }
@@ -129,7 +129,7 @@ impl<T: Element> Elements<T> for InPlace<'_, T> {
     }
 
     #[inline(always)]
-    fn update(self, f: impl Fn(usize, T) -> T) {
+    fn update(self, mut f: impl FnMut(usize, T) -> T) {
         for (i, y) in self.y.iter_mut().enumerate() {
             *y = f(i, *y);
         }

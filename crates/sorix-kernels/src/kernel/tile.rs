@@ -31,8 +31,9 @@ use crate::stream::{BLOCK, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TI
 /// Other work, done between the blocks of a tile: the processor then has something to do while one
 /// step of a generator waits for the one before it.
 pub(super) trait Meanwhile {
-    /// Does what there is to do for a block, given the first `made` of `blocks`.
-    fn step(&mut self, blocks: &[[u64; LANES]], made: usize);
+    /// Does what there is to do for a block, given the first `made` of `blocks`. Of their bits, those that
+    /// it has used it may clear.
+    fn step(&mut self, blocks: &mut [[u64; LANES]], made: usize);
 }
 
 /// No other work.
@@ -40,7 +41,7 @@ pub(super) struct Nothing;
 
 impl Meanwhile for Nothing {
     #[inline(always)]
-    fn step(&mut self, _: &[[u64; LANES]], _: usize) {}
+    fn step(&mut self, _: &mut [[u64; LANES]], _: usize) {}
 }
 
 /// The words of a tile, aligned so that no vector of them straddles two cache lines.

@@ -28,6 +28,16 @@ pub(crate) fn select(bits: u64, kept: &[u16; GROUP], dropped: &[u16; GROUP]) -> 
     })
 }
 
+/// Bit `i` if element `i` is not `<= 0`, as integers: what is negative and no NaN is at most minus infinity,
+/// whose bits are `negative`.
+#[inline(always)]
+pub(crate) fn not_at_most_zero(x: &[i16; GROUP], negative: i16) -> u64 {
+    let bits = x.iter().enumerate();
+    bits.fold(0, |bits, (i, &x)| {
+        bits | u64::from(x > negative && x != 0) << i
+    })
+}
+
 /// Rounds to bf16, to nearest, ties to even.
 ///
 /// Adding 0x7FFF, or 0x8000 where the upper half is odd, carries into the upper half exactly when
@@ -113,6 +123,12 @@ macro_rules! half_lanes {
             ) -> Self::Stored {
                 let (kept, dropped) = (bytemuck::cast_ref(&kept), bytemuck::cast_ref(&dropped));
                 bytemuck::cast($crate::simd::half_lanes::select(bits, kept, dropped))
+            }
+
+            #[inline(always)]
+            fn not_at_most_zero(self, x: Self::Stored, _: usize) -> u64 {
+                let negative = <$t>::NEG_INFINITY.to_bits().cast_signed();
+                $crate::simd::half_lanes::not_at_most_zero(bytemuck::cast_ref(&x), negative)
             }
         }
     };

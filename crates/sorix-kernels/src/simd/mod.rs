@@ -255,6 +255,10 @@ pub(crate) trait Lanes<T: Element>: Streaming {
         dropped: Self::Stored,
     ) -> Self::Stored;
 
+    /// The bits `at` and up of the lanes that are not `<= 0`: of those that are greater, and of NaN. All
+    /// others are zero.
+    fn not_at_most_zero(self, x: Self::Stored, at: usize) -> u64;
+
     /// Whether an element times `scale` can lie half way between two elements.
     #[inline(always)]
     fn can_tie(self, _scale: T::Scale) -> bool {

@@ -222,6 +222,11 @@ impl Lanes<f32> for Portable {
         let (kept, dropped): (u32x8, u32x8) = (bytemuck::cast(kept), bytemuck::cast(dropped));
         bytemuck::cast(kept & which | dropped & !which)
     }
+
+    #[inline(always)]
+    fn not_at_most_zero(self, x: f32x8, at: usize) -> u64 {
+        u64::from(!x.simd_le(f32x8::ZERO).to_bitmask() & 0xFF) << at
+    }
 }
 
 impl Lanes<f64> for Portable {
@@ -281,6 +286,11 @@ impl Lanes<f64> for Portable {
         let which: u64x4 = bytemuck::cast(spread(bits, at, [1, 1, 2, 2, 4, 4, 8, 8]));
         let (kept, dropped): (u64x4, u64x4) = (bytemuck::cast(kept), bytemuck::cast(dropped));
         bytemuck::cast(kept & which | dropped & !which)
+    }
+
+    #[inline(always)]
+    fn not_at_most_zero(self, x: f64x4, at: usize) -> u64 {
+        u64::from(!x.simd_le(f64x4::ZERO).to_bitmask() & 0xF) << at
     }
 }
 

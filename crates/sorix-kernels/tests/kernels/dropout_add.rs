@@ -77,6 +77,53 @@ fn sixteen_bits_are_rounded_once() {
 }
 
 #[test]
+fn a_bias_is_added_before_dropout() {
+    // Rows of a length that no vector has, and of the length of one element, of a group and of all.
+    for row_len in [1, 30, 64, 75, 3000] {
+        let x: Vec<f32> = (0..3000).map(|i| (i % 17) as f32 - 8.0).collect();
+        let bias: Vec<f32> = (0..row_len).map(|i| 0.25 * (i % 13) as f32).collect();
+        let residual: Vec<f32> = (0..3000).map(|i| 0.5 * (i % 7) as f32).collect();
+        let sums: Vec<f32> = (0..3000).map(|i| x[i] + bias[i % row_len]).collect();
+        for_each_backend(|engine| {
+            for p in [0.0, 0.1, 0.5, 1.0] {
+                let (want, want_mask) = add(engine, p, &sums, &residual);
+                let (mut y, mut mask) = (vec![0.0; 3000], BitMask::new(3000));
+                let buffers = Buffers::new(&residual, &mut y).unwrap();
+                let buffers = buffers.with_elements(&x).unwrap();
+                let buffers = buffers.with_row(&bias).unwrap();
+                engine
+                    .dropout_add(rate(p), KEY, buffers, Some(&mut mask))
+                    .unwrap();
+                assert_eq!(
+                    (&y, &mask),
+                    (&want, &want_mask),
+                    "p = {p}, row of {row_len}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn sixteen_bits_and_a_bias_are_rounded_once() {
+    let [x, bias, residual] = [256.0, 1.0, -512.0].map(bf16::from_f64);
+    for_each_backend(|engine| {
+        // (256 + 1) * 2 - 512 is 2; with the sum rounded to 256 it would be 0.
+        let (mut y, mut mask) = (vec![bf16::ZERO; 200], BitMask::new(200));
+        let (x, residual) = ([x; 200], [residual; 200]);
+        let buffers = Buffers::new(&residual, &mut y).unwrap();
+        let buffers = buffers.with_elements(&x).unwrap();
+        let buffers = buffers.with_row(core::slice::from_ref(&bias)).unwrap();
+        engine
+            .dropout_add(rate(0.5), KEY, buffers, Some(&mut mask))
+            .unwrap();
+        for (y, keep) in y.into_iter().zip(&mask) {
+            assert_eq!(y.to_f32(), if keep { 2.0 } else { -512.0 });
+        }
+    });
+}
+
+#[test]
 fn whole_samples_are_added_or_not() {
     let (samples, each) = (9, 3 * TILE / 4 + 5);
     let x: Vec<f64> = (0..samples * each).map(|i| i as f64).collect();
@@ -125,31 +172,39 @@ fn what_does_not_fit_is_an_error_and_nothing_is_written() {
     });
 }
 
-/// Neither threads nor shards show.
+/// Neither threads nor windows show, of rows that no part of a job begins with.
 #[cfg(feature = "parallel")]
 #[test]
 fn threads_and_shards_agree() {
     use crate::common::one_two_and_seven_threads_agree;
 
-    let len = 40 * TILE + 77;
+    let row_len = 1001;
+    let len = 660 * row_len;
     let x: Vec<f32> = (0..len).map(|i| (i % 1000) as f32).collect();
     let residual: Vec<f32> = (0..len).map(|i| (i % 777) as f32).collect();
+    let bias: Vec<f32> = (0..row_len).map(|i| i as f32).collect();
     for_each_backend(|engine| {
         if engine.backend().name() == "reference" {
             return;
         }
-        one_two_and_seven_threads_agree(engine, "dropout_add", |engine| {
-            add(engine, 0.1, &x, &residual)
-        });
-        let (whole, _) = add(engine, 0.1, &x, &residual);
-        let (first, n) = (3 * TILE + 100, 2 * TILE + 3);
-        let mut part = vec![0.0; n];
-        let buffers = Buffers::new(&residual[first..][..n], &mut part).unwrap();
-        let buffers = buffers.with_elements(&x[first..][..n]).unwrap();
-        let window = KEY.window(first as u64);
-        engine
-            .dropout_add(rate(0.1), window, buffers, None)
-            .unwrap();
-        assert_eq!(part, whole[first..][..n]);
+        for bias in [None, Some(&bias)] {
+            let add = |engine: Engine<'_>, first: usize, n: usize| {
+                let (mut y, mut mask) = (vec![0.0; n], BitMask::new(n));
+                let mut buffers = Buffers::new(&residual[first..][..n], &mut y).unwrap();
+                buffers = buffers.with_elements(&x[first..][..n]).unwrap();
+                if let Some(bias) = bias {
+                    buffers = buffers.with_row(bias).unwrap();
+                }
+                let window = KEY.window(first as u64);
+                engine
+                    .dropout_add(rate(0.1), window, buffers, Some(&mut mask))
+                    .unwrap();
+                (y, mask)
+            };
+            one_two_and_seven_threads_agree(engine, "dropout_add", |engine| add(engine, 0, len));
+            let (whole, _) = add(engine, 0, len);
+            let (first, n) = (50 * row_len, 33 * row_len);
+            assert_eq!(add(engine, first, n).0, whole[first..][..n]);
+        }
     });
 }

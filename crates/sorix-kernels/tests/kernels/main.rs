@@ -1,6 +1,7 @@
 //! The tests of the kernels by their public functions. One program, so that it is linked once; what
 //! needs a process of its own, or is run under an interpreter, lies beside it.
 
+mod act_dropout;
 #[cfg(feature = "conformance")]
 mod backends;
 mod broadcast;

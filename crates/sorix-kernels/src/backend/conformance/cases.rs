@@ -2,7 +2,7 @@
 
 use super::{Case, Dtype, Job};
 use crate::key::MaskKey;
-use crate::pass::PassKind;
+use crate::pass::{PassKind, Reads};
 use crate::stream::{BLOCK, TILE};
 
 const KEY: MaskKey = MaskKey {
@@ -36,6 +36,7 @@ pub(super) fn shapes() -> Vec<Case> {
         len: 0,
         misaligned: 0,
         mask_bit: 0,
+        with_row: false,
         in_place: false,
         streaming: false,
     };
@@ -129,21 +130,30 @@ pub(super) fn shapes() -> Vec<Case> {
     shapes
 }
 
-/// The jobs of one shape: every job and pass, in place and not, for every element type.
+/// The jobs of one shape: every job and pass, with a row and without, in place and not, for every element
+/// type.
 pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     let fitting = move |dtype: &Dtype| shape.misaligned.is_multiple_of(dtype.size());
     let dtypes = Dtype::ALL.into_iter().filter(fitting);
     let passes = dtypes.flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
     let jobs = passes.flat_map(|(kind, dtype)| {
-        [
-            Job::Apply(kind, dtype),
-            Job::Forward(kind, dtype),
-            Job::Replay(kind, dtype),
-        ]
+        let rows: &[bool] = match kind.reads() {
+            Reads::Nothing => &[false],
+            Reads::Row | Reads::ElementsAndRow => &[false, true],
+        };
+        rows.iter().flat_map(move |&with_row| {
+            [
+                Job::Apply(kind, dtype),
+                Job::Forward(kind, dtype),
+                Job::Replay(kind, dtype),
+            ]
+            .map(|job| (job, with_row))
+        })
     });
-    let cases = jobs.flat_map(move |job| {
+    let cases = jobs.flat_map(move |(job, with_row)| {
         [false, true].map(|in_place| Case {
             job,
+            with_row,
             in_place,
             ..shape
         })

@@ -77,15 +77,16 @@ fn update<T: Sample>(
     let make = Make {
         pass,
         beside: &beside,
-        row: &row,
+        row: case.with_row.then_some(&row[..]),
         streaming: case.streaming,
     };
 
-    let mut want = samples.clone();
+    let (mut want, mut want_bits) = (samples.clone(), BitMask::new(case.len));
     let job = Apply::new(
         expected.keep.as_slice(),
         make.of(Buffers::in_place(&mut want)),
     );
+    let job = job.and_then(|job| job.leaving(want_bits.as_slice_mut()));
     reference::apply(job.expect(LENGTHS));
 
     let mut y = Guarded::<T>::new(case.len, case.misaligned);
@@ -110,35 +111,43 @@ fn update<T: Sample>(
         let view: BitSlice<'_> = longer
             .slice(case.mask_bit..case.mask_bit + case.len)
             .expect("the range is inside");
-        let job = Apply::new(view, update).expect(LENGTHS);
+        let mut job = Apply::new(view, update).expect(LENGTHS);
+        if pass.decides() {
+            job = job.leaving(bits.slice()).expect(LENGTHS);
+        }
         guard_panic(|| kernels.apply(job))?;
     } else {
         let out = matches!(case.job, Job::Forward(..)).then(|| bits.slice());
         let job = Dropout::new(case.window, &expected.rule, update, out).expect(LENGTHS);
         guard_panic(|| kernels.dropout(job))?;
     }
-    if let Job::Forward(..) = case.job {
-        bits.compare(&expected.keep)?;
+    match case.job {
+        Job::Forward(..) => bits.compare(&want_bits)?,
+        Job::Apply(..) if pass.decides() => bits.compare(&want_bits)?,
+        _ => {}
     }
     // Of two NaNs that meet, the compiler may let either one through.
-    y.compare(&want, kind.reads() != Reads::Nothing)
+    let adds = case.with_row || kind.reads() == Reads::ElementsAndRow;
+    y.compare(&want, adds)
 }
 
 /// Makes the update of a case.
 struct Make<'a, T: Sample> {
     pass: Pass<T>,
     beside: &'a [T],
-    row: &'a [T],
+    row: Option<&'a [T]>,
     streaming: bool,
 }
 
 impl<'a, T: Sample> Make<'a, T> {
-    fn of(&self, buffers: Buffers<'a, T>) -> Update<'a, T> {
-        let buffers = match self.pass.kind().reads() {
-            Reads::Nothing => buffers,
-            Reads::Elements => buffers.with_elements(self.beside).expect(LENGTHS),
-            Reads::Row => buffers.with_row(self.row).expect(LENGTHS),
+    fn of(&self, mut buffers: Buffers<'a, T>) -> Update<'a, T> {
+        buffers = match self.pass.kind().reads() {
+            Reads::Nothing | Reads::Row => buffers,
+            Reads::ElementsAndRow => buffers.with_elements(self.beside).expect(LENGTHS),
         };
+        if let Some(row) = self.row {
+            buffers = buffers.with_row(row).expect(LENGTHS);
+        }
         let update = Update::new(self.pass, buffers).expect("the buffers are those of the pass");
         update.streaming(self.streaming)
     }

@@ -33,10 +33,26 @@ impl<T: Element> Dropout<'_, T> {
                 rule,
                 out: out.reborrow(),
             });
-            let mask = out.as_slice();
-            apply(Apply { mask, update });
+            apply_chunk(out, update, &mut apply);
         });
     }
+}
+
+/// Applies the bits of a chunk, of which those stay that the pass leaves.
+pub(super) fn apply_chunk<T: Element>(
+    out: BitSliceMut<'_>,
+    update: Update<'_, T>,
+    apply: &mut impl FnMut(Apply<'_, T>),
+) {
+    if !update.pass().decides() {
+        let (mask, out) = (out.as_slice(), None);
+        return apply(Apply { mask, update, out });
+    }
+    let mut words = [0; CHUNK / WORD];
+    let mut made = BitSliceMut::of_words(&mut words, out.len());
+    made.write(0, out.as_slice());
+    let (mask, out) = (made.as_slice(), Some(out));
+    apply(Apply { mask, update, out });
 }
 
 /// Calls `chunk` for one chunk of the elements after the other, with its place among them and a place

@@ -4,7 +4,7 @@
 //! are cut out and put together: a tile is made once for all of its runs. Tiles between distant runs
 //! are not made.
 
-use super::compose::{CHUNK, in_chunks};
+use super::compose::{CHUNK, apply_chunk, in_chunks};
 use super::{Apply, FillMask, Update};
 use crate::element::Element;
 use crate::keep::KeepRule;
@@ -131,8 +131,7 @@ impl<'a, T: Element> DropoutRegion<'a, T> {
                 out: out.reborrow(),
             };
             bits.compose(&mut fill);
-            let mask = out.as_slice();
-            apply(Apply { mask, update });
+            apply_chunk(out, update, &mut apply);
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Apply, ApplyBroadcast, Dropout, DropoutRegion, FillMask, FillRegion, Update, inside};
+use super::{Apply, ApplyBroadcast, Dropout, DropoutRegion, FillMask, FillRegion, Settle, inside};
 use crate::element::Element;
 
 /// A job that can be cut in two, so that two threads can do it.
@@ -18,13 +18,20 @@ pub(crate) trait Split: Sized + Send {
     fn split_at(self, mid: usize) -> (Self, Self);
 }
 
-impl<T: Element> Split for Update<'_, T> {
+impl<T: Element> Split for Settle<'_, T> {
     fn len(&self) -> usize {
-        self.len()
+        self.update.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        self.split_at(mid)
+        let (head, tail) = self.update.split_at(mid);
+        let (head_out, tail_out) = self.out.map(|out| out.split_at(mid)).unzip();
+        let half = |update, out| Self {
+            update,
+            out,
+            ..self
+        };
+        (half(head, head_out), half(tail, tail_out))
     }
 }
 
@@ -53,8 +60,12 @@ impl<T: Element> Split for Apply<'_, T> {
     fn split_at(self, mid: usize) -> (Self, Self) {
         let (head, tail) = self.update.split_at(mid);
         let (head_mask, tail_mask) = self.mask.split_at(mid);
-        let half = |mask, update| Self { mask, update };
-        (half(head_mask, head), half(tail_mask, tail))
+        let (head_out, tail_out) = self.out.map(|out| out.split_at(mid)).unzip();
+        let half = |mask, update, out| Self { mask, update, out };
+        (
+            half(head_mask, head, head_out),
+            half(tail_mask, tail, tail_out),
+        )
     }
 }
 

@@ -129,23 +129,35 @@ functions! {
 
     /// All ones in the 32-bit lanes whose bit is set in bits `at` to `at + 3` of `bits`.
     fn spread_32(bits: u64, at: usize) -> uint32x4_t {
-        let own = vcombine_u32(vcreate_u32(0x2_0000_0001), vcreate_u32(0x8_0000_0004));
-        vtstq_u32(vdupq_n_u32((bits >> at) as u32), own)
+        vtstq_u32(vdupq_n_u32((bits >> at) as u32), own_32())
     }
 
     /// All ones in the 64-bit lanes whose bit is set in bits `at` and `at + 1` of `bits`.
     fn spread_64(bits: u64, at: usize) -> uint64x2_t {
-        let own = vcombine_u64(vcreate_u64(1), vcreate_u64(2));
-        vtstq_u64(vdupq_n_u64(bits >> at), own)
+        vtstq_u64(vdupq_n_u64(bits >> at), own_64())
     }
 
     /// All ones in the 16-bit lanes whose bit is set in bits `at` to `at + 7` of `bits`.
     fn spread_16(bits: u64, at: usize) -> uint16x8_t {
-        let own = vcombine_u16(
+        vtstq_u16(vdupq_n_u16((bits >> at) as u16), own_16())
+    }
+
+    /// The bit of each lane, from bit 0 on.
+    fn own_32() -> uint32x4_t {
+        vcombine_u32(vcreate_u32(0x2_0000_0001), vcreate_u32(0x8_0000_0004))
+    }
+
+    /// The bit of each lane, from bit 0 on.
+    fn own_64() -> uint64x2_t {
+        vcombine_u64(vcreate_u64(1), vcreate_u64(2))
+    }
+
+    /// The bit of each lane, from bit 0 on.
+    fn own_16() -> uint16x8_t {
+        vcombine_u16(
             vcreate_u16(0x0008_0004_0002_0001),
             vcreate_u16(0x0080_0040_0020_0010),
-        );
-        vtstq_u16(vdupq_n_u16((bits >> at) as u16), own)
+        )
     }
 }
 
@@ -172,6 +184,9 @@ impl Lanes<f32> for Neon {
             dropped: float32x4_t
         ) -> float32x4_t {
             vbslq_f32(spread_32(bits, at), kept, dropped)
+        }
+        fn not_at_most_zero(self, x: float32x4_t, at: usize) -> u64 {
+            u64::from(vaddvq_u32(vbicq_u32(own_32(), vclezq_f32(x)))) << at
         }
     }
 
@@ -205,6 +220,9 @@ impl Lanes<f64> for Neon {
             dropped: float64x2_t
         ) -> float64x2_t {
             vbslq_f64(spread_64(bits, at), kept, dropped)
+        }
+        fn not_at_most_zero(self, x: float64x2_t, at: usize) -> u64 {
+            vaddvq_u64(vbicq_u64(own_64(), vclezq_f64(x))) << at
         }
     }
 
@@ -252,6 +270,13 @@ impl Lanes<bf16> for Neon {
             dropped: uint16x8_t
         ) -> uint16x8_t {
             vbslq_u16(spread_16(bits, at), kept, dropped)
+        }
+        // As integers: what is negative and no NaN is at most minus infinity.
+        fn not_at_most_zero(self, x: uint16x8_t, at: usize) -> u64 {
+            let negative = vdupq_n_s16(bf16::NEG_INFINITY.to_bits().cast_signed());
+            let others = vcgtq_s16(vreinterpretq_s16_u16(x), negative);
+            let lanes = vandq_u16(others, vtstq_u16(x, x));
+            u64::from(vaddvq_u16(vandq_u16(own_16(), lanes))) << at
         }
     }
 

@@ -190,6 +190,10 @@ impl Lanes<f32> for Avx2 {
         fn select(self, bits: u64, at: usize, kept: __m256, dropped: __m256) -> __m256 {
             _mm256_blendv_ps(dropped, kept, _mm256_castsi256_ps(spread_32(bits, at)))
         }
+        fn not_at_most_zero(self, x: __m256, at: usize) -> u64 {
+            let lanes = _mm256_cmp_ps::<_CMP_NLE_UQ>(x, _mm256_setzero_ps());
+            u64::from(_mm256_movemask_ps(lanes).cast_unsigned()) << at
+        }
     }
 
     memory_ops! {
@@ -217,6 +221,10 @@ impl Lanes<f64> for Avx2 {
         }
         fn select(self, bits: u64, at: usize, kept: __m256d, dropped: __m256d) -> __m256d {
             _mm256_blendv_pd(dropped, kept, _mm256_castsi256_pd(spread_64(bits, at)))
+        }
+        fn not_at_most_zero(self, x: __m256d, at: usize) -> u64 {
+            let lanes = _mm256_cmp_pd::<_CMP_NLE_UQ>(x, _mm256_setzero_pd());
+            u64::from(_mm256_movemask_pd(lanes).cast_unsigned()) << at
         }
     }
 
@@ -263,6 +271,15 @@ impl Lanes<bf16> for Avx2 {
         }
         fn select(self, bits: u64, at: usize, kept: __m256i, dropped: __m256i) -> __m256i {
             _mm256_blendv_epi8(dropped, kept, spread_16(bits, at))
+        }
+        // As integers: what is negative and no NaN is at most minus infinity.
+        fn not_at_most_zero(self, x: __m256i, at: usize) -> u64 {
+            let negative = _mm256_set1_epi16(bf16::NEG_INFINITY.to_bits().cast_signed());
+            let zero = _mm256_cmpeq_epi16(x, _mm256_setzero_si256());
+            let lanes = _mm256_andnot_si256(zero, _mm256_cmpgt_epi16(x, negative));
+            let halves = (_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
+            let bytes = _mm_packs_epi16(halves.0, halves.1);
+            u64::from(_mm_movemask_epi8(bytes).cast_unsigned()) << at
         }
     }
 
@@ -316,6 +333,14 @@ impl Lanes<f16> for Avx2 {
         }
         fn select(self, bits: u64, at: usize, kept: __m128i, dropped: __m128i) -> __m128i {
             _mm_blendv_epi8(dropped, kept, spread_8_of_16(bits, at))
+        }
+        // As for bf16.
+        fn not_at_most_zero(self, x: __m128i, at: usize) -> u64 {
+            let negative = _mm_set1_epi16(f16::NEG_INFINITY.to_bits().cast_signed());
+            let zero = _mm_cmpeq_epi16(x, _mm_setzero_si128());
+            let lanes = _mm_andnot_si128(zero, _mm_cmpgt_epi16(x, negative));
+            let bytes = _mm_packs_epi16(lanes, _mm_setzero_si128());
+            u64::from(_mm_movemask_epi8(bytes).cast_unsigned()) << at
         }
     }
 

@@ -146,6 +146,9 @@ impl Lanes<f32> for Avx512 {
         fn select(self, bits: u64, at: usize, kept: __m512, dropped: __m512) -> __m512 {
             _mm512_mask_mov_ps(dropped, (bits >> at) as __mmask16, kept)
         }
+        fn not_at_most_zero(self, x: __m512, at: usize) -> u64 {
+            u64::from(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_ps())) << at
+        }
     }
 
     memory_ops! {
@@ -173,6 +176,9 @@ impl Lanes<f64> for Avx512 {
         }
         fn select(self, bits: u64, at: usize, kept: __m512d, dropped: __m512d) -> __m512d {
             _mm512_mask_mov_pd(dropped, (bits >> at) as __mmask8, kept)
+        }
+        fn not_at_most_zero(self, x: __m512d, at: usize) -> u64 {
+            u64::from(_mm512_cmp_pd_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_pd())) << at
         }
     }
 
@@ -219,6 +225,12 @@ impl Lanes<bf16> for Avx512 {
         }
         fn select(self, bits: u64, at: usize, kept: __m512i, dropped: __m512i) -> __m512i {
             _mm512_mask_mov_epi16(dropped, (bits >> at) as __mmask32, kept)
+        }
+        // As integers: what is negative and no NaN is at most minus infinity.
+        fn not_at_most_zero(self, x: __m512i, at: usize) -> u64 {
+            let negative = _mm512_set1_epi16(bf16::NEG_INFINITY.to_bits().cast_signed());
+            let others = _mm512_cmpgt_epi16_mask(x, negative);
+            u64::from(_mm512_mask_test_epi16_mask(others, x, x)) << at
         }
     }
 
@@ -278,6 +290,12 @@ impl Lanes<f16> for Avx512 {
         }
         fn select(self, bits: u64, at: usize, kept: __m256i, dropped: __m256i) -> __m256i {
             _mm256_mask_mov_epi16(dropped, (bits >> at) as __mmask16, kept)
+        }
+        // As for bf16.
+        fn not_at_most_zero(self, x: __m256i, at: usize) -> u64 {
+            let negative = _mm256_set1_epi16(f16::NEG_INFINITY.to_bits().cast_signed());
+            let others = _mm256_cmpgt_epi16_mask(x, negative);
+            u64::from(_mm256_mask_test_epi16_mask(others, x, x)) << at
         }
     }
 
