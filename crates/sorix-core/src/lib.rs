@@ -84,7 +84,7 @@ pub use ops::batch_invariant::{batch_invariant, is_batch_invariant};
 pub use ops::dropout::SaveMask;
 pub use ops::update::UpdateRule;
 pub use sorix_kernels::{
-    Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, ShardError,
+    Activation, Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, ShardError,
 };
 pub use tensor::{Tensor, tensor};
 pub use waiting::waiting;

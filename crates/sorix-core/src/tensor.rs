@@ -351,16 +351,22 @@ impl Tensor {
 
     /// The elements of two tensors; of one moment, if they share memory.
     pub(crate) fn read_both<'t>(left: &'t Self, right: &'t Self) -> [Snapshot<'t>; 2] {
-        let left_now = left.read();
-        let right_now = if left.same_storage(right) {
-            Snapshot {
-                buffer: Arc::clone(&left_now.buffer),
-                layout: &right.0.layout,
-            }
-        } else {
-            right.read()
-        };
-        [left_now, right_now]
+        Self::read_all([left, right])
+    }
+
+    /// The elements of several tensors; of one moment, those that share memory.
+    pub(crate) fn read_all<const N: usize>(tensors: [&Self; N]) -> [Snapshot<'_>; N] {
+        let mut buffers: [Option<Arc<Buffer>>; N] = [const { None }; N];
+        for (i, tensor) in tensors.iter().enumerate() {
+            let before = (0..i).find(|&k| tensors[k].same_storage(tensor));
+            let buffer = before.and_then(|k| buffers[k].clone());
+            buffers[i] = Some(buffer.unwrap_or_else(|| tensor.0.storage.snapshot()));
+        }
+        let mut buffers = buffers.into_iter().flatten();
+        tensors.map(|tensor| Snapshot {
+            buffer: buffers.next().expect("one for each tensor"),
+            layout: &tensor.0.layout,
+        })
     }
 
     /// The elements in row-major order, to write; `None` if something else refers to their

@@ -5,6 +5,9 @@
 //! tensor, and the [`Map`] are its parameters; the gradient is the same operation with the map's
 //! derivative.
 
+mod act;
+mod add;
+
 use std::sync::Arc;
 
 use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, Engine, MaskRegion};
@@ -79,62 +82,6 @@ impl Tensor {
         let shape = Broadcast::full(self.numel());
         let mask = Mask::Key(rate, at);
         self.masked(call, mask, save, shape, Map::Inverted(rate))
-    }
-
-    /// [`dropout`](Tensor::dropout) of this tensor, added to a residual of the same shape and dtype:
-    /// `residual + dropout(x)` in one pass. At p = 0 it is the sum.
-    ///
-    /// Product and sum are rounded in the type computed in, and once more to the dtype, so that 16 bits
-    /// are rounded once where the two operations apart round twice. The gradient of the residual is that
-    /// of the result itself, not a copy.
-    ///
-    /// Source: `fused_dropout_add` of Paddle; `bias_dropout_add` of Megatron-LM, without its bias.
-    ///
-    /// # Errors
-    ///
-    /// If shapes or dtypes differ, and as [`dropout`](Tensor::dropout).
-    ///
-    /// ```
-    /// use sorix_core::{DropRate, MaskKey, SaveMask, tensor};
-    ///
-    /// let x = tensor([1.0, 2.0, 3.0]).requires_grad(true);
-    /// let residual = tensor([10.0, 20.0, 30.0]);
-    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(7, 0));
-    /// let y = x.dropout_add(&residual, rate, key, SaveMask::Replay)?;
-    /// let apart = residual.add(&x.dropout(rate, key, SaveMask::Replay)?)?;
-    /// assert_eq!(y.to_vec::<f64>()?, apart.to_vec::<f64>()?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn dropout_add(
-        &self,
-        residual: &Self,
-        rate: DropRate,
-        at: impl Into<MaskRegion>,
-        save: SaveMask,
-    ) -> Result<Self> {
-        let (call, at) = (Call::on_two("dropout_add", self, residual), at.into());
-        call.expect_operand(residual.operand(), self.shape(), self.dtype())?;
-        let checked = at.check_len(self.numel());
-        checked.map_err(|error| call.kernel_error(error))?;
-        tape_mask(rate, at, self.numel());
-        let (x, residual) = (self.contiguous()?, residual.contiguous()?);
-        let mut bits = (matches!(save, SaveMask::Bits) && is_recorded(&[&x]))
-            .then(|| BitMask::try_new(x.numel()))
-            .transpose()
-            .map_err(|error| call.kernel_error(error))?;
-        let output = dispatch!(x.dtype(), T => {
-            let [x, residual] = Tensor::read_both(&x, &residual);
-            let (x, residual): (&[T], &[T]) = (x.contiguous(), residual.contiguous());
-            Tensor::try_filled(call, self.shape(), |y: &mut [T]| {
-                let buffers = Buffers::new(residual, y)?.with_elements(x)?;
-                Engine::active()?.dropout_add(rate, at, buffers, bits.as_mut())
-            })
-        })?;
-        let mask = bits.map_or(Mask::Key(rate, at), |bits| Mask::Bits(Arc::new(bits)));
-        let (shape, map) = (Broadcast::full(x.numel()), Map::Inverted(rate));
-        Ok(record(output, &[&x, &residual], || DropoutAddBackward {
-            of_x: x.needs_grad().then_some(Masked { mask, shape, map }),
-        }))
     }
 
     /// Inverted dropout by a mask of a smaller shape: one bit drops or keeps all elements along the
@@ -441,23 +388,5 @@ impl Function for DropoutBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         Ok(vec![Some(self.0.gradient(self.name(), grad)?)])
-    }
-}
-
-#[derive(Debug)]
-struct DropoutAddBackward {
-    /// What makes the gradient of what is dropped, if it gets one.
-    of_x: Option<Masked>,
-}
-
-impl Function for DropoutAddBackward {
-    fn name(&self) -> &'static str {
-        "DropoutAddBackward"
-    }
-
-    fn backward(&self, grad: Tensor) -> Result<Gradients> {
-        let of_x = self.of_x.as_ref();
-        let dx = of_x.map(|masked| masked.gradient(self.name(), grad.clone()));
-        Ok(vec![dx.transpose()?, Some(grad)])
     }
 }

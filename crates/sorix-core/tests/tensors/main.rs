@@ -13,6 +13,7 @@ mod conversion;
 mod display;
 mod dropout;
 mod dropout_forms;
+mod dropout_fused;
 mod grad;
 mod gradients;
 mod in_place;

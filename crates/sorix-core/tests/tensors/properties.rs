@@ -4,7 +4,9 @@
 
 use crate::common::check_gradients;
 use proptest::prelude::*;
-use sorix_core::{Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor, tensor};
+use sorix_core::{
+    Activation, Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor, tensor,
+};
 
 /// Which numbers an operation is differentiable at.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +138,30 @@ const UNARY: &[Unary] = &[
     ("dropout_add, replayed", 0, Real, |x| {
         x.exp()?.dropout_add(x, rate(), KEY, SaveMask::Replay)
     }),
+    ("bias_dropout_add", 1, Real, |x| {
+        let (bias, residual) = (sum_of_rows(x)?, x.exp()?);
+        x.bias_dropout_add(&bias, &residual, rate(), KEY, SaveMask::Bits)
+    }),
+    ("bias_dropout_add, replayed", 1, Real, |x| {
+        let bias = sum_of_rows(x)?;
+        x.bias_dropout_add(&bias, x, rate(), KEY, SaveMask::Replay)
+    }),
+    ("dropout_add_broadcast", 1, Real, |x| {
+        let residual = x.exp()?;
+        x.dropout_add_broadcast(&residual, rate(), KEY, &one_last(x), SaveMask::Bits)
+    }),
+    ("dropout_add_broadcast, replayed", 1, Real, |x| {
+        x.exp()?
+            .dropout_add_broadcast(x, rate(), KEY, &one_last(x), SaveMask::Replay)
+    }),
+    ("act_dropout relu", 0, Real, |x| {
+        x.act_dropout(Activation::Relu, None, rate(), KEY, SaveMask::Bits)
+    }),
+    ("act_dropout relu with a bias", 1, Real, |x| {
+        // No sum is nearer to 0 than the step of the differences.
+        let bias = sum_of_rows(&x.mul_scalar(1e-3)?)?;
+        x.act_dropout(Activation::Relu, Some(&bias), rate(), KEY, SaveMask::Bits)
+    }),
     ("dropout_broadcast", 1, Real, |x| {
         x.dropout_broadcast(rate(), KEY, &one_last(x), SaveMask::Bits)
     }),
@@ -164,6 +190,12 @@ fn one_last(x: &Tensor) -> Vec<usize> {
     let mut shape = x.shape().to_vec();
     shape[x.ndim() - 1] = 1;
     shape
+}
+
+/// As long as the last axis: the sums over the others.
+fn sum_of_rows(x: &Tensor) -> Result<Tensor> {
+    let others: Vec<isize> = (0..x.ndim() as isize - 1).collect();
+    x.sum_over(&others[..])
 }
 
 /// The same with no two elements equal: elements differ by multiples of 1/64.

@@ -1,0 +1,234 @@
+//! Dropout fused with a bias, a residual or an activation: against the operations apart, its corner cases,
+//! and what it keeps.
+
+use crate::common::{DTYPES, pool, random, values};
+use sorix_core::autograd::no_grad;
+use sorix_core::{Activation, DType, DropRate, MaskKey, Result, SaveMask, Tensor, tensor};
+
+const SAVES: [SaveMask; 2] = [SaveMask::Bits, SaveMask::Replay];
+const RATES: [f64; 4] = [0.0, 0.1, 0.5, 1.0];
+const KEY: MaskKey = MaskKey { seed: 4, offset: 2 };
+
+fn rate(p: f64) -> DropRate {
+    DropRate::new(p).unwrap()
+}
+
+/// The bits of the output and of the gradient of each input.
+fn bits(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Vec<u64>> {
+    let leaves: Vec<Tensor> = inputs.iter().map(|x| x.requires_grad(true)).collect();
+    let y = f(&leaves).unwrap();
+    let weights = random(y.shape(), 99).to_dtype(y.dtype()).unwrap();
+    y.backward_with(&weights).unwrap();
+    let gradients = leaves.iter().map(|x| x.grad().unwrap());
+    let all = core::iter::once(y).chain(gradients);
+    all.map(|x| values(&x).into_iter().map(f64::to_bits).collect())
+        .collect()
+}
+
+/// In f32 and f64 nothing is rounded but what the operations apart round: every bit is the same.
+#[test]
+fn each_is_the_operations_apart_bit_for_bit() {
+    for dtype in [DType::F32, DType::F64] {
+        for shape in [&[7, 3, 50][..], &[2000], &[0, 5], &[40, 1]] {
+            let of = |salt| random(shape, salt).to_dtype(dtype).unwrap();
+            let bias = random(&shape[shape.len() - 1..], 3);
+            let (x, residual, bias) = (of(1), of(2), bias.to_dtype(dtype).unwrap());
+            for (p, save) in RATES.into_iter().flat_map(|p| SAVES.map(|save| (p, save))) {
+                let what = format!("{dtype} {shape:?}, p = {p}, {save:?}");
+                let dropped = |x: &Tensor| x.dropout(rate(p), KEY, save);
+                assert_eq!(
+                    bits(&[x.clone(), bias.clone(), residual.clone()], |x| {
+                        x[0].bias_dropout_add(&x[1], &x[2], rate(p), KEY, save)
+                    }),
+                    bits(&[x.clone(), bias.clone(), residual.clone()], |x| {
+                        x[2].add(&dropped(&x[0].add(&x[1])?)?)
+                    }),
+                    "bias_dropout_add of {what}"
+                );
+                let mut mask_shape = vec![1; shape.len()];
+                mask_shape[0] = shape[0];
+                assert_eq!(
+                    bits(&[x.clone(), residual.clone()], |x| {
+                        x[0].dropout_add_broadcast(&x[1], rate(p), KEY, &mask_shape, save)
+                    }),
+                    bits(&[x.clone(), residual.clone()], |x| {
+                        x[1].add(&x[0].dropout_broadcast(rate(p), KEY, &mask_shape, save)?)
+                    }),
+                    "dropout_add_broadcast of {what}"
+                );
+                assert_eq!(
+                    bits(&[x.clone(), bias.clone()], |x| {
+                        x[0].act_dropout(Activation::Relu, Some(&x[1]), rate(p), KEY, save)
+                    }),
+                    bits(&[x.clone(), bias.clone()], |x| dropped(
+                        &x[0].add(&x[1])?.relu()?
+                    )),
+                    "act_dropout of {what}"
+                );
+            }
+        }
+    }
+}
+
+/// Nearest to what is computed without rounding, where the operations apart go astray.
+#[test]
+fn sixteen_bits_are_rounded_once() {
+    for dtype in [DType::F16, DType::BF16] {
+        let of = |shape: &[usize], salt| random(shape, salt).to_dtype(dtype).unwrap();
+        let (x, bias, residual) = (of(&[40, 50], 1), of(&[50], 2), of(&[40, 50], 3));
+        let wide = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
+        let y = x.bias_dropout_add(&bias, &residual, rate(0.5), KEY, SaveMask::Bits);
+        // At p = 1/2 every step is exact in f64.
+        let exact = wide(&x).add(&wide(&bias)).unwrap();
+        let exact = exact.dropout(rate(0.5), KEY, SaveMask::Bits).unwrap();
+        let exact = exact.add(&wide(&residual)).unwrap();
+        let nearest = exact.to_dtype(DType::F32).unwrap().to_dtype(dtype).unwrap();
+        assert_eq!(values(&y.unwrap()), values(&nearest), "{dtype}");
+    }
+}
+
+#[test]
+fn the_gradient_of_a_bias_is_wider_than_sixteen_bits_on_the_way() {
+    // 3000 gradients of 1: added up in bf16 they would stop at 256.
+    let x = Tensor::ones([3000, 2], DType::BF16).unwrap();
+    let bias = Tensor::zeros([2], DType::BF16).unwrap().requires_grad(true);
+    let y = x.act_dropout(
+        Activation::Relu,
+        Some(&bias),
+        rate(0.0),
+        KEY,
+        SaveMask::Bits,
+    );
+    y.unwrap().sum().unwrap().backward().unwrap();
+    assert_eq!(values(&bias.grad().unwrap()), [3008.0; 2]);
+}
+
+#[test]
+fn the_number_of_threads_does_not_show() {
+    let (x, bias) = (random(&[1500, 700], 1), random(&[700], 2));
+    let run = |threads| {
+        pool(threads).install(|| {
+            bits(&[x.clone(), bias.clone()], |x| {
+                let y = x[0].bias_dropout_add(&x[1], &x[0], rate(0.1), KEY, SaveMask::Replay)?;
+                y.act_dropout(
+                    Activation::Relu,
+                    Some(&x[1]),
+                    rate(0.1),
+                    KEY,
+                    SaveMask::Bits,
+                )
+            })
+        })
+    };
+    assert!(run(1) == run(2));
+}
+
+#[test]
+fn a_residual_gets_the_gradient_itself() {
+    let x = random(&[100], 1);
+    let residual = random(&[100], 2).requires_grad(true);
+    let middle = residual.mul_scalar(1.0).unwrap();
+    let y = x
+        .dropout_add(&middle, rate(0.5), KEY, SaveMask::Bits)
+        .unwrap();
+    let gradient = random(&[100], 3);
+    let found = sorix_core::autograd::grad_with(&[&y], &[&gradient], &[&middle]).unwrap();
+    assert!(found[0].as_ref().unwrap().same_storage(&gradient));
+}
+
+#[test]
+fn the_rectifier_keeps_no_tensor() {
+    // Backward does not see that x and the output are written, as no gradient depends on them.
+    let x = random(&[100], 1).requires_grad(true);
+    for save in SAVES {
+        x.zero_grad();
+        let relu = Activation::Relu;
+        let y = x.act_dropout(relu, None, rate(0.5), KEY, save).unwrap();
+        let before = values(&y);
+        no_grad(|| x.assign(&random(&[100], 7))).unwrap();
+        y.sum().unwrap().backward().unwrap();
+        let expected: Vec<f64> = before
+            .iter()
+            .map(|&y| if y > 0.0 { 2.0 } else { 0.0 })
+            .collect();
+        assert_eq!(values(&x.grad().unwrap()), expected);
+        no_grad(|| x.assign(&random(&[100], 1))).unwrap();
+    }
+}
+
+#[test]
+fn nan_is_kept_or_dropped_as_any_number() {
+    for dtype in DTYPES {
+        let x = Tensor::full([200], f64::NAN, dtype)
+            .unwrap()
+            .requires_grad(true);
+        let y = x.act_dropout(Activation::Relu, None, rate(0.5), KEY, SaveMask::Bits);
+        let y = y.unwrap();
+        y.sum().unwrap().backward().unwrap();
+        let (y, dx) = (values(&y), values(&x.grad().unwrap()));
+        assert!(y.iter().any(|y| y.is_nan()) && y.contains(&0.0));
+        for (y, dx) in y.into_iter().zip(dx) {
+            assert!(
+                y.is_nan() && dx == 2.0 || y == 0.0 && dx == 0.0,
+                "{dtype}: {y}, {dx}"
+            );
+        }
+    }
+}
+
+#[test]
+fn samples_that_are_dropped_are_not_read() {
+    let x = Tensor::full([50, 600], f64::NAN, DType::F32).unwrap();
+    let residual = random(&[50, 600], 1).to_dtype(DType::F32).unwrap();
+    let y = x.dropout_add_broadcast(&residual, rate(0.5), KEY, &[50, 1], SaveMask::Bits);
+    let (y, residual) = (values(&y.unwrap()), values(&residual));
+    let mut dropped = 0;
+    for (y, residual) in y.chunks(600).zip(residual.chunks(600)) {
+        dropped += usize::from(y == residual);
+        assert!(y == residual || y.iter().all(|y| y.is_nan()));
+    }
+    assert!((10..40).contains(&dropped), "{dropped} of 50");
+}
+
+#[test]
+fn views_get_the_mask_of_their_copies() {
+    let x = random(&[30, 20], 1).transpose(0, 1).unwrap();
+    let (residual, bias) = (
+        random(&[30, 20], 2).transpose(0, 1).unwrap(),
+        random(&[30], 3),
+    );
+    let of = |x: &Tensor, residual: &Tensor| {
+        let y = x.bias_dropout_add(&bias, residual, rate(0.3), KEY, SaveMask::Bits);
+        values(&y.unwrap())
+    };
+    let copies = (x.contiguous().unwrap(), residual.contiguous().unwrap());
+    assert_eq!(of(&x, &residual), of(&copies.0, &copies.1));
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let (x, residual) = (random(&[4, 3], 1), random(&[4, 3], 2));
+    let message = |y: Result<Tensor>| y.unwrap_err().to_string();
+    assert_eq!(
+        message(x.bias_dropout_add(&random(&[4], 3), &residual, rate(0.5), KEY, SaveMask::Bits)),
+        "bias_dropout_add(float64[4, 3], float64[4], float64[4, 3]): expected shape [3], got [4]"
+    );
+    let narrow = tensor([1.0, 2.0, 3.0]).to_dtype(DType::F32).unwrap();
+    assert_eq!(
+        message(x.act_dropout(
+            Activation::Relu,
+            Some(&narrow),
+            rate(0.5),
+            KEY,
+            SaveMask::Bits
+        )),
+        "act_dropout(float64[4, 3], float32[3]): expected dtype float64, got float32"
+    );
+    let other = random(&[3, 4], 2);
+    assert_eq!(
+        message(x.dropout_add_broadcast(&other, rate(0.5), KEY, &[4, 1], SaveMask::Bits)),
+        "dropout_add_broadcast(float64[4, 3], float64[3, 4]): expected shape [4, 3], got [3, 4]"
+    );
+    let error = message(x.dropout_add_broadcast(&residual, rate(0.5), KEY, &[4], SaveMask::Bits));
+    assert!(error.contains("mask shape"), "{error}");
+}
