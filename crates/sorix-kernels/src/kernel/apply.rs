@@ -13,7 +13,7 @@ use crate::element::Element;
 use crate::job::{Apply, Update};
 use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
 use crate::kernel::elements::{Elements, Group, Write, unaligned_head, with_elements};
-use crate::kernel::tile::Meanwhile;
+use crate::kernel::tile::{Made, Meanwhile};
 use crate::mask::{BitSlice, BitSliceMut, WORD, low_bits};
 use crate::simd::{Fence, GROUP, Kernel, Lanes, Simd};
 use crate::stream::{BLOCK, LANES};
@@ -68,13 +68,13 @@ impl<T: Element, S: Lanes<T>> Compute<T, S> for ApplyBits<'_, T, S> {
             out.write(0, mask);
             with_elements!(update.into_buffers(), &fence, |write, elements| {
                 Applying::new(simd, write, arithmetic, elements, beside, 0)
-                    .finish(Decided(out.words_mut()));
+                    .all(Decided(out.words_mut()));
             });
             return;
         }
         let (words, start) = mask.words_and_start();
         with_elements!(update.into_buffers(), &fence, |write, elements| {
-            Applying::new(simd, write, arithmetic, elements, beside, start).finish(words);
+            Applying::new(simd, write, arithmetic, elements, beside, start).all(words);
         });
     }
 }
@@ -226,74 +226,60 @@ where
     const SIDE_BY_SIDE: usize = PAGES * PAGE / (GROUP * size_of::<T>());
 
     /// The next `n` whole groups, of which there must be as many.
+    ///
+    /// The loop over groups is in the program once for each kind of elements and of stores, whatever the
+    /// shift of the mask and the order of the groups: it is made anew for each pass, dtype and backend.
     #[inline(always)]
     fn groups(&mut self, words: &mut impl Words, n: usize) {
-        let end = self.done + n;
-        if W::STREAMED {
-            let in_page = Self::SIDE_BY_SIDE / PAGES;
-            while end - self.done >= Self::SIDE_BY_SIDE {
-                for place in 0..in_page {
-                    for page in 0..PAGES {
-                        let group = self.done + page * in_page + place;
-                        self.run(words, group..group + 1);
-                    }
-                }
-                self.done += Self::SIDE_BY_SIDE;
-            }
+        let (begin, end) = (self.done, self.done + n);
+        let in_page = Self::SIDE_BY_SIDE / PAGES;
+        let side_by_side = if W::STREAMED {
+            n - n % Self::SIDE_BY_SIDE
+        } else {
+            0
+        };
+        for i in 0..=side_by_side {
+            let range = if i < side_by_side {
+                let place = i % Self::SIDE_BY_SIDE;
+                let group = begin + i - place + place % PAGES * in_page + place / PAGES;
+                group..group + 1
+            } else {
+                begin + side_by_side..end
+            };
+            self.run(words, range);
         }
-        self.run(words, self.done..end);
         self.done = end;
     }
 
     /// Whole groups, in order.
     #[inline(always)]
     fn run(&mut self, words: &mut impl Words, range: Range<usize>) {
-        if A::DECIDES {
-            return self.decide(words, range);
-        }
-        let (first, shift) = (self.groups_start / WORD, self.groups_start % WORD);
-        let words = &words.words()[first + range.start..];
-        let (elements, beside) = &mut self.groups;
-        let groups = elements.groups(range.clone()).zip(beside.groups(range));
-        if shift == 0 {
-            for (&word, (group, beside)) in words.iter().zip(groups) {
-                apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
-            }
-        } else {
-            let pairs = words.iter().zip(words.get(1..).unwrap_or_default());
-            for ((low, high), (group, beside)) in pairs.zip(groups) {
-                let word = low >> shift | high << (WORD - shift);
-                apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
-            }
-        }
-    }
-
-    /// [`run`](Self::run) of a pass that leaves fewer bits than there are.
-    #[inline(always)]
-    fn decide(&mut self, words: &mut impl Words, range: Range<usize>) {
         let (elements, beside) = &mut self.groups;
         let groups = elements
             .groups(range.clone())
             .zip(beside.groups(range.clone()));
         for (i, (group, beside)) in range.zip(groups) {
             let at = self.groups_start + i * GROUP;
-            let (first, shift) = (at / WORD, at % WORD);
-            let now = words.words();
-            let word = if shift == 0 {
-                now[first]
-            } else {
-                now[first] >> shift | now[first + 1] << (WORD - shift)
-            };
+            let word = word_at(words.words(), at);
             let left = apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
-            words.leave(at, GROUP, left);
+            if A::DECIDES {
+                words.leave(at, GROUP, left);
+            }
         }
     }
 
-    /// What is left, by words that are all there.
+    /// All of it, by words that are all there.
+    #[inline(always)]
+    pub(super) fn all(mut self, mut words: impl Words) {
+        self.head(&mut words);
+        self.groups(&mut words, self.count);
+        self.finish(words);
+    }
+
+    /// What does not fill a group, after the groups: the last of it.
     #[inline(always)]
     pub(super) fn finish(mut self, mut words: impl Words) {
         self.head(&mut words);
-        self.groups(&mut words, self.count - self.done);
         let start = self.groups_start + self.count * GROUP;
         Self::part(self.arithmetic, self.rest, &mut words, start);
     }
@@ -308,21 +294,37 @@ where
     E: Elements<T>,
 {
     #[inline(always)]
-    fn step(&mut self, blocks: &mut [[u64; LANES]], made: usize) {
+    fn step(&mut self, blocks: &mut [[u64; LANES]], made: Made) {
         let words = &mut Decided(blocks.as_flattened_mut());
-        // The last of a group's bits may be in the word after its first.
-        let ready = (made * LANES)
-            .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
-            .min(self.count);
-        let mut n = ready.saturating_sub(self.done);
-        if W::STREAMED {
-            n -= n % Self::SIDE_BY_SIDE;
-        }
+        let n = match made {
+            Made::All => self.count - self.done,
+            Made::Blocks(made) => {
+                // The last of a group's bits may be in the word after its first.
+                let ready = (made * LANES)
+                    .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
+                    .min(self.count);
+                let n = ready.saturating_sub(self.done);
+                if W::STREAMED {
+                    n - n % Self::SIDE_BY_SIDE
+                } else {
+                    n
+                }
+            }
+        };
         if n > 0 {
             self.head(words);
             self.groups(words, n);
         }
     }
+}
+
+/// The word of which bit 0 is bit `at` of `words`. Behind the last word all bits are 0.
+#[inline(always)]
+fn word_at(words: &[u64], at: usize) -> u64 {
+    let (first, shift) = (at / WORD, at % WORD);
+    let next = words.get(first + 1).copied().unwrap_or_default();
+    // In two steps, as a shift by all 64 bits is none.
+    words[first] >> shift | next << 1 << (WORD - 1 - shift)
 }
 
 /// Applies one word of a mask to a group. Returns the bits that are left of it, if the pass
