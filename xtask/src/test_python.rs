@@ -92,12 +92,10 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
     let [newest, oldest, bare] =
         ["newest", "oldest", "bare"].map(|name| Environment(home.join(name)));
     let (wheels, sources) = (home.join("wheels"), home.join("sources"));
-    // Not the root's: another compiler's flags, and profiles of its own.
-    let cargo_target = root().join("python/target");
-    let call = |words: &str, last: &[&str]| call_nested("python", &cargo_target, words, last);
+    let call = |words: &str, last: &[&str]| call_nested("python", target, words, last);
     let built = |environment: &Environment, words: &str, last: &[&Path]| {
         let mut command = environment.call(words, last);
-        command.env("CARGO_TARGET_DIR", &cargo_target);
+        command.env("CARGO_TARGET_DIR", target);
         command
     };
 
