@@ -118,25 +118,37 @@ fn steps(workspace: &Workspace) -> Vec<Step> {
             "the fuzz targets find nothing in their seeds",
             run(fuzz_seeds(workspace)),
         ),
+    ];
+    // Of the same packages and features, so that each is compiled once.
+    let optimised = [published.clone(), packages(&["sorix-stats".into()])].concat();
+    let optimised = |words: &str| call(words, &optimised, &["--all-features"]);
+    let built = workspace.target.join("release");
+    let mut stats = Command::new(built.join("sorix-stats"));
+    stats.arg("--quick");
+    let mut example = Command::new(built.join("examples/dropout"));
+    example.arg("42");
+    steps.extend([
         Step::new(
             "kernels-release",
             "the kernels as they are shipped, optimised",
-            run(vec![call(
-                "test --release --lib --tests --all-features --package=sorix-kernels",
-                &[],
-                &[],
+            run(vec![optimised(
+                "test --release --test=kernels --test=portable",
             )]),
         ),
-    ];
-    steps.push(Step::new(
-        "stats",
-        "the statistics of the masks, in short and for a fixed seed",
-        run(vec![call(
-            "run --release --package=sorix-stats -- --quick",
-            &[],
-            &[],
-        )]),
-    ));
+        Step::new(
+            "examples",
+            "the examples build optimised, and the first one runs",
+            run(vec![
+                optimised("build --release --bins --examples"),
+                example,
+            ]),
+        ),
+        Step::new(
+            "stats",
+            "the statistics of the masks, in short and for a fixed seed",
+            run(vec![optimised("build --release --bins --examples"), stats]),
+        ),
+    ]);
     // The first, the best, is in charge of the step `tests`; the reference is what the others are
     // compared with there.
     let others = sorix_kernels::dispatch::available().iter().skip(1);
@@ -151,18 +163,6 @@ fn steps(workspace: &Workspace) -> Vec<Step> {
             run(commands.into()),
         ));
     }
-    steps.push(Step::new(
-        "examples",
-        "the examples build as users run them, and the first one runs",
-        run(vec![
-            call("build --release --examples", &published, &[]),
-            call(
-                "run --release --package=sorix --example=dropout -- 42",
-                &[],
-                &[],
-            ),
-        ]),
-    ));
     steps
 }
 

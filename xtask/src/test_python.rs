@@ -72,18 +72,17 @@ impl Environment {
         command
     }
 
-    /// What makes it, and installs the packages of a list.
+    /// What makes it, and installs the packages of some lists.
     fn made(&self, python: &str, lists: &[&str]) -> Vec<Command> {
         let mut make = Command::new(python);
         make.args(["-m", "venv"]).arg(&self.0);
-        let mut install = self.call(
-            "python -m pip install --quiet --disable-pip-version-check",
-            &[],
-        );
-        for list in lists {
+        let installs = lists.iter().map(|list| {
+            let words = "python -m pip install --quiet --disable-pip-version-check";
+            let mut install = self.call(words, &[]);
             install.arg(format!("--requirement=requirements/{list}.txt"));
-        }
-        vec![make, install]
+            install
+        });
+        [make].into_iter().chain(installs).collect()
     }
 }
 
@@ -92,12 +91,10 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
     let [newest, oldest, bare] =
         ["newest", "oldest", "bare"].map(|name| Environment(home.join(name)));
     let (wheels, sources) = (home.join("wheels"), home.join("sources"));
-    // Not the root's: another compiler's flags, and profiles of its own.
-    let cargo_target = root().join("python/target");
-    let call = |words: &str, last: &[&str]| call_nested("python", &cargo_target, words, last);
+    let call = |words: &str, last: &[&str]| call_nested("python", target, words, last);
     let built = |environment: &Environment, words: &str, last: &[&Path]| {
         let mut command = environment.call(words, last);
-        command.env("CARGO_TARGET_DIR", &cargo_target);
+        command.env("CARGO_TARGET_DIR", target);
         command
     };
 
@@ -159,12 +156,17 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
         mypy.args(["--exclude", "py_src/sorix/torch/"]);
     }
 
+    // From the source distribution, as `pip install sorix-rs` does where there is no wheel.
+    let words = "python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+                 --no-build-isolation --no-binary sorix-rs --find-links";
+    let mut from_source = built(&newest, words, &[&sources]);
+    from_source
+        .args(["--wheel-dir".as_ref(), wheels.as_os_str()])
+        .arg("sorix-rs");
+    from_source.env("MATURIN_PEP517_ARGS", "--locked");
     let mut wheel = vec![
-        built(
-            &newest,
-            "maturin build --release --locked --out",
-            &[&wheels],
-        ),
+        newest.call("maturin sdist --out", &[&sources]),
+        from_source,
         install(&newest),
     ];
     for directory in [&wheels, &sources] {
@@ -184,7 +186,7 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
             ),
             Step::new(
                 "wheel",
-                "the wheel is built and installed",
+                "the wheel is built from the source distribution and installed",
                 Action::Run(wheel),
             ),
             Step::new(
@@ -225,16 +227,15 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
                 }),
             ),
             Step::new(
-                "sdist",
-                "the source distribution builds and installs, and the original's page runs",
+                "bare",
+                "the original's page runs where nothing else is installed",
                 Action::Run({
-                    let mut commands = vec![newest.call("maturin sdist --out", &[&sources])];
-                    commands.extend(bare.made(python, &["build"]));
+                    let mut commands = bare.made(python, &[]);
                     let words = "python -m pip install --quiet --disable-pip-version-check \
-                                 --force-reinstall --no-build-isolation --find-links";
-                    let mut from_source = built(&bare, words, &[&sources]);
-                    from_source.args(["--no-binary", "sorix-rs", "sorix-rs"]);
-                    commands.extend([from_source, page]);
+                                 --force-reinstall --only-binary :all: --find-links";
+                    let mut install = bare.call(words, &[&wheels]);
+                    install.arg("sorix-rs");
+                    commands.extend([install, page]);
                     commands
                 }),
             ),
