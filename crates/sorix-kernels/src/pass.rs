@@ -441,10 +441,10 @@ impl<B: Bias<T, S> + Copy, T: Element, S: Lanes<T>, const TIES: bool> Arithmetic
     #[inline(always)]
     fn element_and_bit(self, x: T, bias: B::Element, keep: bool) -> (T, bool) {
         let y = T::narrow(B::biased_element(x, bias) * self.scale);
-        if keep && !(y <= T::ZERO) {
-            (y, true)
-        } else {
+        if !keep || y <= T::ZERO {
             (T::ZERO, false)
+        } else {
+            (y, true)
         }
     }
 }
