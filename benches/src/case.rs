@@ -170,6 +170,7 @@ impl Case {
             Op::BroadcastChannelsFirst
             | Op::BroadcastChannelsLast
             | Op::BroadcastSamples
+            | Op::DropPathAdd
             | Op::ReplayShard
             | Op::ForwardSum
             | Op::ForwardSumCached => dtype == Dtype::F32,

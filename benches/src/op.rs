@@ -2,7 +2,9 @@
 
 use std::hint::black_box;
 
-use sorix_kernels::{BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey};
+use sorix_kernels::{
+    Activation, BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey,
+};
 
 use crate::case::{Dtype, Shape};
 use crate::tensors::{Operands, Value};
@@ -37,6 +39,14 @@ pub enum Op {
     ForwardSumCached,
     /// A residual plus forward of the second input.
     DropoutAdd,
+    /// The same with a bias on the second input, a row of 1,024 elements.
+    BiasDropoutAdd,
+    /// A residual plus the second input by a mask with a bit for each of 64 samples: stochastic depth.
+    DropPathAdd,
+    /// Forward of the rectifier of the input. Its backward is [`Op::Backward`].
+    ReluDropout,
+    /// The same with a bias, a row of 1,024 elements.
+    BiasReluDropout,
     /// Forward and then backward, by the kernels alone.
     ForwardBackward,
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
@@ -66,7 +76,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -78,6 +88,10 @@ impl Op {
         Self::ForwardSum,
         Self::ForwardSumCached,
         Self::DropoutAdd,
+        Self::BiasDropoutAdd,
+        Self::DropPathAdd,
+        Self::ReluDropout,
+        Self::BiasReluDropout,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
     ];
@@ -97,6 +111,10 @@ impl Op {
             Self::ForwardSum => "forward_sum",
             Self::ForwardSumCached => "forward_sum_cached",
             Self::DropoutAdd => "dropout_add",
+            Self::BiasDropoutAdd => "bias_dropout_add",
+            Self::DropPathAdd => "drop_path_add",
+            Self::ReluDropout => "relu_dropout",
+            Self::BiasReluDropout => "bias_relu_dropout",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
         }
@@ -106,7 +124,7 @@ impl Op {
     #[must_use]
     pub fn roof(self) -> Roof {
         match self {
-            Self::DropoutAdd => Roof::WithoutDropout,
+            Self::DropoutAdd | Self::BiasDropoutAdd => Roof::WithoutDropout,
             _ => Roof::Copy,
         }
     }
@@ -129,6 +147,7 @@ impl Op {
             Self::BroadcastChannelsFirst
             | Self::BroadcastChannelsLast
             | Self::BroadcastSamples
+            | Self::DropPathAdd
             | Self::ReplayShard => &[Shape::ALL[0], Shape::ALL[2]],
             Self::ForwardSum | Self::ForwardSumCached => &Shape::ALL[3..],
             _ => &Shape::ALL,
@@ -142,7 +161,8 @@ impl Op {
             Self::Backward
             | Self::BroadcastChannelsFirst
             | Self::BroadcastChannelsLast
-            | Self::BroadcastSamples => true,
+            | Self::BroadcastSamples
+            | Self::DropPathAdd => true,
             Self::FillMask
             | Self::Forward
             | Self::Replay
@@ -150,6 +170,9 @@ impl Op {
             | Self::ForwardSum
             | Self::ForwardSumCached
             | Self::DropoutAdd
+            | Self::BiasDropoutAdd
+            | Self::ReluDropout
+            | Self::BiasReluDropout
             | Self::ForwardBackward
             | Self::TensorForwardBackward => false,
         }
@@ -163,8 +186,13 @@ impl Op {
         let mask = (elements as u64).div_ceil(64) * 8;
         match self {
             Self::FillMask => mask,
-            Self::Forward | Self::Backward => 2 * tensor + mask,
-            Self::ForwardSum | Self::ForwardSumCached | Self::DropoutAdd => 3 * tensor + mask,
+            Self::Forward | Self::Backward | Self::ReluDropout | Self::BiasReluDropout => {
+                2 * tensor + mask
+            }
+            Self::ForwardSum | Self::ForwardSumCached | Self::DropoutAdd | Self::BiasDropoutAdd => {
+                3 * tensor + mask
+            }
+            Self::DropPathAdd => 3 * tensor,
             Self::Replay
             | Self::BroadcastChannelsFirst
             | Self::BroadcastChannelsLast
@@ -231,11 +259,33 @@ pub fn call<T: Value>(
             let buffers = Buffers::new(input, output)?.with_elements(second)?;
             engine.dropout_add(rate, key, buffers, Some(mask))
         }
+        Op::BiasDropoutAdd => {
+            let buffers = Buffers::new(input, output)?.with_elements(second)?;
+            engine.dropout_add(rate, key, buffers.with_row(bias(input))?, Some(mask))
+        }
+        Op::DropPathAdd => {
+            let cover = cover(op, input.len())?;
+            let bits = some_bits(mask, cover.mask_len(), operands.calls)?;
+            let buffers = Buffers::new(input, output)?.with_elements(second)?;
+            engine.dropout_add_broadcast(rate, bits, &cover, buffers)
+        }
+        Op::ReluDropout | Op::BiasReluDropout => {
+            let mut buffers = Buffers::new(input, output)?;
+            if op == Op::BiasReluDropout {
+                buffers = buffers.with_row(bias(second))?;
+            }
+            engine.act_dropout(Activation::Relu, rate, key, buffers, Some(mask))
+        }
         Op::ForwardBackward | Op::TensorForwardBackward => {
             engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
             engine.apply(rate, &**mask, Buffers::new(input, output)?)
         }
     }
+}
+
+/// A bias of 1,024 elements, or of as many as there are.
+fn bias<T>(elements: &[T]) -> &[T] {
+    &elements[..elements.len().min(1024)]
 }
 
 /// How the small mask of `op` covers a tensor of so many elements.

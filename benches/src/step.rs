@@ -5,6 +5,8 @@
 //! loss and the optimiser that a user would take. A step is no kernel, so its rows are compared with
 //! another step and not with a copy, again sampled in turn.
 //!
+//! The two are layers of their own in one network, and one layer, [`ReLUDropout`], in another.
+//!
 //! Dropout's share of a step is what a step with it takes longer than one without. The row of the
 //! dropouts alone is an upper bound: a whole step ran since they were sampled last, so their operands
 //! come from memory, where in a step they were just written.
@@ -13,7 +15,9 @@ use anyhow::Result;
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 use sorix::nn::loss::cross_entropy;
-use sorix::nn::{Dropout, Linear, Module, Optimizer, ReLU, Reduction, Sequential, Sgd};
+use sorix::nn::{
+    Dropout, Linear, Module, Optimizer, ReLU, ReLUDropout, Reduction, Sequential, Sgd,
+};
 use sorix::{DType, Generator, Tensor};
 
 use crate::rest::rest;
@@ -83,10 +87,14 @@ pub fn run(sampling: Sampling, threads: &[usize], peers: &[(&str, Step)]) -> Res
                     ratio: measured.ratio,
                 });
             };
-            let (mut with, mut without) = (Mlp::new(Some(P))?, Mlp::new(None)?);
+            let mut with = Mlp::new(Hidden::Apart)?;
+            let mut fused = Mlp::new(Hidden::Fused)?;
+            let mut without = Mlp::new(Hidden::Bare)?;
             let (whole, bare) = ("sorix, dropout 0.2", "sorix, no dropout");
             let measured = compare(sampling, || with.step(), || without.step())?;
             add(whole, bare, measured);
+            let measured = compare(sampling, || fused.step(), || without.step())?;
+            add("sorix, ReLUDropout 0.2", bare, measured);
             let dropouts = Dropouts::new()?;
             let measured = compare(sampling, || dropouts.forward_backward(), || with.step())?;
             add("two dropouts alone, from memory", whole, measured);
@@ -155,6 +163,17 @@ pub fn labels() -> Vec<usize> {
     (0..BATCH).map(|i| i * 7 % WIDTHS[3]).collect()
 }
 
+/// What comes after a hidden layer.
+#[derive(Clone, Copy, Debug)]
+enum Hidden {
+    /// ReLU.
+    Bare,
+    /// ReLU, and then dropout.
+    Apart,
+    /// ReLU and dropout in one pass.
+    Fused,
+}
+
 /// The network, its optimiser and its batch, all of sorix' own parts.
 struct Mlp {
     net: Sequential,
@@ -164,16 +183,19 @@ struct Mlp {
 }
 
 impl Mlp {
-    /// With dropout of probability `p`, or without any.
-    fn new(p: Option<f64>) -> Result<Self> {
+    fn new(hidden: Hidden) -> Result<Self> {
         let generator = Generator::new(42);
         let mut net = Sequential::new();
         for (i, widths) in WIDTHS.windows(2).enumerate() {
             if i > 0 {
-                net.push(ReLU);
-                if let Some(p) = p {
-                    let keys = generator.fork(&format!("dropout {i}"));
-                    net.push(Dropout::new(p)?.generator(keys));
+                let keys = || generator.fork(&format!("dropout {i}"));
+                match hidden {
+                    Hidden::Bare => net.push(ReLU),
+                    Hidden::Apart => {
+                        net.push(ReLU);
+                        net.push(Dropout::new(P)?.generator(keys()));
+                    }
+                    Hidden::Fused => net.push(ReLUDropout::new(P)?.generator(keys())),
                 }
             }
             net.push(Linear::new(widths[0], widths[1], &generator)?);
@@ -230,29 +252,35 @@ impl Dropouts {
 mod tests {
     use super::*;
 
+    /// In eval, so that it is the steps that differ and not the masks.
+    fn loss(mlp: &mut Mlp) -> f32 {
+        mlp.net.eval();
+        let loss = mlp.loss().unwrap().item().unwrap();
+        mlp.net.train();
+        loss
+    }
+
     #[test]
-    fn steps_make_the_loss_smaller() {
-        let mut mlp = Mlp::new(Some(P)).unwrap();
-        // In eval, so that it is the steps that differ and not the masks.
-        let loss = |mlp: &mut Mlp| {
-            mlp.net.eval();
-            let loss = mlp.loss().unwrap().item::<f32>().unwrap();
-            mlp.net.train();
-            loss
-        };
-        let before = loss(&mut mlp);
-        for _ in 0..3 {
-            mlp.step().unwrap();
-        }
-        let after = loss(&mut mlp);
-        assert!(after < before, "{before} became {after}");
+    fn steps_make_the_loss_smaller_and_fused_ones_by_as_much() {
+        let losses = [Hidden::Apart, Hidden::Fused].map(|hidden| {
+            let mut mlp = Mlp::new(hidden).unwrap();
+            let before = loss(&mut mlp);
+            for _ in 0..3 {
+                mlp.step().unwrap();
+            }
+            let after = loss(&mut mlp);
+            assert!(after < before, "{hidden:?}: {before} became {after}");
+            after
+        });
+        assert_eq!(losses[0], losses[1]);
     }
 
     #[test]
     fn a_network_has_two_dropouts_or_none() {
-        let rates = |p| Mlp::new(p).unwrap().net.named_drop_rates();
-        assert_eq!(rates(Some(P)).len(), 2);
-        assert_eq!(rates(None), []);
+        let rates = |hidden| Mlp::new(hidden).unwrap().net.named_drop_rates();
+        assert_eq!(rates(Hidden::Apart).len(), 2);
+        assert_eq!(rates(Hidden::Fused).len(), 2);
+        assert_eq!(rates(Hidden::Bare), []);
     }
 
     #[test]

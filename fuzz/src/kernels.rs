@@ -8,7 +8,9 @@ use arbitrary::Arbitrary;
 use half::{bf16, f16};
 use sorix::kernels::backend::job::FillMask;
 use sorix::kernels::backend::{BitSliceMut, reference};
-use sorix::kernels::{BitMask, Buffers, DropRate, Element, Engine, Error, Keep, MaskWindow};
+use sorix::kernels::{
+    Activation, BitMask, Buffers, DropRate, Element, Engine, Error, Keep, MaskWindow,
+};
 
 use crate::inputs::{AnyBackend, Length, Rate, Window};
 
@@ -33,6 +35,27 @@ struct Case {
     wrong: [Wrong; 2],
     /// Which elements.
     elements: u64,
+    /// What stands beside dropout in `Forward` and `Replay`. Last, so that in seeds what comes before means what
+    /// it meant.
+    fused: Fused,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Fused {
+    Nothing,
+    /// A residual; and a bias, a row of one element more than this.
+    Add(Option<u8>),
+    /// The rectifier; and such a bias.
+    Relu(Option<u8>),
+}
+
+impl Fused {
+    fn row(self) -> Option<usize> {
+        match self {
+            Self::Add(Some(row)) | Self::Relu(Some(row)) => Some(1 + usize::from(row)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
@@ -110,6 +133,12 @@ fn check<T: Element>(case: &Case) {
     let mut y = Canaries::<T>::new(out_len, case.misaligned[1], case.elements);
     let mut mask = longer.slice(start..).expect("as above").iter().collect();
     let before = (y.clone(), BitMask::clone(&mask));
+    let makes = matches!(case.method, Method::Forward | Method::Replay);
+    let fused = if makes { case.fused } else { Fused::Nothing };
+    let second = Canaries::<T>::new(out_len, 0, !case.elements);
+    let row = fused
+        .row()
+        .map(|len| Canaries::<T>::new(len, 0, case.elements / 3));
 
     let result = {
         let (x, y, mask) = (x.inside(), y.inside_mut(), &mut mask);
@@ -121,15 +150,27 @@ fn check<T: Element>(case: &Case) {
             } else {
                 Buffers::new(x, y)
             };
-            buffers
-                .map_err(Error::from)
-                .and_then(|buffers| match case.method {
-                    Method::Forward => engine.forward(rate, window, buffers, mask),
-                    Method::Replay => engine.replay(rate, window, buffers),
-                    Method::FillMask | Method::Apply | Method::Backward => {
-                        engine.apply(rate, given_mask, buffers)
+            let buffers = buffers.and_then(|mut buffers| {
+                if let Fused::Add(_) = fused {
+                    buffers = buffers.with_elements(second.inside())?;
+                }
+                match &row {
+                    Some(row) => buffers.with_row(row.inside()),
+                    None => Ok(buffers),
+                }
+            });
+            buffers.map_err(Error::from).and_then(|buffers| {
+                let written = (case.method == Method::Forward).then_some(&mut *mask);
+                match (fused, written) {
+                    _ if !makes => engine.apply(rate, given_mask, buffers),
+                    (Fused::Add(_), mask) => engine.dropout_add(rate, window, buffers, mask),
+                    (Fused::Relu(_), mask) => {
+                        engine.act_dropout(Activation::Relu, rate, window, buffers, mask)
                     }
-                })
+                    (Fused::Nothing, Some(mask)) => engine.forward(rate, window, buffers, mask),
+                    (Fused::Nothing, None) => engine.replay(rate, window, buffers),
+                }
+            })
         }
     };
 
@@ -151,19 +192,31 @@ fn check<T: Element>(case: &Case) {
     } else {
         keep_bits(rate, window, covered)
     };
-    if !given && masked {
-        assert_eq!(mask.words(), keep.words(), "{case:?}: mask");
-    }
     let mut want = before.0;
+    let mut left = keep.clone();
     if elements {
-        // In place and out of place the same elements come in.
-        for (y, (&x, keep)) in want
-            .inside_mut()
-            .iter_mut()
-            .zip(x.inside().iter().zip(&keep))
-        {
-            *y = expected(rate, keep, x);
-        }
+        let bits = keep.iter().enumerate();
+        let made = bits.zip(want.inside_mut()).zip(y.inside());
+        let made = made.map(|(((i, keep), want), &y)| {
+            // In place and out of place the same elements come in.
+            let x = x.inside()[i];
+            let bias = row.as_ref().map(|row| row.inside()[i % row.len]);
+            let (element, is_left) = match fused {
+                Fused::Nothing => (expected(rate, keep, x), keep),
+                Fused::Add(_) => (added(rate, keep, second.inside()[i], bias, x), keep),
+                Fused::Relu(_) => rectified(rate, keep, x, bias),
+            };
+            #[allow(clippy::eq_op, reason = "a NaN is what is not equal to itself")]
+            let both_nan = element != element && y != y;
+            let adds = !matches!(fused, Fused::Nothing);
+            // Of two NaNs that meet, the compiler may let either one through.
+            *want = if adds && both_nan { y } else { element };
+            is_left
+        });
+        left = made.collect();
+    }
+    if !given && masked {
+        assert_eq!(mask.words(), left.words(), "{case:?}: mask");
     }
     assert!(y.same_as(&want), "{case:?}: output, or memory beside it");
 }
@@ -175,6 +228,30 @@ fn expected<T: Element>(rate: DropRate, keep: bool, x: T) -> T {
         Keep::Everything if keep => x,
         Keep::By(_) if keep => x.times(T::scale(rate)),
         _ => T::ZERO,
+    }
+}
+
+/// An element plus its bias.
+fn biased<T: Element>(x: T, bias: Option<T>) -> T::Scale {
+    bias.map_or(x.widened(), |bias| x.widened() + bias.widened())
+}
+
+/// What a residual becomes.
+fn added<T: Element>(rate: DropRate, keep: bool, x: T, bias: Option<T>, residual: T) -> T {
+    if keep {
+        T::narrow(residual.widened() + biased(x, bias) * T::scale(rate))
+    } else {
+        residual
+    }
+}
+
+/// What an element becomes by the rectifier, and whether its gradient is let through.
+fn rectified<T: Element>(rate: DropRate, keep: bool, x: T, bias: Option<T>) -> (T, bool) {
+    let sum = biased(x, bias);
+    if !keep || sum <= T::factor(0.0) {
+        (T::ZERO, false)
+    } else {
+        (T::narrow(sum * T::scale(rate)), true)
     }
 }
 

@@ -7,7 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use sorix::nn::dropout::{DropoutLayer, Form};
 use sorix::nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Mode, Module, Result, Shard,
+    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Mode, Module, ReLUDropout,
+    Result, Shard,
 };
 use sorix::{DType, Generator, Tensor};
 
@@ -46,6 +47,7 @@ enum Layer {
     Locked(i8),
     Broadcast(Vec<Option<u8>>),
     SharedAlong(Vec<i8>),
+    Relu,
 }
 
 /// Up to six axes of up to five elements.
@@ -61,11 +63,16 @@ impl<'a> Arbitrary<'a> for Shape {
 /// A layer that a worker with a part of the tensor can use, too.
 trait Dropping: Module {
     fn forward_part(&self, x: &Tensor, shard: &Shard) -> Result<Tensor>;
+    fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor>;
 }
 
 impl<F: Form> Dropping for DropoutLayer<F> {
     fn forward_part(&self, x: &Tensor, shard: &Shard) -> Result<Tensor> {
         self.forward_sharded(x, shard)
+    }
+
+    fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.forward_add(x, residual)
     }
 }
 
@@ -101,7 +108,7 @@ fn check(case: Case) {
     assert_eq!((y.shape(), y.dtype()), (x.shape(), dtype), "{case:?}");
     let taken = generator.state().offset - before.offset;
     assert_eq!(taken, u64::from(!case.eval), "{case:?}: keys taken");
-    if case.eval {
+    if case.eval && !matches!(case.layer, Layer::Relu) {
         assert!(y.same_storage(&x), "{case:?}");
     }
     y.sum().expect("a sum").backward().expect("once");
@@ -124,6 +131,13 @@ fn check(case: Case) {
     };
     let again = repeated().forward(&x).expect("as before");
     assert_eq!(bits(&again), bits(&y), "{case:?}: the same key again");
+    let sum = repeated().forward_residual(&x, &x).expect("as before");
+    assert_eq!((sum.shape(), sum.dtype()), (x.shape(), dtype), "{case:?}");
+    // 16 bits are rounded once in one pass, and twice in two operations.
+    if matches!(dtype, DType::F32 | DType::F64) {
+        let apart = x.add(&y).expect("tensors of one shape");
+        assert_eq!(bits(&sum), bits(&apart), "{case:?}: a residual");
+    }
 
     let Some(axis) = usize::from(case.part.axis).checked_rem(x.ndim()) else {
         return;
@@ -177,5 +191,6 @@ fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Dropping>> {
             let axes: Vec<isize> = axes.iter().map(|&axis| axis.into()).collect();
             Box::new(BroadcastDropout::shared_along(p, axes)?.generator(generator))
         }
+        Layer::Relu => Box::new(ReLUDropout::new(p)?.generator(generator)),
     })
 }

@@ -12,7 +12,7 @@ use crate::affine::Affine;
 use crate::buffers::{Beside, Buffers};
 use crate::element::Element;
 use crate::error::LengthError;
-use crate::kernel::{Arithmetic, Bias, Compute, Row, Seam};
+use crate::kernel::{Arithmetic, Bias, Biased, Compute, Row, Seam};
 use crate::rate::DropRate;
 use crate::simd::Lanes;
 
@@ -238,7 +238,7 @@ impl<T: Element> Pass<T> {
                 ..,
             ) => compute.with(AffineMap::new(simd, scale, shift, dropped), ()),
             (Self::AddScaled { scale }, Some(elements), None) => {
-                compute.with(AddingScaled::new(simd, scale), (elements, ()));
+                compute.with(AddingScaled::new(simd, scale), elements);
             }
             (Self::AddScaled { scale }, Some(elements), Some((row, at))) => {
                 let seam = Seam::new(row);
@@ -342,13 +342,13 @@ impl<T: Element, S: Lanes<T>> Arithmetic<T, S> for AffineMap<T, S> {
 
 /// [`Pass::AddScaled`], with a bias or without.
 #[derive(Clone, Copy)]
-struct AddingScaled<'a, B, T: Element, S: Lanes<T>> {
+struct AddingScaled<B, T: Element, S: Lanes<T>> {
     scale: T::Scale,
     wide: S::Wide,
-    beside: PhantomData<(&'a [T], B)>,
+    beside: PhantomData<B>,
 }
 
-impl<B, T: Element, S: Lanes<T>> AddingScaled<'_, B, T, S> {
+impl<B, T: Element, S: Lanes<T>> AddingScaled<B, T, S> {
     #[inline(always)]
     fn new(simd: S, scale: T::Scale) -> Self {
         Self {
@@ -359,29 +359,27 @@ impl<B, T: Element, S: Lanes<T>> AddingScaled<'_, B, T, S> {
     }
 }
 
-impl<'a, B: Bias<T, S> + Copy, T: Element, S: Lanes<T>> Arithmetic<T, S>
-    for AddingScaled<'a, B, T, S>
-{
-    type Beside = (&'a [T], B);
+impl<B: Biased<T, S> + Copy, T: Element, S: Lanes<T>> Arithmetic<T, S> for AddingScaled<B, T, S> {
+    type Beside = B;
 
     #[inline(always)]
     fn vector(
         self,
         simd: S,
         residual: S::Stored,
-        (x, bias): (S::Stored, B::Vector),
+        beside: B::Vector,
         bits: u64,
         at: usize,
     ) -> S::Stored {
-        let scaled = simd.times(B::biased(simd, x, bias), self.wide);
+        let scaled = simd.times(B::sum(simd, beside), self.wide);
         let y = simd.narrow(simd.plus(simd.widen(residual), scaled), true);
         simd.select(bits, at, y, residual)
     }
 
     #[inline(always)]
-    fn element(self, residual: T, (x, bias): (T, B::Element), keep: bool) -> T {
+    fn element(self, residual: T, beside: B::Element, keep: bool) -> T {
         if keep {
-            T::narrow(residual.widened() + B::biased_element(x, bias) * self.scale)
+            T::narrow(residual.widened() + B::sum_of_element(beside) * self.scale)
         } else {
             residual
         }
@@ -443,10 +441,10 @@ impl<B: Bias<T, S> + Copy, T: Element, S: Lanes<T>, const TIES: bool> Arithmetic
     #[inline(always)]
     fn element_and_bit(self, x: T, bias: B::Element, keep: bool) -> (T, bool) {
         let y = T::narrow(B::biased_element(x, bias) * self.scale);
-        if keep && !(y <= T::ZERO) {
-            (y, true)
-        } else {
+        if !keep || y <= T::ZERO {
             (T::ZERO, false)
+        } else {
+            (y, true)
         }
     }
 }

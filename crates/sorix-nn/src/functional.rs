@@ -29,7 +29,7 @@
 use sorix_core::{DropRate, SaveMask, Tensor};
 
 use crate::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, Paths, draw_by,
+    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, Paths, Rectified, draw_by,
 };
 use crate::error::Result;
 use crate::generator::Generator;
@@ -69,8 +69,10 @@ pub fn dropout_form(
 ) -> Result<Tensor> {
     let rate = DropRate::new(p)?;
     match key_source(mode) {
-        Some(source) => draw_by(form, x, rate, SaveMask::Bits, source, || Ok(generator)),
-        None => Ok(x.clone()),
+        Some(source) => draw_by(form, x.into(), rate, SaveMask::Bits, source, || {
+            Ok(generator)
+        }),
+        None => form.pass(x),
     }
 }
 
@@ -210,4 +212,19 @@ forms! {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     gaussian_dropout: Gaussian;
+
+    /// [`ReLUDropout`](crate::ReLUDropout) as a function.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let (x, generator) = (tensor([[-1.0, 1.0]; 50]), Generator::new(42));
+    /// let y = functional::relu_dropout(&x, 0.5, Mode::Train, &generator)?.to_vec::<f64>()?;
+    /// assert!(y.chunks(2).all(|y| y == [0.0, 0.0] || y == [0.0, 2.0]));
+    /// let y = functional::relu_dropout(&x, 0.5, Mode::Eval, &generator)?.to_vec::<f64>()?;
+    /// assert!(y.chunks(2).all(|y| y == [0.0, 1.0]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    relu_dropout: Rectified;
 }

@@ -64,8 +64,8 @@ pub use batches::{Batches, BatchesState, permutation};
 pub use checkpoint::{Checkpoint, CheckpointEntry, error::CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, Shard,
-    WeightDropout,
+    Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, ReLUDropout,
+    Residual, Shard, WeightDropout,
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};

@@ -81,6 +81,11 @@ pub struct Readme;
 #[doc = include_str!("../../../docs/dropout-family.md")]
 pub struct DropoutFamily;
 
+/// The examples of the page on fused operations run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/fused.md")]
+pub struct Fused;
+
 /// The examples of the page on services run as tests.
 #[cfg(all(doctest, feature = "parallel"))]
 #[doc = include_str!("../../../docs/serving.md")]

@@ -1,7 +1,7 @@
 //! The operations, by sorix.
 
 use sorix::kernels::Affine;
-use sorix::{BitMask, DType, MaskKey, Tensor, TensorResult as Result};
+use sorix::{Activation, BitMask, DType, MaskKey, Tensor, TensorResult as Result};
 
 use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Unary};
 use crate::inputs::{Rarely, Rate};
@@ -65,6 +65,18 @@ impl Op {
             Self::ApplyMask(cover, bits, longer, scale) => {
                 let shape = cover.mask_shape(x.shape());
                 x.apply_mask(mask(*bits, *longer, &shape), &shape, eighths(*scale))
+            }
+            &Self::DropoutAdd(Rate(rate), save) => x.dropout_add(y, rate, key, save.into()),
+            Self::DropoutAddBroadcast(Rate(rate), save, cover) => {
+                let shape = cover.mask_shape(x.shape());
+                x.dropout_add_broadcast(y, *rate, key, &shape, (*save).into())
+            }
+            &Self::BiasDropoutAdd(Rate(rate), save) => {
+                x.bias_dropout_add(y, x, rate, key, save.into())
+            }
+            &Self::ReluDropout(Rate(rate), save, biased) => {
+                let bias = biased.then_some(y);
+                x.act_dropout(Activation::Relu, bias, rate, key, save.into())
             }
         }
     }

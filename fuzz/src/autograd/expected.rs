@@ -71,6 +71,29 @@ impl Op {
                 let bits = mask(*pattern, *longer, &shape);
                 x.covered(&shape, &bits, |x| x * scale, Dual::default())
             }
+            &Self::DropoutAdd(Rate(rate), _) => {
+                let bits = bits(rate, key, &x.shape);
+                let dropped = x.covered(&x.shape, &bits, inverted(rate), Dual::default())?;
+                sum_of_equals(y, &dropped)
+            }
+            Self::DropoutAddBroadcast(Rate(rate), _, cover) => {
+                let shape = cover.mask_shape(&x.shape);
+                let bits = bits(*rate, key, &shape);
+                let dropped = x.covered(&shape, &bits, inverted(*rate), Dual::default())?;
+                sum_of_equals(y, &dropped)
+            }
+            &Self::BiasDropoutAdd(Rate(rate), _) => {
+                let sum = with_bias(x, y)?;
+                let bits = bits(rate, key, &x.shape);
+                let dropped = sum.covered(&x.shape, &bits, inverted(rate), Dual::default())?;
+                sum_of_equals(x, &dropped)
+            }
+            &Self::ReluDropout(Rate(rate), _, biased) => {
+                let sum = if biased { &with_bias(x, y)? } else { x };
+                let bits = bits(rate, key, &x.shape);
+                let scale = inverted(rate);
+                sum.covered(&x.shape, &bits, |x| scale(x.relu()), Dual::default())
+            }
         }
     }
 
@@ -79,6 +102,10 @@ impl Op {
         match self {
             Self::Unary(Unary::Detach) | Self::Argmax(_) => false,
             Self::Binary(_) | Self::Concat(_) | Self::Stack(_) | Self::Matmul => x || y,
+            Self::DropoutAdd(..)
+            | Self::DropoutAddBroadcast(..)
+            | Self::BiasDropoutAdd(..)
+            | Self::ReluDropout(_, _, true) => x || y,
             _ => x,
         }
     }
@@ -125,6 +152,19 @@ fn reduce(op: Reduction, over: &Over, x: &Array) -> Option<Array> {
         Reduction::Var(correction) => Some(rows::variance(row, correction.into())),
         Reduction::Std(correction) => Some(rows::deviation(row, correction.into())),
     })
+}
+
+/// The sum of two of one shape.
+fn sum_of_equals(x: &Array, y: &Array) -> Option<Array> {
+    let sum = (x.shape == y.shape).then(|| x.zip(y, binary(Binary::Add)));
+    sum.flatten()
+}
+
+/// The sum with a bias as long as the last axis.
+fn with_bias(x: &Array, bias: &Array) -> Option<Array> {
+    let last = &x.shape[x.shape.len().saturating_sub(1)..];
+    let sum = (bias.shape == last).then(|| x.zip(bias, binary(Binary::Add)));
+    sum.flatten()
 }
 
 /// The mask that a key makes of this shape.

@@ -79,6 +79,14 @@ pub(super) enum Op {
     DropoutAffine(Rate, Save, Cover, [i8; 3]),
     /// The bits, over and over, whether there is one too many, and the scale, in eighths.
     ApplyMask(Cover, u64, Rarely, i8),
+    /// Added to the other operand.
+    DropoutAdd(Rate, Save),
+    /// Added to the other operand.
+    DropoutAddBroadcast(Rate, Save, Cover),
+    /// With the other operand as the bias, added to itself.
+    BiasDropoutAdd(Rate, Save),
+    /// With the other operand as the bias, or without.
+    ReluDropout(Rate, Save, bool),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]

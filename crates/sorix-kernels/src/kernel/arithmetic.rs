@@ -284,3 +284,35 @@ impl<T: Element, S: Lanes<T>> Bias<T, S> for Row<'_, T> {
         x.widened() + bias.widened()
     }
 }
+
+/// Elements beside the input, with a bias or without, in the type computed in.
+pub(crate) trait Biased<T: Element, S: Lanes<T>>: ReadBeside<T, S> {
+    /// Of a vector.
+    fn sum(simd: S, beside: Self::Vector) -> S::Wide;
+    /// Of an element.
+    fn sum_of_element(beside: Self::Element) -> T::Scale;
+}
+
+impl<T: Element, S: Lanes<T>> Biased<T, S> for &[T] {
+    #[inline(always)]
+    fn sum(simd: S, x: S::Stored) -> S::Wide {
+        simd.widen(x)
+    }
+
+    #[inline(always)]
+    fn sum_of_element(x: T) -> T::Scale {
+        x.widened()
+    }
+}
+
+impl<'a, T: Element, S: Lanes<T>> Biased<T, S> for (&'a [T], Row<'a, T>) {
+    #[inline(always)]
+    fn sum(simd: S, (x, bias): (S::Stored, S::Stored)) -> S::Wide {
+        Row::biased(simd, x, bias)
+    }
+
+    #[inline(always)]
+    fn sum_of_element((x, bias): (T, T)) -> T::Scale {
+        <Row<'_, T> as Bias<T, S>>::biased_element(x, bias)
+    }
+}

@@ -11,7 +11,7 @@ mod elements;
 mod fill_mask;
 mod tile;
 
-pub(crate) use arithmetic::{Arithmetic, Bias, Compute, Row, Seam};
+pub(crate) use arithmetic::{Arithmetic, Bias, Biased, Compute, Row, Seam};
 
 use crate::backend::{Backend, Kernels, MakeMasks};
 use crate::element::Element;

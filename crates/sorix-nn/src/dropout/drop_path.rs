@@ -156,4 +156,20 @@ impl Form for Paths {
             x.dropout_affine(rate, at, &draw.mask_shape, Affine::scale(1.0), save)?
         })
     }
+
+    fn apply_add(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        residual: &Tensor,
+        draw: &Draw,
+    ) -> Result<Tensor> {
+        let Draw { rate, at, save, .. } = *draw;
+        let x = bias.map_or_else(|| Ok(x.clone()), |bias| x.add(bias))?;
+        Ok(if self.scale_by_keep || rate.p() == 0.0 {
+            x.dropout_add_broadcast(residual, rate, at, &draw.mask_shape, save)?
+        } else {
+            residual.add(&self.apply(&x, draw)?)?
+        })
+    }
 }

@@ -47,4 +47,18 @@ impl Form for Elements {
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor> {
         Ok(x.dropout(draw.rate, draw.at, draw.save)?)
     }
+
+    fn apply_add(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        residual: &Tensor,
+        draw: &Draw,
+    ) -> Result<Tensor> {
+        let Draw { rate, at, save, .. } = *draw;
+        Ok(match bias {
+            Some(bias) => x.bias_dropout_add(bias, residual, rate, at, save)?,
+            None => x.dropout_add(residual, rate, at, save)?,
+        })
+    }
 }

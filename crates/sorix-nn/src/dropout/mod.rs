@@ -15,6 +15,10 @@
 //! | [`GaussianDropout`] | nothing: noise on each element |
 //! | [`WeightDropout`] | weights of a [`Linear`](crate::Linear) |
 //! | [`EmbeddingDropout`] | rows of an [`Embedding`](crate::Embedding) |
+//! | [`ReLUDropout`] | elements of a rectifier's output, in one pass with it |
+//!
+//! A residual is added to what is left by [`forward_add`](DropoutLayer::forward_add), for elements and
+//! paths in one pass, or around a block by [`Residual`].
 //!
 //! Your own form makes your own layer:
 //!
@@ -51,9 +55,12 @@ mod drop_path;
 mod elements;
 mod embedding;
 mod gaussian;
+mod input;
 mod locked;
 mod noise_shape;
+mod rectified;
 mod replay;
+mod residual;
 mod rows;
 mod shard;
 mod weight;
@@ -72,9 +79,12 @@ pub use embedding::{EmbeddingDropout, Rows};
 pub use gaussian::{Gaussian, GaussianDropout};
 pub use locked::{Locked, LockedDropout};
 pub use noise_shape::{BroadcastDropout, NoiseShape};
+pub use rectified::{ReLUDropout, Rectified};
+pub use residual::Residual;
 pub use shard::Shard;
 pub use weight::WeightDropout;
 
+pub(crate) use self::input::Input;
 use self::rows::draw_rows;
 pub(crate) use self::shard::check_whole;
 use self::shard::shard_of;
@@ -125,6 +135,32 @@ pub trait Form: Debug + Send + Sync + 'static {
     ///
     /// Those of the operations it consists of.
     fn apply(&self, x: &Tensor, draw: &Draw) -> Result<Tensor>;
+
+    /// What a call makes of `x` that drops nothing, as in eval: `x` itself unless a form says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operations it consists of.
+    fn pass(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
+    /// Drops from `x` plus a bias, if there is one, by the mask of one call, and adds what is left to a
+    /// residual: as three operations, unless a form has one for all.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operations it consists of.
+    fn apply_add(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        residual: &Tensor,
+        draw: &Draw,
+    ) -> Result<Tensor> {
+        let x = bias.map_or_else(|| Ok(x.clone()), |bias| x.add(bias))?;
+        Ok(residual.add(&self.apply(&x, draw)?)?)
+    }
 }
 
 /// What a [`Form`] is given for one call.
@@ -142,7 +178,8 @@ pub struct Draw {
 }
 
 /// Dropout as a module: in training, and within [`monte_carlo`](crate::monte_carlo), the form drops
-/// with probability p; in eval the input itself comes back.
+/// with probability p; in eval the input itself comes back, or what the form [makes of
+/// it](Form::pass) without dropping.
 ///
 /// Each call that drops takes one key, whatever p and the shape, from the
 /// [generator](DropoutLayer::generator) that the layer was given or, without one, from that
@@ -332,7 +369,7 @@ impl<F: Form> DropoutLayer<F> {
     /// ```
     pub fn forward_with_key(&self, x: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
         let at = at.into();
-        draw(&*self.form, x, self.rate, self.save_mask, || Ok(at))
+        draw(&*self.form, x.into(), self.rate, self.save_mask, || Ok(at))
     }
 
     /// [`forward_with_key`](DropoutLayer::forward_with_key) of each row by itself: the first axis of `x`
@@ -359,21 +396,88 @@ impl<F: Form> DropoutLayer<F> {
     /// ```
     pub fn forward_with_keys(&self, x: &Tensor, keys: &[MaskKey]) -> Result<Tensor> {
         let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
-        draw_rows(form, x, rate, save, keys.len(), || keys.to_vec())
+        draw_rows(form, x.into(), rate, save, keys.len(), || keys.to_vec())
+    }
+
+    /// Adds what [`forward`](Module::forward) makes of `x` to a residual of its shape and dtype:
+    /// `residual + dropout(x)`. Of a [`Dropout`] and a [`DropPath`] it is one pass over memory, of which
+    /// paths that are dropped are not read. In eval it is the sum.
+    ///
+    /// In f16 and bf16 such a pass rounds once, where two operations round twice.
+    ///
+    /// # Errors
+    ///
+    /// If shapes or dtypes differ, before a key is taken, and as [`forward`](Module::forward).
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, Generator, Module};
+    ///
+    /// let mut dropout = Dropout::new(0.5)?.generator(Generator::new(42));
+    /// let (x, residual) = (tensor([1.0; 64]), tensor([10.0; 64]));
+    /// let y = dropout.forward_add(&x, &residual)?.to_vec::<f64>()?;
+    /// assert!(y.contains(&10.0) && y.contains(&12.0));
+    ///
+    /// dropout.eval();
+    /// assert_eq!(dropout.forward_add(&x, &residual)?.to_vec::<f64>()?, [11.0; 64]);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.forward_of(Input::added(self.form.layer(), x, None, residual)?)
+    }
+
+    /// [`forward_add`](DropoutLayer::forward_add) of `x` with a bias as long as its last axis:
+    /// `residual + dropout(x + bias)`. Of a [`Dropout`] it is one pass over memory.
+    ///
+    /// For the output of a [`Linear`](crate::Linear) [without bias](crate::Linear::without_bias), whose
+    /// bias is then added here.
+    ///
+    /// # Errors
+    ///
+    /// If shapes or dtypes do not fit, before a key is taken, and as [`forward`](Module::forward).
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Dropout, Generator, Module};
+    ///
+    /// let mut dropout = Dropout::new(0.5)?.generator(Generator::new(42));
+    /// let (x, bias, residual) = (tensor([[1.0; 2]; 32]), tensor([1.0, 2.0]), tensor([[10.0; 2]; 32]));
+    /// let y = dropout.forward_bias_add(&x, &bias, &residual)?.to_vec::<f64>()?;
+    /// assert!(y.chunks(2).all(|y| [10.0, 14.0].contains(&y[0]) && [10.0, 16.0].contains(&y[1])));
+    ///
+    /// dropout.eval();
+    /// let y = dropout.forward_bias_add(&x, &bias, &residual)?.to_vec::<f64>()?;
+    /// assert!(y.chunks(2).all(|y| y == [12.0, 13.0]));
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    pub fn forward_bias_add(&self, x: &Tensor, bias: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.forward_of(Input::added(self.form.layer(), x, Some(bias), residual)?)
+    }
+
+    /// A call in whatever mode, scope and part of a tensor.
+    fn forward_of(&self, input: Input<'_>) -> Result<Tensor> {
+        let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
+        let Some(source) = key_source(self.mode) else {
+            return input.pass(form);
+        };
+        match shard_of(form.layer(), input.x.shape())? {
+            Some(shard) => self.draw_part(input, &shard, source),
+            None => draw_by(form, input, rate, save, source, || self.own_generator()),
+        }
     }
 
     /// [`forward`](Module::forward) of a tensor that has no rows of a batch, such as a weight.
     pub(crate) fn forward_whole(&self, x: &Tensor) -> Result<Tensor> {
         match key_source(self.mode) {
-            Some(source) => draw(&*self.form, x, self.rate, self.save_mask, || {
+            Some(source) => draw(&*self.form, x.into(), self.rate, self.save_mask, || {
                 source.take(|| self.own_generator())
             }),
-            None => Ok(x.clone()),
+            None => self.form.pass(x),
         }
     }
 
     /// What [`forward_sharded`](Module::forward_sharded) does, by the keys of a source.
-    fn draw_part(&self, x: &Tensor, shard: &Shard, source: KeySource) -> Result<Tensor> {
+    fn draw_part(&self, input: Input<'_>, shard: &Shard, source: KeySource) -> Result<Tensor> {
         if !self.form.is_local() {
             let layer = self.form.layer();
             return Err(Error::Part { layer });
@@ -387,7 +491,7 @@ impl<F: Form> DropoutLayer<F> {
             mask_shape,
             save: self.save_mask,
         };
-        self.form.apply(x, &draw)
+        input.apply(&*self.form, &draw)
     }
 
     fn own_generator(&self) -> Result<&Generator> {
@@ -401,34 +505,34 @@ impl<F: Form> DropoutLayer<F> {
 /// Drops from `x` by the keys of a source, or of a generator if that has none.
 pub(crate) fn draw_by<'a>(
     form: &impl Form,
-    x: &Tensor,
+    input: Input<'_>,
     rate: DropRate,
     save: SaveMask,
     source: KeySource,
     generator: impl FnOnce() -> Result<&'a Generator>,
 ) -> Result<Tensor> {
     match source.rows() {
-        Some(count) => draw_rows(form, x, rate, save, count, || source.take_rows()),
-        None => draw(form, x, rate, save, || source.take(generator)),
+        Some(count) => draw_rows(form, input, rate, save, count, || source.take_rows()),
+        None => draw(form, input, rate, save, || source.take(generator)),
     }
 }
 
 /// Drops from `x` by a mask that is named once the form is known to fit.
 pub(crate) fn draw<W: Into<MaskRegion>>(
     form: &impl Form,
-    x: &Tensor,
+    input: Input<'_>,
     rate: DropRate,
     save: SaveMask,
     at: impl FnOnce() -> Result<W>,
 ) -> Result<Tensor> {
-    let mask_shape = form.mask_shape(x.shape())?;
+    let mask_shape = form.mask_shape(input.x.shape())?;
     let draw = Draw {
         rate,
         at: at()?.into(),
         mask_shape,
         save,
     };
-    form.apply(x, &draw)
+    input.apply(form, &draw)
 }
 
 /// The shape of a mask that has a decision for each index of the axes for which `own` is true, and
@@ -467,14 +571,7 @@ impl<F: Form> Visit for DropoutLayer<F> {
 
 impl<F: Form> Module for DropoutLayer<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (form, rate, save) = (&*self.form, self.rate, self.save_mask);
-        let Some(source) = key_source(self.mode) else {
-            return Ok(x.clone());
-        };
-        match shard_of(form.layer(), x.shape())? {
-            Some(shard) => self.draw_part(x, &shard, source),
-            None => draw_by(form, x, rate, save, source, || self.own_generator()),
-        }
+        self.forward_of(x.into())
     }
 
     fn mode(&self) -> Option<Mode> {

@@ -2,20 +2,20 @@
 
 use sorix_core::{DropRate, MaskKey, SaveMask, Tensor};
 
-use crate::dropout::{Draw, Form};
+use crate::dropout::{Draw, Form, Input};
 use crate::error::{Error, Result};
 
 /// Drops from each of `count` equal parts of the first axis as if it came alone, by a key of its own. The
 /// keys are taken once the form is known to fit.
 pub(crate) fn draw_rows(
     form: &impl Form,
-    x: &Tensor,
+    input: Input<'_>,
     rate: DropRate,
     save: SaveMask,
     count: usize,
     keys: impl FnOnce() -> Vec<MaskKey>,
 ) -> Result<Tensor> {
-    let shape = x.shape();
+    let shape = input.x.shape();
     let length = match shape.first() {
         Some(&length) if count > 0 && length % count == 0 => length / count,
         _ => {
@@ -28,22 +28,21 @@ pub(crate) fn draw_rows(
         return Err(Error::shape("dropout by rows", expected, shape));
     }
     let mask_shape = form.mask_shape(&[&[length], &shape[1..]].concat())?;
-    let drop = |x: &Tensor, key: MaskKey| {
+    let drop = |input: Input<'_>, key: MaskKey| {
         let draw = Draw {
             rate,
             at: key.into(),
             mask_shape: mask_shape.clone(),
             save,
         };
-        form.apply(x, &draw)
+        input.apply(form, &draw)
     };
     let keys = keys();
     if let &[key] = &*keys {
-        return drop(x, key);
+        return drop(input, key);
     }
     let parts = keys.into_iter().enumerate().map(|(row, key)| {
-        let part = x.slice(0, row * length..(row + 1) * length)?;
-        drop(&part, key)
+        input.with_rows(row * length..(row + 1) * length, |part| drop(part, key))
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
     Ok(Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0)?)
