@@ -36,7 +36,7 @@ pub trait Element:
     + Sync
 {
     /// The type a kernel computes in: f64 for f64, f32 for the others.
-    type Scale: Copy + PartialEq + core::fmt::Debug + Send + Sync;
+    type Scale: Element<Scale = Self::Scale>;
 
     /// NumPy's name of the type: `"float32"`, `"float64"`, `"bfloat16"`, `"float16"`.
     const NAME: &'static str;
@@ -68,6 +68,10 @@ pub trait Element:
     /// The element nearest to `value`.
     #[must_use]
     fn narrow(value: Self::Scale) -> Self;
+
+    /// The same number as a double; exact.
+    #[must_use]
+    fn to_double(self) -> f64;
 
     /// The kernels of `backend` for this type.
     #[doc(hidden)]
@@ -116,6 +120,12 @@ macro_rules! element {
             #[inline(always)]
             fn narrow($y: $scale) -> Self {
                 $narrow
+            }
+
+            #[inline(always)]
+            #[allow(trivial_numeric_casts, clippy::cast_lossless, reason = "one line for both")]
+            fn to_double(self) -> f64 {
+                self.widened() as f64
             }
 
             fn kernels(backend: &dyn Backend) -> &dyn Kernels<Self> {

@@ -1,6 +1,6 @@
 //! The jobs that a backend is given.
 
-use super::{Case, Dtype, Job};
+use super::{Case, Dtype, Job, MaskOfRows};
 use crate::key::MaskKey;
 use crate::pass::PassKind;
 use crate::stream::{BLOCK, TILE};
@@ -134,14 +134,20 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     let fitting = move |dtype: &Dtype| shape.misaligned.is_multiple_of(dtype.size());
     let dtypes = Dtype::ALL.into_iter().filter(fitting);
     let passes = dtypes.flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
-    let jobs = passes.flat_map(|(kind, dtype)| {
+    let of_passes = passes.flat_map(|(kind, dtype)| {
         [
             Job::Apply(kind, dtype),
             Job::Forward(kind, dtype),
             Job::Replay(kind, dtype),
         ]
     });
-    let cases = jobs.flat_map(move |job| {
+    let of_rows = Dtype::ALL.into_iter().filter(fitting).flat_map(|dtype| {
+        let add_norm = MaskOfRows::ALL.map(|mask| Job::AddNorm(mask, dtype));
+        add_norm.into_iter().chain([Job::NormBackward(dtype)])
+    });
+    // Nothing goes around the cache.
+    let of_rows = of_rows.filter(move |_| !shape.streaming);
+    let cases = of_passes.chain(of_rows).flat_map(move |job| {
         [false, true].map(|in_place| Case {
             job,
             in_place,
