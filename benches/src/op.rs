@@ -37,6 +37,10 @@ pub enum Op {
     ForwardSumCached,
     /// A residual plus forward of the second input.
     DropoutAdd,
+    /// The layer norm of a residual, f32 for 16 bits, plus forward, over rows of 768.
+    DropoutAddNorm768,
+    /// The same over rows of 4,096.
+    DropoutAddNorm4096,
     /// Forward and then backward, by the kernels alone.
     ForwardBackward,
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
@@ -66,7 +70,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -78,6 +82,8 @@ impl Op {
         Self::ForwardSum,
         Self::ForwardSumCached,
         Self::DropoutAdd,
+        Self::DropoutAddNorm768,
+        Self::DropoutAddNorm4096,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
     ];
@@ -97,6 +103,8 @@ impl Op {
             Self::ForwardSum => "forward_sum",
             Self::ForwardSumCached => "forward_sum_cached",
             Self::DropoutAdd => "dropout_add",
+            Self::DropoutAddNorm768 => "dropout_add_norm_768",
+            Self::DropoutAddNorm4096 => "dropout_add_norm_4096",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
         }
@@ -106,7 +114,9 @@ impl Op {
     #[must_use]
     pub fn roof(self) -> Roof {
         match self {
-            Self::DropoutAdd => Roof::WithoutDropout,
+            Self::DropoutAdd | Self::DropoutAddNorm768 | Self::DropoutAddNorm4096 => {
+                Roof::WithoutDropout
+            }
             _ => Roof::Copy,
         }
     }
@@ -150,6 +160,8 @@ impl Op {
             | Self::ForwardSum
             | Self::ForwardSumCached
             | Self::DropoutAdd
+            | Self::DropoutAddNorm768
+            | Self::DropoutAddNorm4096
             | Self::ForwardBackward
             | Self::TensorForwardBackward => false,
         }
@@ -170,6 +182,9 @@ impl Op {
             | Self::BroadcastChannelsLast
             | Self::BroadcastSamples
             | Self::ReplayShard => 2 * tensor,
+            Self::DropoutAddNorm768 | Self::DropoutAddNorm4096 => {
+                2 * tensor + 2 * (elements * dtype.size().max(4)) as u64 + mask
+            }
             Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
         }
     }
@@ -195,6 +210,7 @@ pub fn call<T: Value>(
         input,
         second,
         output,
+        rows,
         mask,
         ..
     } = operands;
@@ -231,6 +247,8 @@ pub fn call<T: Value>(
             let buffers = Buffers::new(input, output)?.with_elements(second)?;
             engine.dropout_add(rate, key, buffers, Some(mask))
         }
+        Op::DropoutAddNorm768 => rows.dropout_add_norm(engine, rate, key, 768, input, output),
+        Op::DropoutAddNorm4096 => rows.dropout_add_norm(engine, rate, key, 4096, input, output),
         Op::ForwardBackward | Op::TensorForwardBackward => {
             engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
             engine.apply(rate, &**mask, Buffers::new(input, output)?)

@@ -123,7 +123,11 @@ macro_rules! element {
             }
 
             #[inline(always)]
-            #[allow(trivial_numeric_casts, clippy::cast_lossless, reason = "one line for both")]
+            #[allow(
+                trivial_numeric_casts,
+                clippy::cast_lossless,
+                reason = "one line for both"
+            )]
             fn to_double(self) -> f64 {
                 self.widened() as f64
             }

@@ -303,10 +303,7 @@ impl<'a, T: Element> AddNorm<'a, T> {
             norm: self.norm,
             bias: self.bias,
         };
-        (
-            half(x0, sum0, z0, moments0),
-            half(x1, sum1, z1, moments1),
-        )
+        (half(x0, sum0, z0, moments0), half(x1, sum1, z1, moments1))
     }
 }
 

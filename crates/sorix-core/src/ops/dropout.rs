@@ -5,6 +5,8 @@
 //! tensor, and the [`Map`] are its parameters; the gradient is the same operation with the map's
 //! derivative.
 
+mod add_norm;
+
 use std::sync::Arc;
 
 use sorix_kernels::{Affine, BitMask, Broadcast, Buffers, DropRate, Engine, MaskRegion};
@@ -13,6 +15,8 @@ use crate::autograd::{Function, Gradients, is_recorded, record, tape_mask};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::tensor::Tensor;
+
+pub use add_norm::NormOptions;
 
 type KernelResult<T = ()> = Result<T, sorix_kernels::Error>;
 

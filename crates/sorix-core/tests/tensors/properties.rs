@@ -4,7 +4,9 @@
 
 use crate::common::check_gradients;
 use proptest::prelude::*;
-use sorix_core::{Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor, tensor};
+use sorix_core::{
+    Affine, Axes, BitMask, DropRate, MaskKey, NormOptions, Result, SaveMask, Tensor, tensor,
+};
 
 /// Which numbers an operation is differentiable at.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +137,19 @@ const UNARY: &[Unary] = &[
     }),
     ("dropout_add, replayed", 0, Real, |x| {
         x.exp()?.dropout_add(x, rate(), KEY, SaveMask::Replay)
+    }),
+    ("dropout_add_norm", 1, Real, |x| {
+        let norm = NormOptions::layer(0.1);
+        let (z, sum) = x.dropout_add_norm(&x.exp()?, norm, rate(), KEY, SaveMask::Bits)?;
+        z.add(&sum)
+    }),
+    ("dropout_add_norm, RMS, replayed", 1, Real, |x| {
+        let norm = NormOptions::rms(0.1);
+        let norm = norm.weight(x).shift(x).bias(x).axes(x.ndim());
+        let exp = x.exp()?;
+        Ok(exp
+            .dropout_add_norm(x, norm, rate(), KEY, SaveMask::Replay)?
+            .0)
     }),
     ("dropout_broadcast", 1, Real, |x| {
         x.dropout_broadcast(rate(), KEY, &one_last(x), SaveMask::Bits)

@@ -12,10 +12,10 @@ use crate::region::MaskRegion;
 /// itself, as `residual + (x + bias) * scale` where the mask keeps and the residual elsewhere.
 ///
 /// Residual, sum, bias, weight and shift are of the type computed in, f32 for x and z of f16, bf16 and f32:
-/// so a residual stream of many layers is rounded as f32 is. In the prenorm form the sum is the next residual; in
-/// the postnorm form z is. With the [moments](crate::RowMoments) of its rows the sum is also what
-/// [`norm_backward`] needs. The bits are written to `mask` if there is one; they are those of the whole of x
-/// in row-major order, and rows need not be whole words of it.
+/// so a residual stream of many layers is rounded as f32 is. In the prenorm form the sum is the next
+/// residual; in the postnorm form z is. With the [moments](crate::RowMoments) of its rows the sum is also
+/// what [`norm_backward`] needs. The bits are written to `mask` if there is one; they are those of the
+/// whole of x in row-major order, and rows need not be whole words of it.
 ///
 /// At p = 0 and p = 1 it is the same computation without a random bit: p = 0 is what to call in eval.
 ///
@@ -84,17 +84,17 @@ pub fn apply_add_norm<'m, T: Element>(
 /// The gradient of a normalisation: of what was normalised, and of weight and shift if they are asked for.
 ///
 /// With `y` the normalised row before weight and shift, and `h = weight * dz`, it is `(h - mean(h) - y *
-/// mean(h * y)) * inverse_deviation`, for RMS without `mean(h)`, plus a second gradient of the sum, if there
-/// is one. That is the gradient of the residual; that of x is [`backward`](super::backward) or
+/// mean(h * y)) * inverse_deviation`, for RMS without `mean(h)`, plus a second gradient of the sum, if
+/// there is one. That is the gradient of the residual; that of x is [`backward`](super::backward) or
 /// [`replay`](super::replay) of it, and that of the bias the sum of this over rows.
 ///
-/// The gradients of weight and shift, `dz * y` and `dz` summed over rows, are added as doubles, in an order that
-/// depends neither on the vector width nor on the number of threads.
+/// The gradients of weight and shift, `dz * y` and `dz` summed over rows, are added as doubles, in an order
+/// that depends neither on the vector width nor on the number of threads.
 ///
 /// # Errors
 ///
-/// [`Error`], and nothing is written then, as in the [module](crate::dropout), and if allocation fails: sums
-/// over rows need room for two doubles for each 64 elements.
+/// [`Error`], and nothing is written then, as in the [module](crate::dropout), and if allocation fails:
+/// sums over rows need room for two doubles for each 64 elements.
 ///
 /// ```
 /// use sorix_kernels::{Norm, NormGradient, RowMoments, dropout};

@@ -183,11 +183,8 @@ fn add_groups<T: Element, S: RowLanes<T>>(
         let x = simd.widen_group(x, &mut scratch);
         for at in (0..GROUP).step_by(<S as Lanes<T::Scale>>::LANES) {
             let residual = Lanes::<T::Scale>::load(simd, sum.x(), at);
-            let x = Lanes::<T::Scale>::plus(
-                simd,
-                load_wide(simd, x, at),
-                load_wide(simd, bias, at),
-            );
+            let x =
+                Lanes::<T::Scale>::plus(simd, load_wide(simd, x, at), load_wide(simd, bias, at));
             let y = Lanes::<T::Scale>::plus(
                 simd,
                 Lanes::<T::Scale>::times(simd, x, scale),

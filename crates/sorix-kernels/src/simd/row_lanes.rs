@@ -74,12 +74,7 @@ macro_rules! full_rows {
             }
 
             #[inline(always)]
-            fn finish(
-                self,
-                _: &mut [$t; $crate::simd::GROUP],
-                _: &[$t; $crate::simd::GROUP],
-            ) {
-            }
+            fn finish(self, _: &mut [$t; $crate::simd::GROUP], _: &[$t; $crate::simd::GROUP]) {}
         }
     };
 }
@@ -113,11 +108,7 @@ macro_rules! half_rows {
             }
 
             #[inline(always)]
-            fn finish(
-                self,
-                $to: &mut [$t; $crate::simd::GROUP],
-                $x: &[f32; $crate::simd::GROUP],
-            ) {
+            fn finish(self, $to: &mut [$t; $crate::simd::GROUP], $x: &[f32; $crate::simd::GROUP]) {
                 let $simd_too = self;
                 $narrow;
             }

@@ -53,7 +53,11 @@ fn kind(case: Case) -> NormKind {
 /// The normalisation of a case, with rows that are as long as it needs.
 fn norm<'a, T: Element>(case: Case, rows: &'a [T::Scale]) -> Norm<'a, T::Scale> {
     let len = row_len(case);
-    let epsilon = if case.len.is_multiple_of(3) { 0.0 } else { 1e-5 };
+    let epsilon = if case.len.is_multiple_of(3) {
+        0.0
+    } else {
+        1e-5
+    };
     let mut norm = Norm::new(kind(case), len, epsilon).expect("a good epsilon");
     if has(case, 1) {
         norm = norm.with_weight(&rows[..len]).expect(LENGTHS);

@@ -34,10 +34,10 @@ pub enum RowMask<'a> {
 
 /// Add dropout of x to a residual, and normalise the rows of the sum.
 ///
-/// With `t` of the type computed in, and each step rounded to it: `t = x`, or `x + bias`; the sum is `t * scale +
-/// residual` where kept, and the residual elsewhere. What becomes of its rows [`Norm`] says; products and
-/// sums with weight and shift are rounded to the type computed in, each, and the last to the element
-/// type.
+/// With `t` of the type computed in, and each step rounded to it: `t = x`, or `x + bias`; the sum is `t *
+/// scale + residual` where kept, and the residual elsewhere. What becomes of its rows [`Norm`] says;
+/// products and sums with weight and shift are rounded to the type computed in, each, and the last to the
+/// element type.
 #[derive(Debug)]
 pub struct DropoutAddNorm<'a, T: Element> {
     // Invariant: the mask has as many elements as the rows together.
@@ -53,11 +53,7 @@ impl<'a, T: Element> DropoutAddNorm<'a, T> {
     ///
     /// [`LengthError`] unless the mask has as many elements as the rows have together,
     /// [`WindowError`](crate::WindowError) if a window reaches beyond element 2^64 - 1.
-    pub fn new(
-        scale: T::Scale,
-        mask: RowMask<'a>,
-        rows: AddNorm<'a, T>,
-    ) -> Result<Self, Error> {
+    pub fn new(scale: T::Scale, mask: RowMask<'a>, rows: AddNorm<'a, T>) -> Result<Self, Error> {
         match &mask {
             RowMask::Kept | RowMask::Dropped => {}
             RowMask::Bits(bits) => LengthError::check("mask", rows.len(), bits.len())?,

@@ -139,6 +139,9 @@ fn normalized<S: Element<Scale = S>>(moments: RowMoments, x: S) -> S {
     }
     let high = S::factor(moments.mean);
     let low = S::factor(moments.mean - high.to_double());
-    let distance = plus(plus(x, high.times(S::factor(-1.0))), low.times(S::factor(-1.0)));
+    let distance = plus(
+        plus(x, high.times(S::factor(-1.0))),
+        low.times(S::factor(-1.0)),
+    );
     distance.times(S::factor(moments.inverse_deviation))
 }
