@@ -1,7 +1,7 @@
 //! Layers: values, shapes, gradients where they meet, modes at depth, and what they refuse.
 
 use sorix_core::autograd::no_grad;
-use sorix_core::{DType, MaskKey, Tensor, tensor};
+use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::dropout::{DropoutLayer, Rows};
 use sorix_nn::{
     Dropout, DropoutAddNorm, Embedding, EmbeddingDropout, GELU, Generator, LayerNorm, Linear, Mode,
@@ -610,12 +610,12 @@ fn dropout_add_norm_drops_by_the_keys_of_a_request() {
     let (x, residual, norm) = rows_and_residual(DType::F32);
     let mut layer = DropoutAddNorm::new(norm, Dropout::new(0.5).unwrap());
     layer.eval();
-    let keys = [7, 8].map(|seed| MaskKey { seed, offset: 0 });
     let of = |x: &Tensor, residual: &Tensor| layer.add(x, residual).map(|(z, _)| values(&z));
-    let batch = sorix_nn::monte_carlo_rows(&keys, || of(&x, &residual)).unwrap();
-    for (row, key) in keys.into_iter().enumerate() {
+    let seeds = [7, 8];
+    let batch = sorix_nn::monte_carlo_rows(&seeds, 0, || of(&x, &residual)).unwrap();
+    for (row, seed) in seeds.into_iter().enumerate() {
         let [x, residual] = [&x, &residual].map(|all| all.slice(0, row..row + 1).unwrap());
-        let alone = sorix_nn::monte_carlo(key, || of(&x, &residual)).unwrap();
+        let alone = sorix_nn::monte_carlo(seed, 0, || of(&x, &residual)).unwrap();
         assert_eq!(alone, batch[row * 12..][..12]);
     }
 }

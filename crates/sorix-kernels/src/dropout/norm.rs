@@ -62,15 +62,16 @@ pub fn dropout_add_norm<T: Element>(
 /// use sorix_kernels::{AddNorm, BitMask, Buffers, DropRate, Norm, RowMoments, dropout};
 ///
 /// // The residual is rewritten.
-/// let mut stream = [1.0, 1.0];
-/// let (mut z, mut moments) = ([0.0; 2], [RowMoments::default()]);
-/// let norm = Norm::rms(2, 0.0)?.with_shift(&[0.5, 0.5])?;
-/// let rows = AddNorm::new(norm, &[3.0, 9.0], Buffers::in_place(&mut stream), &mut z, &mut moments)?;
-/// let mask = BitMask::from_bools(&[true, false]);
+/// let mut stream = [1.0, 0.0, 0.0, 0.0];
+/// let (mut z, mut moments) = ([0.0; 4], [RowMoments::default()]);
+/// let norm = Norm::rms(4, 0.0)?.with_shift(&[0.5; 4])?;
+/// let x = [1.5, 9.0, 0.0, 0.0];
+/// let rows = AddNorm::new(norm, &x, Buffers::in_place(&mut stream), &mut z, &mut moments)?;
+/// let mask = BitMask::from_bools(&[true, false, true, true]);
 /// dropout::apply_add_norm(DropRate::new(0.5)?, &mask, rows)?;
-/// assert_eq!(stream, [7.0, 1.0]);
-/// assert_eq!(z, [1.9, 0.7]);
-/// assert_eq!(moments[0].inverse_deviation, 0.2);
+/// assert_eq!(stream, [4.0, 0.0, 0.0, 0.0]);
+/// assert_eq!(z, [2.5, 0.5, 0.5, 0.5]);
+/// assert_eq!(moments[0].inverse_deviation, 0.5);
 /// # Ok::<(), sorix_kernels::Error>(())
 /// ```
 pub fn apply_add_norm<'m, T: Element>(
@@ -104,7 +105,7 @@ pub fn apply_add_norm<'m, T: Element>(
 /// let moments = [RowMoments { mean: 0.0, inverse_deviation: 1.0 }; 2];
 /// let (mut d_sum, mut d_weight, mut d_shift) = ([0.0; 4], [0.0; 2], [0.0; 2]);
 /// let norm = Norm::layer(2, 0.0)?.with_weight(&[2.0, 4.0])?;
-/// let rows = NormGradient::new(norm, &[1.0, 3.0, 5.0, 7.0], &sum, &moments, &mut d_sum)?
+/// let rows = NormGradient::new(norm, &[1.0_f32, 3.0, 5.0, 7.0], &sum, &moments, &mut d_sum)?
 ///     .with_more(&[0.5; 4])?
 ///     .with_d_weight(&mut d_weight)?
 ///     .with_d_shift(&mut d_shift)?;

@@ -352,29 +352,29 @@ fn parts_of_a_tensor_agree_with_the_whole() {
 fn threads_agree() {
     use crate::common::one_two_and_seven_threads_agree;
 
-    // Rows that begin anywhere in a word of the mask, and sums over several blocks of rows.
-    let (rows, len) = (1100, 717);
-    let x = some_numbers::<f32>(rows * len, 7);
-    let residual = some_numbers::<f32>(x.len(), 11);
-    let weight = some_numbers::<f32>(len, 13);
-    for_each_backend(|engine| {
-        if engine.backend().name() == "reference" {
-            return;
-        }
-        one_two_and_seven_threads_agree(engine, "dropout_add_norm", |engine| {
-            let norm = Norm::layer(len, 1e-5)
-                .unwrap()
-                .with_weight(&weight)
-                .unwrap();
-            let written = add_norm(engine, norm, 0.1, KEY.window(77), &x, &residual);
-            let mut d_sum = vec![0.0; x.len()];
-            let (mut d_weight, mut d_shift) = (vec![0.0; len], vec![0.0; len]);
-            let gradient =
-                NormGradient::new(norm, &x, &written.sum, &written.moments, &mut d_sum).unwrap();
-            let gradient = gradient.with_d_weight(&mut d_weight).unwrap();
-            let gradient = gradient.with_d_shift(&mut d_shift).unwrap();
-            engine.norm_backward(gradient).unwrap();
-            (written, d_sum, d_weight, d_shift)
+    // Rows that begin anywhere in a word of the mask, and sums over several blocks of rows; and fewer rows than
+    // parts.
+    for (rows, len) in [(1100, 717), (3, 240_000)] {
+        let x = some_numbers::<f32>(rows * len, 7);
+        let residual = some_numbers::<f32>(x.len(), 11);
+        let weight = some_numbers::<f32>(len, 13);
+        for_each_backend(|engine| {
+            if engine.backend().name() == "reference" {
+                return;
+            }
+            one_two_and_seven_threads_agree(engine, "dropout_add_norm", |engine| {
+                let norm = Norm::layer(len, 1e-5).unwrap();
+                let norm = norm.with_weight(&weight).unwrap();
+                let written = add_norm(engine, norm, 0.1, KEY.window(77), &x, &residual);
+                let (sum, moments) = (&written.sum, &written.moments);
+                let mut d_sum = vec![0.0; x.len()];
+                let (mut d_weight, mut d_shift) = (vec![0.0; len], vec![0.0; len]);
+                let gradient = NormGradient::new(norm, &x, sum, moments, &mut d_sum).unwrap();
+                let gradient = gradient.with_d_weight(&mut d_weight).unwrap();
+                let gradient = gradient.with_d_shift(&mut d_shift).unwrap();
+                engine.norm_backward(gradient).unwrap();
+                (written, d_sum, d_weight, d_shift)
+            });
         });
-    });
+    }
 }

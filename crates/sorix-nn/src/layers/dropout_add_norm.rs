@@ -81,9 +81,9 @@ impl DropoutAddNorm {
     /// use sorix_core::{DType, tensor};
     /// use sorix_nn::{Dropout, DropoutAddNorm, Module};
     ///
-    /// let layer = DropoutAddNorm::rms([2], DType::F64, Dropout::new(0.0)?)?.eps(1e-30)?;
-    /// let (z, _) = layer.add(&tensor([3.0, 9.0]), &tensor([4.0, -8.0]))?;
-    /// assert_eq!(z.to_vec::<f64>()?, [1.4, 0.2]);
+    /// let layer = DropoutAddNorm::rms([4], DType::F64, Dropout::new(0.0)?)?.eps(1e-30)?;
+    /// let (z, _) = layer.add(&tensor([3.0, 1.0, 0.0, 5.0]), &tensor([1.0, -1.0, 0.0, -5.0]))?;
+    /// assert_eq!(z.to_vec::<f64>()?, [2.0, 0.0, 0.0, 0.0]);
     /// assert_eq!(layer.parameters().len(), 1);
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```

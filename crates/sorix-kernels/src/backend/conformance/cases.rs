@@ -145,8 +145,10 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
         let add_norm = MaskOfRows::ALL.map(|mask| Job::AddNorm(mask, dtype));
         add_norm.into_iter().chain([Job::NormBackward(dtype)])
     });
-    // Nothing goes around the cache.
-    let of_rows = of_rows.filter(move |_| !shape.streaming);
+    // Nothing goes around the cache; and that masks are right at every rate, across tiles, is seen by the
+    // other jobs.
+    let is_worth_it = !shape.streaming && (shape.len < TILE || shape.p == 0.3);
+    let of_rows = of_rows.filter(move |_| is_worth_it);
     let cases = of_passes.chain(of_rows).flat_map(move |job| {
         [false, true].map(|in_place| Case {
             job,

@@ -90,8 +90,8 @@ impl<'a, T: Element> DropoutAddNorm<'a, T> {
         let len = self.rows.norm.len();
         let rows = self.rows.moments.len();
         let aligned = 64 >> len.trailing_zeros().min(6);
-        let first = rows / parts / aligned * aligned;
-        (0 < first && first < rows).then_some(first * len)
+        let first = (rows / parts / aligned).max(1) * aligned;
+        (first < rows).then_some(first * len)
     }
 
     /// The first rows, of `mid` elements, and the rest; `mid` is one of those where it is to be
@@ -200,8 +200,8 @@ impl<'a, T: Element> NormBackward<'a, T> {
     /// Where to cut the first of `parts` parts off: at a block of rows.
     pub(super) fn cut(&self, parts: usize) -> Option<usize> {
         let rows = self.moments.len();
-        let first = rows / parts / ROWS_OF_BLOCK * ROWS_OF_BLOCK;
-        (0 < first && first < rows).then_some(first * self.norm.len())
+        let first = (rows / parts / ROWS_OF_BLOCK).max(1) * ROWS_OF_BLOCK;
+        (first < rows).then_some(first * self.norm.len())
     }
 
     /// The first blocks of rows, of `mid` elements, and the rest.
