@@ -14,6 +14,7 @@ use rayon::ThreadPoolBuilder;
 use sorix_benches::case::{Case, Dtype, Shape};
 use sorix_benches::kernel::{check_case, engine};
 use sorix_benches::op::{Op, call};
+use sorix_benches::rows::RowOperands;
 use sorix_benches::tensors::{Operands, Tensors, copy};
 use sorix_benches::with_dtype;
 use sorix_kernels::backend::Backend;
@@ -51,7 +52,9 @@ fn kernels(criterion: &mut Criterion) {
             let mut tensors = Tensors::new(elements * case.dtype.size());
             with_dtype!(case.dtype, T => {
                 let (input, second, output) = tensors.with_second::<T>(elements);
-                let mut operands = Operands { input, second, output, mask: &mut mask, calls: 0 };
+                let rows = RowOperands::default();
+                let mut operands =
+                    Operands { input, second, output, rows, mask: &mut mask, calls: 0 };
                 call(Op::FillMask, engine, rate, &mut operands).expect("lengths agree");
                 bencher.iter(|| call(case.op, engine, rate, &mut operands));
             });

@@ -174,6 +174,9 @@ impl Case {
             | Op::ReplayShard
             | Op::ForwardSum
             | Op::ForwardSumCached => dtype == Dtype::F32,
+            Op::DropoutAddNorm768 | Op::DropoutAddNorm4096 => {
+                matches!(dtype, Dtype::F32 | Dtype::Bf16)
+            }
             _ => true,
         };
         dtype && op.shapes().contains(&shape)

@@ -8,6 +8,7 @@ use sorix_kernels::{BitMask, DropRate, Engine, Error, dispatch};
 
 use crate::case::{Case, Shape};
 use crate::op::{Op, call};
+use crate::rows::RowOperands;
 use crate::tensors::{Operands, Tensors, Value};
 use crate::with_dtype;
 
@@ -51,6 +52,7 @@ pub fn check<T: Value>(case: &Case, pool: &ThreadPool) -> Result<()> {
             input,
             second,
             output,
+            rows: RowOperands::default(),
             mask: &mut mask,
             calls: 0,
         };

@@ -18,6 +18,7 @@ pub mod program;
 pub mod record;
 pub mod report;
 pub mod rest;
+pub mod rows;
 pub mod runner;
 pub mod sample;
 pub mod scaling;

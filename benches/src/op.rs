@@ -47,6 +47,10 @@ pub enum Op {
     ReluDropout,
     /// The same with a bias, a row of 1,024 elements.
     BiasReluDropout,
+    /// The layer norm of a residual, f32 for 16 bits, plus forward, over rows of 768.
+    DropoutAddNorm768,
+    /// The same over rows of 4,096.
+    DropoutAddNorm4096,
     /// Forward and then backward, by the kernels alone.
     ForwardBackward,
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
@@ -76,7 +80,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -92,6 +96,8 @@ impl Op {
         Self::DropPathAdd,
         Self::ReluDropout,
         Self::BiasReluDropout,
+        Self::DropoutAddNorm768,
+        Self::DropoutAddNorm4096,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
     ];
@@ -115,6 +121,8 @@ impl Op {
             Self::DropPathAdd => "drop_path_add",
             Self::ReluDropout => "relu_dropout",
             Self::BiasReluDropout => "bias_relu_dropout",
+            Self::DropoutAddNorm768 => "dropout_add_norm_768",
+            Self::DropoutAddNorm4096 => "dropout_add_norm_4096",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
         }
@@ -124,7 +132,10 @@ impl Op {
     #[must_use]
     pub fn roof(self) -> Roof {
         match self {
-            Self::DropoutAdd | Self::BiasDropoutAdd => Roof::WithoutDropout,
+            Self::DropoutAdd
+            | Self::BiasDropoutAdd
+            | Self::DropoutAddNorm768
+            | Self::DropoutAddNorm4096 => Roof::WithoutDropout,
             _ => Roof::Copy,
         }
     }
@@ -173,6 +184,8 @@ impl Op {
             | Self::BiasDropoutAdd
             | Self::ReluDropout
             | Self::BiasReluDropout
+            | Self::DropoutAddNorm768
+            | Self::DropoutAddNorm4096
             | Self::ForwardBackward
             | Self::TensorForwardBackward => false,
         }
@@ -198,6 +211,9 @@ impl Op {
             | Self::BroadcastChannelsLast
             | Self::BroadcastSamples
             | Self::ReplayShard => 2 * tensor,
+            Self::DropoutAddNorm768 | Self::DropoutAddNorm4096 => {
+                2 * tensor + 2 * (elements * dtype.size().max(4)) as u64 + mask
+            }
             Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
         }
     }
@@ -223,6 +239,7 @@ pub fn call<T: Value>(
         input,
         second,
         output,
+        rows,
         mask,
         ..
     } = operands;
@@ -276,6 +293,8 @@ pub fn call<T: Value>(
             }
             engine.act_dropout(Activation::Relu, rate, key, buffers, Some(mask))
         }
+        Op::DropoutAddNorm768 => rows.dropout_add_norm(engine, rate, key, 768, input, output),
+        Op::DropoutAddNorm4096 => rows.dropout_add_norm(engine, rate, key, 4096, input, output),
         Op::ForwardBackward | Op::TensorForwardBackward => {
             engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
             engine.apply(rate, &**mask, Buffers::new(input, output)?)

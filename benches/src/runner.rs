@@ -17,6 +17,7 @@ use crate::layers::Layer;
 use crate::op::{Op, Roof, call};
 use crate::peers::{Peer, Setting};
 use crate::report::Row;
+use crate::rows::RowOperands;
 use crate::sample::{Measured, Sampling, in_turn};
 use crate::tensors::{Operands, Tensors, Value, copy};
 use crate::with_dtype;
@@ -266,6 +267,7 @@ impl Bench {
             input,
             second,
             output,
+            rows: RowOperands::default(),
             mask: &mut self.mask,
             calls: 0,
         };

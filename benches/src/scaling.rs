@@ -11,6 +11,7 @@ use sorix_kernels::{BitMask, DropRate, Engine, Error};
 use crate::case::{Dtype, Shape, selected};
 use crate::op::{Op, call};
 use crate::report::Row;
+use crate::rows::RowOperands;
 use crate::runner::row;
 use crate::sample::{Sampling, in_turn};
 use crate::tensors::{Operands, Tensors};
@@ -68,6 +69,7 @@ fn measure(
         input,
         second,
         output,
+        rows: RowOperands::default(),
         mask: &mut mask,
         calls: 0,
     };

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use sorix_kernels::{BitMask, Element};
 
 use crate::case::Dtype;
+use crate::rows::RowOperands;
 
 /// An element type as the benches need it: its name, and a way to make values.
 pub trait Value: Element {
@@ -82,7 +83,11 @@ macro_rules! with_dtype {
 /// A cache line; a vector of them starts at a multiple of 64 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line([u8; 64]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0; 64]);
+}
 
 /// Memory for two inputs and an output tensor of any dtype, 64-byte aligned.
 #[derive(Debug)]
@@ -153,6 +158,8 @@ pub struct Operands<'a, T> {
     pub second: &'a [T],
     /// What the call writes.
     pub output: &'a mut [T],
+    /// What kernels over rows have beside these.
+    pub rows: RowOperands,
     /// The mask: written by `fill_mask` and `forward`, read by `backward`.
     pub mask: &'a mut BitMask,
     /// The number of calls so far. Each draws another mask, so that no branch predictor learns one

@@ -81,10 +81,11 @@ pub use error::{Error, ErrorKind, Result, TensorSpec};
 #[cfg(feature = "npy")]
 pub use npy::NpyError;
 pub use ops::batch_invariant::{batch_invariant, is_batch_invariant};
-pub use ops::dropout::SaveMask;
+pub use ops::dropout::{NormOptions, SaveMask};
 pub use ops::update::UpdateRule;
 pub use sorix_kernels::{
-    Activation, Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, ShardError,
+    Activation, Affine, BitMask, DropRate, InvalidRate, MaskKey, MaskRegion, MaskWindow, NormKind,
+    ShardError,
 };
 pub use tensor::{Tensor, tensor};
 pub use waiting::waiting;

@@ -27,7 +27,7 @@ use crate::element::Element;
 pub use crate::keep::KeepRule;
 pub use crate::mask::BitSliceMut;
 pub use crate::pass::{Pass, PassKind, Reads};
-use job::{Apply, Dropout, FillMask};
+use job::{Apply, Dropout, DropoutAddNorm, FillMask, NormBackward};
 use reference::Reference;
 
 /// What makes the bits of masks.
@@ -48,6 +48,16 @@ pub trait Kernels<T: Element>: MakeMasks {
     /// Makes a mask and applies it.
     fn dropout(&self, job: Dropout<'_, T>) {
         job.compose(|fill| self.fill_mask(fill), |apply| self.apply(apply));
+    }
+
+    /// Adds dropout of x to a residual, and normalises the rows of the sum.
+    fn dropout_add_norm(&self, job: DropoutAddNorm<'_, T>) {
+        reference::dropout_add_norm(job);
+    }
+
+    /// The gradient of a normalisation.
+    fn norm_backward(&self, job: NormBackward<'_, T>) {
+        reference::norm_backward(job);
     }
 }
 

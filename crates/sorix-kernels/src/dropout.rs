@@ -34,6 +34,8 @@
 //! beyond element 2^64 - 1, or if an environment variable names a backend that this machine does not have
 //! or holds no number where one is expected.
 
+mod norm;
+
 use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::broadcast::Broadcast;
@@ -44,6 +46,8 @@ use crate::error::{Error, LengthError};
 use crate::mask::{BitMask, BitSlice};
 use crate::rate::DropRate;
 use crate::region::MaskRegion;
+
+pub use norm::{apply_add_norm, dropout_add_norm, norm_backward};
 
 /// The mask alone: which elements of the window are kept, as many as `mask` has.
 ///

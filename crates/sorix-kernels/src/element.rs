@@ -36,13 +36,10 @@ pub trait Element:
     + Sync
 {
     /// The type a kernel computes in: f64 for f64, f32 for the others.
-    type Scale: Copy
+    type Scale: Element<Scale = Self::Scale>
         + PartialOrd
         + core::ops::Add<Output = Self::Scale>
-        + core::ops::Mul<Output = Self::Scale>
-        + core::fmt::Debug
-        + Send
-        + Sync;
+        + core::ops::Mul<Output = Self::Scale>;
 
     /// NumPy's name of the type: `"float32"`, `"float64"`, `"bfloat16"`, `"float16"`.
     const NAME: &'static str;
@@ -74,6 +71,10 @@ pub trait Element:
     /// The element nearest to `value`.
     #[must_use]
     fn narrow(value: Self::Scale) -> Self;
+
+    /// The same number as a double; exact.
+    #[must_use]
+    fn to_double(self) -> f64;
 
     /// The kernels of `backend` for this type.
     #[doc(hidden)]
@@ -122,6 +123,16 @@ macro_rules! element {
             #[inline(always)]
             fn narrow($y: $scale) -> Self {
                 $narrow
+            }
+
+            #[inline(always)]
+            #[allow(
+                trivial_numeric_casts,
+                clippy::cast_lossless,
+                reason = "one line for both"
+            )]
+            fn to_double(self) -> f64 {
+                self.widened() as f64
             }
 
             fn kernels(backend: &dyn Backend) -> &dyn Kernels<Self> {

@@ -1,5 +1,7 @@
 //! [`Engine`]: a backend and how to run it.
 
+mod norm;
+
 use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::backend::Backend;
@@ -452,7 +454,7 @@ impl<'b> Engine<'b> {
         update.streaming(bytes > self.streaming_above)
     }
 
-    fn run<J: Split>(self, job: J, bytes: usize, kernel: impl Fn(J) + Sync) {
+    pub(crate) fn run<J: Split>(self, job: J, bytes: usize, kernel: impl Fn(J) + Sync) {
         if self.sequential {
             kernel(job);
         } else {

@@ -80,6 +80,7 @@ sum! {
     Allocation(AllocationError)
     Broadcast(BroadcastError)
     Shard(ShardError)
+    Epsilon(InvalidEpsilon)
 }
 
 cause! {
@@ -96,6 +97,23 @@ cause! {
 impl PartialEq for InvalidRate {
     fn eq(&self, other: &Self) -> bool {
         self.p.to_bits() == other.p.to_bits()
+    }
+}
+
+cause! {
+    /// A negative number, an infinity or NaN, where a normalisation is told what to add to the variance.
+    #[derive(Clone, Copy, Debug)]
+    InvalidEpsilon {
+        /// The value that was given.
+        epsilon: f64,
+    }
+    "epsilon must be a finite number, at least 0, got {epsilon}"
+}
+
+/// As for [`InvalidRate`].
+impl PartialEq for InvalidEpsilon {
+    fn eq(&self, other: &Self) -> bool {
+        self.epsilon.to_bits() == other.epsilon.to_bits()
     }
 }
 

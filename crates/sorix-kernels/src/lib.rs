@@ -24,6 +24,7 @@
 //! * [`dropout`]: the functions most callers need. [`Engine`]: the same with a chosen backend, or
 //!   without threads.
 //! * [`DropRate`], [`MaskKey`], [`BitMask`]: p, the name of a mask, and a mask.
+//! * [`Norm`], [`AddNorm`], [`NormGradient`]: layer and RMS normalisation beside dropout.
 //! * [`MaskRegion`]: a worker's part of the mask of a tensor that is cut along an axis.
 //! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and another map of the elements than inverted
 //!   dropout's.
@@ -71,6 +72,7 @@ mod kernel;
 mod key;
 mod lane;
 mod mask;
+mod norm;
 mod parallel;
 mod pass;
 mod rate;
@@ -91,11 +93,12 @@ pub use buffers::Buffers;
 pub use element::Element;
 pub use engine::Engine;
 pub use error::{
-    AllocationError, BackendError, BroadcastError, Error, InvalidRate, LengthError, MaskError,
-    ShardError, WindowError,
+    AllocationError, BackendError, BroadcastError, Error, InvalidEpsilon, InvalidRate, LengthError,
+    MaskError, ShardError, WindowError,
 };
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, Bits};
+pub use norm::{AddNorm, Norm, NormGradient, NormKind, RowMoments};
 pub use rate::{DropRate, Keep};
 pub use region::MaskRegion;
 pub use {bytemuck, half};

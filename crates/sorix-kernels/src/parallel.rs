@@ -1,4 +1,4 @@
-//! Threads: a large job is cut at tiles, and its parts are done by this thread and the rayon pool.
+//! Threads: a large job is cut at tiles, or at rows, and its parts are done by this thread and the rayon pool.
 //!
 //! What is computed does not depend on where the cuts are, so neither the number of threads nor
 //! their schedule shows in a result.
@@ -46,7 +46,7 @@ pub(crate) fn run<J: Split>(job: J, bytes: usize, kernel: &(impl Fn(J) + Sync)) 
         rayon::in_place_scope(|scope| {
             let mut rest = job;
             for parts in (2..=parts).rev() {
-                let Some(mid) = cut(rest.first(), rest.len(), parts) else {
+                let Some(mid) = rest.cut(parts) else {
                     break;
                 };
                 let (part, more) = rest.split_at(mid);
@@ -207,7 +207,7 @@ const PARTS_PER_THREAD: usize = 4;
 /// mask: at a tile, so that no tile is made twice; or, where the job does not begin at a word of the
 /// mask, at the last whole word of its own before a tile. `None` where there is no tile to cut at.
 #[cfg(feature = "parallel")]
-fn cut(first: u64, len: usize, parts: usize) -> Option<usize> {
+pub(crate) fn cut(first: u64, len: usize, parts: usize) -> Option<usize> {
     let wanted = len / parts;
     // How far the wanted cut is beyond the start of its tile.
     let beyond = ((first % TILE as u64) as usize + wanted) % TILE;

@@ -21,7 +21,7 @@
 //!
 //! * [`Module`]: what a layer is, with a derive for your own; [`Mode`]: whether it trains.
 //! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
-//!   [`Softmax`], [`Dropout`], [`Sequential`]: the layers. [`functional`]: some of them without an
+//!   [`Softmax`], [`Dropout`], [`DropoutAddNorm`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
 //! * [`loss`]: mean squared error, cross entropy, of two classes too. [`mod@init`]: first values of parameters.
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], clipping of gradients, [`LrSchedule`], [`ParameterAverage`].
@@ -69,7 +69,9 @@ pub use dropout::{
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
-pub use layers::{Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tanh};
+pub use layers::{
+    DropoutAddNorm, Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tanh,
+};
 pub use loss::Reduction;
 pub use mode::Mode;
 pub use module::Module;

@@ -4,8 +4,8 @@ use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::dropout::{DropoutLayer, Rows};
 use sorix_nn::{
-    Dropout, Embedding, EmbeddingDropout, GELU, Generator, LayerNorm, Linear, Mode, Module, ReLU,
-    Sequential, Sigmoid, Softmax, Tanh, functional,
+    Dropout, DropoutAddNorm, Embedding, EmbeddingDropout, GELU, Generator, LayerNorm, Linear, Mode,
+    Module, ReLU, Sequential, Sigmoid, Softmax, Tanh, functional,
 };
 
 const DTYPES: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
@@ -540,4 +540,113 @@ fn a_row_of_padding_gets_no_gradient_in_any_dtype_or_layer() {
         error.to_string(),
         "Embedding: expected whole numbers in 0..3, got 3"
     );
+}
+
+/// Rows of four, a residual beside them, and a layer with parameters that show.
+fn rows_and_residual(dtype: DType) -> (Tensor, Tensor, LayerNorm) {
+    let x: Vec<f64> = (0..24).map(|i| f64::from(i * i % 23) - 7.0).collect();
+    let x = Tensor::from_slice(&x, [2, 3, 4]).unwrap();
+    let residual = x.mul_scalar(0.3).unwrap().add_scalar(1.0).unwrap();
+    let row = |scale: f64| tensor([1.0, 2.0, -1.0, 0.5]).mul_scalar(scale).unwrap();
+    let [x, residual, weight, bias] =
+        [&x, &residual, &row(1.0), &row(0.1)].map(|tensor| tensor.to_dtype(dtype).unwrap());
+    let norm = LayerNorm::from_tensors(weight, bias).unwrap();
+    (x, residual, norm)
+}
+
+#[test]
+fn dropout_add_norm_is_the_three_layers_in_a_row() {
+    let (x, residual, norm) = rows_and_residual(DType::F64);
+    for p in [0.0, 0.4, 1.0] {
+        let dropout = || Dropout::new(p).unwrap().generator(Generator::new(42));
+        let mut fused = DropoutAddNorm::new(norm.clone(), dropout());
+        let mut apart = dropout();
+        for mode in [Mode::Train, Mode::Eval, Mode::Train] {
+            apart.set_mode(mode);
+            if mode == Mode::Eval {
+                fused.eval();
+            } else {
+                fused.train();
+            }
+            let (z, sum) = fused.add(&x, &residual).unwrap();
+            let want = residual.add(&apart.forward(&x).unwrap()).unwrap();
+            assert_eq!(values(&sum), values(&want), "p = {p}, {mode:?}");
+            let want = values(&norm.forward(&want).unwrap());
+            for (z, want) in values(&z).iter().zip(want) {
+                assert!((z - want).abs() < 1e-12, "p = {p}: {z} and {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dropout_add_norm_has_the_parameters_of_its_norm_and_the_generator_of_its_dropout() {
+    let (x, residual, norm) = rows_and_residual(DType::F32);
+    let dropout = Dropout::new(0.5).unwrap().generator(Generator::new(42));
+    let mut layer = DropoutAddNorm::new(norm, dropout);
+    let names: Vec<String> = layer
+        .named_parameters()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["weight", "bias"]);
+    let (z, _) = layer.add(&x, &residual).unwrap();
+    z.sum().unwrap().backward().unwrap();
+    for (name, parameter) in layer.named_parameters() {
+        assert!(parameter.grad().is_some(), "{name}");
+    }
+    // By the same key the same, as a module of one input too.
+    let run = |layer: &DropoutAddNorm| values(&layer.forward(&x).unwrap());
+    layer.fork_generators(&Generator::new(7));
+    let first = run(&layer);
+    layer.fork_generators(&Generator::new(7));
+    assert_eq!(run(&layer), first);
+    layer.eval();
+    assert_ne!(run(&layer), first);
+}
+
+#[test]
+fn dropout_add_norm_drops_by_the_keys_of_a_request() {
+    let (x, residual, norm) = rows_and_residual(DType::F32);
+    let mut layer = DropoutAddNorm::new(norm, Dropout::new(0.5).unwrap());
+    layer.eval();
+    let of = |x: &Tensor, residual: &Tensor| layer.add(x, residual).map(|(z, _)| values(&z));
+    let seeds = [7, 8];
+    let batch = sorix_nn::monte_carlo_rows(&seeds, 0, || of(&x, &residual)).unwrap();
+    for (row, seed) in seeds.into_iter().enumerate() {
+        let [x, residual] = [&x, &residual].map(|all| all.slice(0, row..row + 1).unwrap());
+        let alone = sorix_nn::monte_carlo(seed, 0, || of(&x, &residual)).unwrap();
+        assert_eq!(alone, batch[row * 12..][..12]);
+    }
+}
+
+#[test]
+fn dropout_add_norm_refuses_what_does_not_fit_before_a_key_is_taken() {
+    let (x, residual, norm) = rows_and_residual(DType::F32);
+    let generator = std::sync::Arc::new(Generator::new(42));
+    let dropout = Dropout::new(0.5).unwrap();
+    let dropout = dropout.generator(std::sync::Arc::clone(&generator));
+    let layer = DropoutAddNorm::new(norm, dropout);
+    let of = |x: &Tensor, residual: &Tensor| message(layer.add(x, residual).map(|(z, _)| z));
+    assert_eq!(
+        of(&tensor([1.0_f32, 2.0]), &residual),
+        "DropoutAddNorm: expected an input that ends in axes [4], got shape [2]"
+    );
+    assert_eq!(
+        of(&x, &residual.slice(0, 0..1).unwrap()),
+        "DropoutAddNorm: expected a residual of shape [2, 3, 4], got shape [1, 3, 4]"
+    );
+    let wide = residual.to_dtype(DType::F64).unwrap();
+    assert!(of(&x, &wide).ends_with("operands must have one dtype"));
+    assert_eq!(generator.state().offset, 0);
+    assert!(DropoutAddNorm::rms([], DType::F32, Dropout::new(0.5).unwrap()).is_err());
+}
+
+#[test]
+fn dropout_add_norm_keeps_a_residual_stream_of_f32() {
+    let (x, residual, norm) = rows_and_residual(DType::BF16);
+    let layer = DropoutAddNorm::new(norm, Dropout::new(0.0).unwrap());
+    let (_, sum) = layer.add(&x, &residual).unwrap();
+    let (z, sum) = layer.add(&x, &sum).unwrap();
+    assert_eq!((z.dtype(), sum.dtype()), (DType::BF16, DType::F32));
 }

@@ -7,6 +7,7 @@
 
 mod act;
 mod add;
+mod add_norm;
 
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use crate::autograd::{Function, Gradients, is_recorded, record, tape_mask};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::tensor::Tensor;
+
+pub use add_norm::NormOptions;
 
 type KernelResult<T = ()> = Result<T, sorix_kernels::Error>;
 

@@ -12,6 +12,7 @@ mod choices;
 mod conversion;
 mod display;
 mod dropout;
+mod dropout_add_norm;
 mod dropout_forms;
 mod dropout_fused;
 mod grad;

@@ -5,7 +5,8 @@
 use crate::common::check_gradients;
 use proptest::prelude::*;
 use sorix_core::{
-    Activation, Affine, Axes, BitMask, DropRate, MaskKey, Result, SaveMask, Tensor, tensor,
+    Activation, Affine, Axes, BitMask, DropRate, MaskKey, NormOptions, Result, SaveMask, Tensor,
+    tensor,
 };
 
 /// Which numbers an operation is differentiable at.
@@ -161,6 +162,19 @@ const UNARY: &[Unary] = &[
         // No sum is nearer to 0 than the step of the differences.
         let bias = sum_of_rows(&x.mul_scalar(1e-3)?)?;
         x.act_dropout(Activation::Relu, Some(&bias), rate(), KEY, SaveMask::Bits)
+    }),
+    ("dropout_add_norm", 1, Real, |x| {
+        let norm = NormOptions::layer(0.1);
+        let (z, sum) = x.dropout_add_norm(&x.exp()?, norm, rate(), KEY, SaveMask::Bits)?;
+        z.add(&sum)
+    }),
+    ("dropout_add_norm, RMS, replayed", 1, Real, |x| {
+        let norm = NormOptions::rms(0.1);
+        let norm = norm.weight(x).shift(x).bias(x).axes(x.ndim());
+        let exp = x.exp()?;
+        Ok(exp
+            .dropout_add_norm(x, norm, rate(), KEY, SaveMask::Replay)?
+            .0)
     }),
     ("dropout_broadcast", 1, Real, |x| {
         x.dropout_broadcast(rate(), KEY, &one_last(x), SaveMask::Bits)

@@ -5,7 +5,8 @@
 //! those around a block and a tile; outputs that begin at every alignment to 64 bytes; windows that
 //! begin at any element; masks that begin at any bit; in place and out of place; with and without
 //! streaming stores; every pass and element type, over NaN payloads, infinities, subnormals and negative
-//! zeros; rates from the least to the greatest. Memory around each output must stay as it was.
+//! zeros; rates from the least to the greatest; rows of all lengths, with and without what is optional. Memory
+//! around each output must stay as it was.
 //!
 //! ```
 //! use sorix_kernels::backend::conformance::check_backend;
@@ -18,6 +19,7 @@
 
 mod cases;
 mod guarded;
+mod rows;
 mod run;
 
 use core::fmt;
@@ -108,6 +110,37 @@ pub enum Job {
     Forward(PassKind, Dtype),
     /// [`Kernels::dropout`](crate::backend::Kernels::dropout), without.
     Replay(PassKind, Dtype),
+    /// [`Kernels::dropout_add_norm`](crate::backend::Kernels::dropout_add_norm).
+    AddNorm(MaskOfRows, Dtype),
+    /// [`Kernels::norm_backward`](crate::backend::Kernels::norm_backward).
+    NormBackward(Dtype),
+}
+
+/// Where the mask of a job over rows comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MaskOfRows {
+    /// There is none: all elements are kept.
+    Kept,
+    /// There is none: all are dropped.
+    Dropped,
+    /// It is read.
+    Read,
+    /// It is made, and written.
+    Written,
+    /// It is made.
+    Made,
+}
+
+impl MaskOfRows {
+    /// Every source there is.
+    pub const ALL: [Self; 5] = [
+        Self::Kept,
+        Self::Dropped,
+        Self::Read,
+        Self::Written,
+        Self::Made,
+    ];
 }
 
 impl fmt::Display for Job {
@@ -117,6 +150,10 @@ impl fmt::Display for Job {
             Self::Apply(pass, dtype) => ("apply", pass, dtype),
             Self::Forward(pass, dtype) => ("dropout with a mask to write", pass, dtype),
             Self::Replay(pass, dtype) => ("dropout without a mask to write", pass, dtype),
+            Self::AddNorm(mask, dtype) => {
+                return write!(f, "dropout_add_norm of {}, mask {mask:?}", dtype.name());
+            }
+            Self::NormBackward(dtype) => return write!(f, "norm_backward of {}", dtype.name()),
         };
         write!(f, "{job}, {} of {}", pass.name(), dtype.name())
     }
@@ -155,7 +192,7 @@ impl fmt::Display for Case {
              past alignment",
             self.job, self.len, self.p, key.seed, key.offset, self.misaligned
         )?;
-        if matches!(self.job, Job::Apply(..)) {
+        if matches!(self.job, Job::Apply(..) | Job::AddNorm(MaskOfRows::Read, _)) {
             write!(f, ", mask from bit {}", self.mask_bit)?;
         }
         f.write_str(if self.with_row { ", with a row" } else { "" })?;

@@ -1,13 +1,17 @@
-//! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
+//! What a backend is asked to do: jobs, whose lengths were checked when they were made.
 //!
 //! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
 //! them. A [`Pass`] says what "apply" means, so that a new kernel is a new pass and no
 //! new job.
 //!
-//! A backend never sees p = 0 or p = 1: they need no random bits and are done before it is called.
+//! [`DropoutAddNorm`] and [`NormBackward`] are about rows: what an element becomes depends on those beside
+//! it. What else is fused with dropout is a pass.
+//!
+//! But for the jobs over rows a backend never sees p = 0 or p = 1: they need no random bits and are done before it is called.
 
 mod broadcast;
 mod compose;
+mod norm;
 mod region;
 #[cfg(feature = "parallel")]
 mod split;
@@ -21,6 +25,8 @@ use crate::mask::{BitSlice, BitSliceMut};
 use crate::pass::Pass;
 
 pub(crate) use broadcast::{ApplyBroadcast, Covered};
+pub(crate) use norm::ROWS_OF_BLOCK;
+pub use norm::{DropoutAddNorm, NormBackward, RowMask};
 pub(crate) use region::{DropoutRegion, FillRegion};
 #[cfg(feature = "parallel")]
 pub(crate) use split::Split;

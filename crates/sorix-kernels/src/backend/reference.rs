@@ -3,6 +3,8 @@
 //! One bit at a time, one element at a time, straight from the scalar definition of the mask in
 //! [`stream`](crate::stream). Nothing here shares code with the SIMD kernels.
 
+mod norm;
+
 use crate::element::Element;
 use crate::job::{Apply, Dropout, FillMask, Update};
 use crate::keep::KeepRule;
@@ -10,6 +12,8 @@ use crate::key::MaskWindow;
 use crate::mask::BitSliceMut;
 use crate::pass::Pass;
 use crate::stream::{BLOCK, Law, TILE, TileStream};
+
+pub use norm::{dropout_add_norm, norm_backward};
 
 /// The backend named `"reference"`: correct, always there, and slow.
 ///

@@ -2,21 +2,23 @@
 //!
 //! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`apply`] applies
 //! bits to [`elements`], by the [`arithmetic`] of a [`Pass`](crate::Pass); [`dropout`], which is
-//! forward and replay, does both at the same time. [`SimdBackend`] is the backend that they make.
+//! forward and replay, does both at the same time. [`norm`] has the jobs over rows. [`SimdBackend`] is the
+//! backend that they make.
 
 mod apply;
 mod arithmetic;
 mod dropout;
 mod elements;
 mod fill_mask;
+mod norm;
 mod tile;
 
 pub(crate) use arithmetic::{Arithmetic, Bias, Biased, Compute, Row, Seam};
 
 use crate::backend::{Backend, Kernels, MakeMasks};
 use crate::element::Element;
-use crate::job::{Apply, Dropout, FillMask};
-use crate::simd::{Lanes, Simd};
+use crate::job::{Apply, Dropout, DropoutAddNorm, FillMask, NormBackward};
+use crate::simd::{Lanes, RowLanes, Simd};
 
 /// The backend over an instruction set: hands each job to the kernel that is written once for all.
 #[derive(Debug)]
@@ -34,12 +36,20 @@ impl<S: Simd> MakeMasks for SimdBackend<S> {
     }
 }
 
-impl<T: Element, S: Simd + Lanes<T>> Kernels<T> for SimdBackend<S> {
+impl<T: Element, S: Simd + Lanes<T> + RowLanes<T>> Kernels<T> for SimdBackend<S> {
     fn apply(&self, job: Apply<'_, T>) {
         self.0.vectorize(job);
     }
 
     fn dropout(&self, job: Dropout<'_, T>) {
+        self.0.vectorize(job);
+    }
+
+    fn dropout_add_norm(&self, job: DropoutAddNorm<'_, T>) {
+        self.0.vectorize(job);
+    }
+
+    fn norm_backward(&self, job: NormBackward<'_, T>) {
         self.0.vectorize(job);
     }
 }

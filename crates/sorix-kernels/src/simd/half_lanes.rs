@@ -49,6 +49,12 @@ pub(crate) fn round_to_bf16(x: f32) -> u16 {
     (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
+/// [`round_to_bf16`] of any number: of a NaN whose lower half would carry up to the sign, too.
+#[inline(always)]
+pub(crate) fn round_to_bf16_or_nan(x: f32) -> u16 {
+    if x.is_nan() { 0x7FC0 } else { round_to_bf16(x) }
+}
+
 /// Implements `Lanes<$t>` for a token, with a group for a vector, from a way to widen a group and
 /// one to round it.
 macro_rules! half_lanes {

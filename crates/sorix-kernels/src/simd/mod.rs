@@ -41,6 +41,7 @@
 mod bf16_scale;
 mod half_lanes;
 mod portable;
+mod row_lanes;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -56,6 +57,7 @@ use crate::element::Element;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::Neon;
 pub(crate) use portable::Portable;
+pub(crate) use row_lanes::{Doubles, RowLanes};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Avx2, Avx512};
 
@@ -67,7 +69,19 @@ pub(crate) const ALIGN: usize = 64;
 
 /// An instruction set, as a token that proves that the CPU has it.
 pub(crate) trait Simd:
-    Copy + Debug + Send + Sync + 'static + Lanes<f32> + Lanes<f64> + Lanes<bf16> + Lanes<f16>
+    Copy
+    + Debug
+    + Send
+    + Sync
+    + 'static
+    + Lanes<f32>
+    + Lanes<f64>
+    + Lanes<bf16>
+    + Lanes<f16>
+    + RowLanes<f32>
+    + RowLanes<f64>
+    + RowLanes<bf16>
+    + RowLanes<f16>
 {
     /// The name of the backend over this token.
     const NAME: &'static str;

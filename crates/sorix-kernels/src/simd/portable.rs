@@ -4,8 +4,9 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use wide::{f32x8, f64x4, u8x16, u32x8, u64x4, u64x8};
 
-use crate::simd::half_lanes::{half_lanes, round_to_bf16};
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming};
+use crate::simd::half_lanes::{half_lanes, round_to_bf16, round_to_bf16_or_nan};
+use crate::simd::row_lanes::{full_rows, half_rows};
+use crate::simd::{Doubles, GROUP, Kernel, Lanes, Simd, Streaming};
 
 /// The token that needs no check.
 #[derive(Clone, Copy, Debug)]
@@ -310,4 +311,29 @@ half_lanes!(
     f16,
     widen: |from, wide| from.convert_to_f32_slice(&mut wide),
     narrow: |x, to| to.convert_from_f32_slice(&x)
+);
+
+impl Doubles<f32> for Portable {
+    #[inline(always)]
+    fn doubles(self, x: &[f32; GROUP], at: usize) -> f64x4 {
+        f64x4::new(part::<f32, 4>(x, at).map(f64::from))
+    }
+}
+
+full_rows!(Portable);
+
+half_rows!(
+    Portable,
+    bf16,
+    widen: |simd, from, wide| *wide = Lanes::<bf16>::widen(simd, *from),
+    narrow: |_simd, x, to| for (to, &x) in to.iter_mut().zip(x) {
+        *to = bf16::from_bits(round_to_bf16_or_nan(x));
+    }
+);
+
+half_rows!(
+    Portable,
+    f16,
+    widen: |_simd, from, wide| from.convert_to_f32_slice(wide),
+    narrow: |_simd, x, to| to.convert_from_f32_slice(x)
 );

@@ -1,10 +1,12 @@
 //! The conformance kit finds what is wrong with a backend, and says it in the smallest case.
 
 use half::{bf16, f16};
-use sorix_kernels::backend::conformance::{Difference, Dtype, Failure, Job, check_backend};
-use sorix_kernels::backend::job::{Apply, Dropout, FillMask};
+use sorix_kernels::backend::conformance::{
+    Difference, Dtype, Failure, Job, MaskOfRows, check_backend,
+};
+use sorix_kernels::backend::job::{Apply, Dropout, DropoutAddNorm, FillMask, NormBackward};
 use sorix_kernels::backend::{Backend, BitSliceMut, Kernels, MakeMasks, Pass, PassKind, reference};
-use sorix_kernels::{Element, MaskKey};
+use sorix_kernels::{AddNorm, Element, MaskKey, Norm};
 
 /// A backend that is the reference but for the method given: of `fill_mask`, or of one element type.
 macro_rules! broken {
@@ -109,6 +111,36 @@ fn an_affine_map_that_forgets_the_shift_is_caught() {
     let failure = failure(&Shiftless);
     assert_eq!(failure.case.job, Job::Apply(PassKind::Affine, Dtype::F64));
     assert_eq!(failure.case.len, 1);
+}
+
+#[test]
+fn a_normalisation_that_forgets_what_is_optional_is_caught() {
+    broken!(
+        Bare,
+        bf16: fn dropout_add_norm(&self, job: DropoutAddNorm<'_, bf16>) {
+            let scale = job.scale();
+            let (mask, rows) = job.into_parts();
+            let (norm, x) = (rows.norm(), rows.x());
+            let (sum, z, moments) = rows.into_outputs();
+            let norm = Norm::new(norm.kind(), norm.len(), norm.epsilon()).unwrap();
+            let rows = AddNorm::new(norm, x, sum, z, moments).unwrap();
+            reference::dropout_add_norm(DropoutAddNorm::new(scale, mask, rows).unwrap());
+        }
+    );
+    let failure = failure(&Bare);
+    let job = Job::AddNorm(MaskOfRows::Kept, Dtype::Bf16);
+    assert_eq!(failure.case.job, job);
+    assert!(failure.case.len <= 8, "{failure}");
+}
+
+#[test]
+fn a_gradient_that_is_not_written_is_caught() {
+    broken!(
+        Lazy,
+        f64: fn norm_backward(&self, _: NormBackward<'_, f64>) {}
+    );
+    let failure = failure(&Lazy);
+    assert_eq!(failure.case.job, Job::NormBackward(Dtype::F64));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod common;
 mod conformance;
 mod dispatch;
 mod dropout_add;
+mod dropout_add_norm;
 mod mask_format;
 mod meaning;
 mod properties;

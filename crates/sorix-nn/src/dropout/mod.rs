@@ -494,12 +494,41 @@ impl<F: Form> DropoutLayer<F> {
         input.apply(&*self.form, &draw)
     }
 
+    /// What a call that drops from a tensor of this shape, and does something else in the same pass, drops
+    /// by. A key is taken if that is known here.
+    pub(crate) fn fused(&self, shape: &[usize]) -> Result<Fused> {
+        let Some(source) = key_source(self.mode) else {
+            return Ok(Fused::Nothing);
+        };
+        if source.rows().is_some() || shard_of(self.form.layer(), shape)?.is_some() {
+            return Ok(Fused::Apart);
+        }
+        Ok(Fused::By {
+            rate: self.rate,
+            at: source.take(|| self.own_generator())?.into(),
+            save: self.save_mask,
+        })
+    }
+
     fn own_generator(&self) -> Result<&Generator> {
         match &self.generator {
             Some(generator) => Ok(generator),
             None => default_generator(),
         }
     }
+}
+
+/// What is dropped by in the pass of something else.
+pub(crate) enum Fused {
+    /// Nothing is dropped.
+    Nothing,
+    By {
+        rate: DropRate,
+        at: MaskRegion,
+        save: SaveMask,
+    },
+    /// There is no one mask: the layer is to be called by itself, and has taken no key.
+    Apart,
 }
 
 /// Drops from `x` by the keys of a source, or of a generator if that has none.

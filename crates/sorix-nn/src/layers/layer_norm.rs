@@ -147,6 +147,15 @@ impl LayerNorm {
         }
     }
 
+    /// The lengths of the last axes.
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.eps
+    }
+
     /// The weight, of the shape of the axes; `None` [without](Self::without_affine).
     ///
     /// ```

@@ -1,5 +1,6 @@
 //! The layers of a network, one file each.
 
+mod dropout_add_norm;
 pub(crate) mod embedding;
 mod gelu;
 mod layer_norm;
@@ -9,6 +10,7 @@ mod sigmoid;
 mod softmax;
 mod tanh;
 
+pub use dropout_add_norm::DropoutAddNorm;
 pub use embedding::Embedding;
 pub use gelu::GELU;
 pub use layer_norm::LayerNorm;

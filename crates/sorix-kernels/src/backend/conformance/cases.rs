@@ -1,6 +1,6 @@
 //! The jobs that a backend is given.
 
-use super::{Case, Dtype, Job};
+use super::{Case, Dtype, Job, MaskOfRows};
 use crate::key::MaskKey;
 use crate::pass::{PassKind, Reads};
 use crate::stream::{BLOCK, TILE};
@@ -136,7 +136,7 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     let fitting = move |dtype: &Dtype| shape.misaligned.is_multiple_of(dtype.size());
     let dtypes = Dtype::ALL.into_iter().filter(fitting);
     let passes = dtypes.flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
-    let jobs = passes.flat_map(|(kind, dtype)| {
+    let of_passes = passes.flat_map(|(kind, dtype)| {
         let rows: &[bool] = match kind.reads() {
             Reads::Nothing => &[false],
             Reads::Row | Reads::ElementsAndRow => &[false, true],
@@ -150,7 +150,16 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
             .map(|job| (job, with_row))
         })
     });
-    let cases = jobs.flat_map(move |(job, with_row)| {
+    let of_rows = Dtype::ALL.into_iter().filter(fitting).flat_map(|dtype| {
+        let add_norm = MaskOfRows::ALL.map(|mask| Job::AddNorm(mask, dtype));
+        add_norm.into_iter().chain([Job::NormBackward(dtype)])
+    });
+    // Nothing goes around the cache; and that masks are right at every rate, across tiles, is seen by the
+    // other jobs.
+    let is_worth_it = !shape.streaming && (shape.len < TILE || shape.p == 0.3);
+    let of_rows = of_rows.filter(move |_| is_worth_it);
+    let of_rows = of_rows.map(|job| (job, false));
+    let cases = of_passes.chain(of_rows).flat_map(move |(job, with_row)| {
         [false, true].map(|in_place| Case {
             job,
             with_row,

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use half::{bf16, f16};
 
 use super::guarded::{Guarded, GuardedBits, Sample};
+use super::rows::{add_norm, norm_backward};
 use super::{Case, Difference, Dtype, Job};
 use crate::backend::Backend;
 use crate::backend::reference;
@@ -15,13 +16,13 @@ use crate::mask::{BitMask, BitSlice};
 use crate::pass::{Pass, PassKind, Reads};
 use crate::rate::{DropRate, Keep};
 
-const LENGTHS: &str = "all buffers have the length of the case";
+pub(super) const LENGTHS: &str = "all buffers have the length of the case";
 
 /// The bits of a window, from the reference.
 pub(super) struct Expected {
-    rate: DropRate,
-    rule: KeepRule,
-    keep: BitMask,
+    pub(super) rate: DropRate,
+    pub(super) rule: KeepRule,
+    pub(super) keep: BitMask,
 }
 
 impl Expected {
@@ -35,6 +36,18 @@ impl Expected {
         reference::fill_mask(job.expect("the windows of the cases end at 2^64 - 1 at the latest"));
         Self { rate, rule, keep }
     }
+
+    /// The mask with other bits before and after it: one that is read from a wrong bit shows.
+    pub(super) fn longer(&self, case: Case) -> BitMask {
+        let before = (0..case.mask_bit).map(|i| i % 2 == 0);
+        before.chain(&self.keep).chain([true; 70]).collect()
+    }
+}
+
+/// The mask of a case in a [longer](Expected::longer) one.
+pub(super) fn view(longer: &BitMask, case: Case) -> BitSlice<'_> {
+    let range = case.mask_bit..case.mask_bit + case.len;
+    longer.slice(range).expect("the range is inside")
 }
 
 /// Runs one job and compares.
@@ -53,6 +66,22 @@ pub(super) fn run(
         }
         Job::Apply(kind, dtype) | Job::Forward(kind, dtype) | Job::Replay(kind, dtype) => {
             (kind, dtype)
+        }
+        Job::AddNorm(mask, dtype) => {
+            return match dtype {
+                Dtype::F32 => add_norm::<f32>(backend, case, mask, expected),
+                Dtype::F64 => add_norm::<f64>(backend, case, mask, expected),
+                Dtype::Bf16 => add_norm::<bf16>(backend, case, mask, expected),
+                Dtype::F16 => add_norm::<f16>(backend, case, mask, expected),
+            };
+        }
+        Job::NormBackward(dtype) => {
+            return match dtype {
+                Dtype::F32 => norm_backward::<f32>(backend, case),
+                Dtype::F64 => norm_backward::<f64>(backend, case),
+                Dtype::Bf16 => norm_backward::<bf16>(backend, case),
+                Dtype::F16 => norm_backward::<f16>(backend, case),
+            };
         }
     };
     match dtype {
@@ -105,13 +134,8 @@ fn update<T: Sample>(
     });
     let kernels = T::kernels(backend);
     if let Job::Apply(..) = case.job {
-        // The opposite before and after: a mask read from a wrong bit shows.
-        let before = (0..case.mask_bit).map(|i| i % 2 == 0);
-        let longer: BitMask = before.chain(&expected.keep).chain([true; 70]).collect();
-        let view: BitSlice<'_> = longer
-            .slice(case.mask_bit..case.mask_bit + case.len)
-            .expect("the range is inside");
-        let mut job = Apply::new(view, update).expect(LENGTHS);
+        let longer = expected.longer(case);
+        let mut job = Apply::new(view(&longer, case), update).expect(LENGTHS);
         if pass.decides() {
             job = job.leaving(bits.slice()).expect(LENGTHS);
         }
@@ -153,6 +177,6 @@ impl<'a, T: Sample> Make<'a, T> {
     }
 }
 
-fn guard_panic(job: impl FnOnce()) -> Result<(), Difference> {
+pub(super) fn guard_panic(job: impl FnOnce()) -> Result<(), Difference> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|_| Difference::Panic)
 }

@@ -1,7 +1,11 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Apply, ApplyBroadcast, Dropout, DropoutRegion, FillMask, FillRegion, Settle, inside};
+use super::{
+    Apply, ApplyBroadcast, Dropout, DropoutAddNorm, DropoutRegion, FillMask, FillRegion,
+    NormBackward, Settle, inside,
+};
 use crate::element::Element;
+use crate::parallel;
 
 /// A job that can be cut in two, so that two threads can do it.
 pub(crate) trait Split: Sized + Send {
@@ -14,7 +18,12 @@ pub(crate) trait Split: Sized + Send {
         0
     }
 
-    /// The first `mid` elements, a multiple of 64, and the rest.
+    /// Where to cut the first of `parts` equal parts off; `None` where that is at no place.
+    fn cut(&self, parts: usize) -> Option<usize> {
+        parallel::cut(self.first(), self.len(), parts)
+    }
+
+    /// The first `mid` elements, which is where to [cut](Self::cut), and the rest.
     fn split_at(self, mid: usize) -> (Self, Self);
 }
 
@@ -140,5 +149,33 @@ impl<T: Element> Split for DropoutRegion<'_, T> {
             half(self.first, head, head_out),
             half(self.first + mid, tail, tail_out),
         )
+    }
+}
+
+impl<T: Element> Split for DropoutAddNorm<'_, T> {
+    fn len(&self) -> usize {
+        self.rows().len()
+    }
+
+    fn cut(&self, parts: usize) -> Option<usize> {
+        self.cut(parts)
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
+    }
+}
+
+impl<T: Element> Split for NormBackward<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn cut(&self, parts: usize) -> Option<usize> {
+        self.cut(parts)
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
     }
 }

@@ -6,7 +6,10 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::simd::half_lanes::half_lanes;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
+use crate::simd::row_lanes::{full_rows, half_rows};
+use crate::simd::{
+    Doubles, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops, token,
+};
 
 token!(
     ($)
@@ -305,3 +308,47 @@ half_lanes!(
     widen: |from, wide| from.convert_to_f32_slice(&mut wide),
     narrow: |x, to| to.convert_from_f32_slice(&x)
 );
+
+impl Doubles<f32> for Neon {
+    #[inline(always)]
+    fn doubles(self, x: &[f32; GROUP], at: usize) -> float64x2_t {
+        check_inside(at, 2);
+        // SAFETY: `check_inside` put the two elements inside the array; `self` exists only because
+        // `detect` saw the feature.
+        unsafe { vcvt_f64_f32(vld1_f32(x.as_ptr().add(at))) }
+    }
+}
+
+full_rows!(Neon);
+
+half_rows!(
+    Neon,
+    bf16,
+    widen: |simd, from, wide| for at in (0..GROUP).step_by(8) {
+        let [low, high] = Lanes::<bf16>::widen(simd, Lanes::<bf16>::load(simd, from, at));
+        Lanes::<f32>::store(simd, low, wide, at);
+        Lanes::<f32>::store(simd, high, wide, at + 4);
+    },
+    narrow: |simd, x, to| for at in (0..GROUP).step_by(8) {
+        let low = simd.with_plain_nans(Lanes::<f32>::load(simd, x, at));
+        let high = simd.with_plain_nans(Lanes::<f32>::load(simd, x, at + 4));
+        let y = Lanes::<bf16>::narrow(simd, [low, high], true);
+        Lanes::<bf16>::store(simd, y, to, at);
+    }
+);
+
+half_rows!(
+    Neon,
+    f16,
+    widen: |_simd, from, wide| from.convert_to_f32_slice(wide),
+    narrow: |_simd, x, to| to.convert_from_f32_slice(x)
+);
+
+impl Neon {
+    value_ops! {
+        /// The same numbers, and for each NaN the plain one, whose lower half is zero.
+        fn with_plain_nans(self, x: float32x4_t) -> float32x4_t {
+            vbslq_f32(vceqq_f32(x, x), x, vdupq_n_f32(f32::NAN))
+        }
+    }
+}

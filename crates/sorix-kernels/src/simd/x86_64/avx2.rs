@@ -5,7 +5,10 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
+use crate::simd::row_lanes::{full_rows, half_rows};
+use crate::simd::{
+    Doubles, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops, token,
+};
 
 token!(
     ($)
@@ -349,5 +352,74 @@ impl Lanes<f16> for Avx2 {
         load: |from| _mm_loadu_si128(from.cast());
         store: |to, x| _mm_storeu_si128(to.cast(), x);
         stream: |to, x| _mm_stream_si128(to.cast(), x);
+    }
+}
+
+impl Doubles<f32> for Avx2 {
+    #[inline(always)]
+    fn doubles(self, x: &[f32; GROUP], at: usize) -> __m256d {
+        check_inside(at, 4);
+        // SAFETY: `check_inside` put the four elements inside the array, and the load needs no
+        // alignment; `self` exists only because `detect` saw the features.
+        unsafe { _mm256_cvtps_pd(_mm_loadu_ps(x.as_ptr().add(at))) }
+    }
+}
+
+full_rows!(Avx2);
+
+half_rows!(
+    Avx2,
+    bf16,
+    widen: |simd, from, wide| for at in (0..GROUP).step_by(16) {
+        let [low, high] = simd.halves_of_bf16(Lanes::<bf16>::load(simd, from, at));
+        Lanes::<f32>::store(simd, low, wide, at);
+        Lanes::<f32>::store(simd, high, wide, at + 8);
+    },
+    narrow: |simd, x, to| for at in (0..GROUP).step_by(16) {
+        let low = Lanes::<f32>::load(simd, x, at);
+        let high = Lanes::<f32>::load(simd, x, at + 8);
+        Lanes::<bf16>::store(simd, simd.join_to_bf16(low, high), to, at);
+    }
+);
+
+half_rows!(
+    Avx2,
+    f16,
+    widen: |simd, from, wide| for at in (0..GROUP).step_by(8) {
+        let x = Lanes::<f16>::widen(simd, Lanes::<f16>::load(simd, from, at));
+        Lanes::<f32>::store(simd, x, wide, at);
+    },
+    narrow: |simd, x, to| for at in (0..GROUP).step_by(8) {
+        let y = Lanes::<f16>::narrow(simd, Lanes::<f32>::load(simd, x, at), true);
+        Lanes::<f16>::store(simd, y, to, at);
+    }
+);
+
+impl Avx2 {
+    value_ops! {
+        /// The lower elements and the upper ones, in order.
+        fn halves_of_bf16(self, x: __m256i) -> [__m256; 2] {
+            [bf16_in_order(_mm256_castsi256_si128(x)), bf16_in_order(_mm256_extracti128_si256::<1>(x))]
+        }
+        /// Rounds the lower elements and the upper ones, which are in order.
+        fn join_to_bf16(self, low: __m256, high: __m256) -> __m256i {
+            // Packed within each half of the registers, and then the quarters in order.
+            let packed = _mm256_packus_epi32(rounded_to_bf16(low), rounded_to_bf16(high));
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(packed)
+        }
+    }
+}
+
+functions! {
+    fn bf16_in_order(x: __m128i) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
+    }
+
+    /// Rounds to bf16, ties to even, in the lower half of each lane. NaNs become the plain one, whose
+    /// lower half is zero.
+    fn rounded_to_bf16(x: __m256) -> __m256i {
+        let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
+        let x = _mm256_blendv_ps(x, _mm256_set1_ps(f32::NAN), nan);
+        _mm256_srli_epi32::<16>(round_to_bf16(x, true))
     }
 }

@@ -5,7 +5,10 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
+use crate::simd::row_lanes::{full_rows, half_rows};
+use crate::simd::{
+    Doubles, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops, token,
+};
 
 token!(
     ($)
@@ -304,5 +307,72 @@ impl Lanes<f16> for Avx512 {
         load: |from| _mm256_loadu_si256(from.cast());
         store: |to, x| _mm256_storeu_si256(to.cast(), x);
         stream: |to, x| _mm256_stream_si256(to.cast(), x);
+    }
+}
+
+impl Doubles<f32> for Avx512 {
+    #[inline(always)]
+    fn doubles(self, x: &[f32; GROUP], at: usize) -> __m512d {
+        check_inside(at, 8);
+        // SAFETY: `check_inside` put the eight elements inside the array, and the load needs no
+        // alignment; `self` exists only because `detect` saw the features.
+        unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(x.as_ptr().add(at))) }
+    }
+}
+
+full_rows!(Avx512);
+
+half_rows!(
+    Avx512,
+    bf16,
+    widen: |simd, from, wide| for at in (0..GROUP).step_by(32) {
+        let [low, high] = simd.halves_of_bf16(Lanes::<bf16>::load(simd, from, at));
+        Lanes::<f32>::store(simd, low, wide, at);
+        Lanes::<f32>::store(simd, high, wide, at + 16);
+    },
+    narrow: |simd, x, to| for at in (0..GROUP).step_by(32) {
+        let low = Lanes::<f32>::load(simd, x, at);
+        let high = Lanes::<f32>::load(simd, x, at + 16);
+        Lanes::<bf16>::store(simd, simd.join_to_bf16(low, high), to, at);
+    }
+);
+
+half_rows!(
+    Avx512,
+    f16,
+    widen: |simd, from, wide| for at in (0..GROUP).step_by(16) {
+        let x = Lanes::<f16>::widen(simd, Lanes::<f16>::load(simd, from, at));
+        Lanes::<f32>::store(simd, x, wide, at);
+    },
+    narrow: |simd, x, to| for at in (0..GROUP).step_by(16) {
+        let y = Lanes::<f16>::narrow(simd, Lanes::<f32>::load(simd, x, at), true);
+        Lanes::<f16>::store(simd, y, to, at);
+    }
+);
+
+impl Avx512 {
+    value_ops! {
+        /// The lower elements and the upper ones, in order.
+        fn halves_of_bf16(self, x: __m512i) -> [__m512; 2] {
+            [bf16_in_order(_mm512_castsi512_si256(x)), bf16_in_order(_mm512_extracti64x4_epi64::<1>(x))]
+        }
+        /// Rounds the lower elements and the upper ones, which are in order.
+        fn join_to_bf16(self, low: __m512, high: __m512) -> __m512i {
+            let [low, high] = [rounded_to_bf16(low), rounded_to_bf16(high)];
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
+    }
+}
+
+functions! {
+    fn bf16_in_order(x: __m256i) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
+    }
+
+    /// Rounds to bf16, ties to even, in order. NaNs become the plain one, whose lower half is zero.
+    fn rounded_to_bf16(x: __m512) -> __m256i {
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        let x = _mm512_mask_mov_ps(x, nan, _mm512_set1_ps(f32::NAN));
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(round_to_bf16(x, true)))
     }
 }
