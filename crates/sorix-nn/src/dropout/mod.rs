@@ -519,6 +519,10 @@ impl<F: Form> DropoutLayer<F> {
 }
 
 /// What is dropped by in the pass of something else.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each call, taken apart at once"
+)]
 pub(crate) enum Fused {
     /// Nothing is dropped.
     Nothing,
