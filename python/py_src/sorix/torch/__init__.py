@@ -26,8 +26,8 @@ True
 
 import torch as _torch
 
-# What the tests pass with. With 2.4 torch.compile does not take our autograd functions, a dispatch key set is no
-# number, and patch() fails.
+# What the tests run with. 2.4.1 lacks `DispatchKeySet.raw_repr`; with text in its place tests of gradients and of
+# torch.compile fail there, where each warning is an error.
 _FLOOR = (2, 15)
 if tuple(map(int, _torch.__version__.split(".")[:2])) < _FLOOR:
     raise ImportError(

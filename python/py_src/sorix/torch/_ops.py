@@ -36,8 +36,6 @@ _transform = torch._C._functorch.peek_interpreter_stack
 _modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
 _dispatch_keys = torch._C._dispatch_keys
-# As a number, or as text where PyTorch has no number yet, as 2.4.
-_told = getattr(torch._C.DispatchKeySet, "raw_repr", repr)
 
 # A small tensor takes as long as what is looked up and called for it.
 _bfloat16 = torch.bfloat16
@@ -46,13 +44,13 @@ _is_grad_enabled = torch.is_grad_enabled
 _threads = torch.get_num_threads
 
 
-def _ordinary_keys() -> frozenset[int | str]:
+def _ordinary_keys() -> frozenset[int]:
     """The dispatch keys of tensors that are dense, on a CPU, and nothing else."""
     with torch.inference_mode(False):
         plain = torch.empty(0, device="cpu")
     with torch.inference_mode():
         inference = torch.empty(0, device="cpu")
-    return frozenset(_told(_dispatch_keys(x)) for x in (plain, inference))
+    return frozenset(_dispatch_keys(x).raw_repr() for x in (plain, inference))
 
 
 _ORDINARY_KEYS = _ordinary_keys()
@@ -62,7 +60,7 @@ def is_ordinary(x: Tensor) -> bool:
     """Whether a tensor's elements lie in memory for us to read, and nobody stands between."""
     return (
         type(x) in _ORDINARY
-        and _told(_dispatch_keys(x)) in _ORDINARY_KEYS
+        and _dispatch_keys(x).raw_repr() in _ORDINARY_KEYS
         and x.dtype in DTYPES
         and _transform() is None
         and _modes() == 0
