@@ -181,7 +181,6 @@ fn steps(package: &Package, torch: bool) -> Vec<Step> {
         newest,
         oldest,
         bare,
-        sources,
         cargo_target,
         ..
     } = package;
