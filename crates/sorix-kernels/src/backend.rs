@@ -27,7 +27,7 @@ use crate::element::Element;
 pub use crate::keep::KeepRule;
 pub use crate::mask::BitSliceMut;
 pub use crate::pass::{Pass, PassKind, Reads};
-use job::{Apply, Dropout, FillMask};
+use job::{Apply, Dropout, FillMask, Map};
 use reference::Reference;
 
 /// What makes the bits of masks.
@@ -48,6 +48,11 @@ pub trait Kernels<T: Element>: MakeMasks {
     /// Makes a mask and applies it.
     fn dropout(&self, job: Dropout<'_, T>) {
         job.compose(|fill| self.fill_mask(fill), |apply| self.apply(apply));
+    }
+
+    /// Computes a function of every element.
+    fn map(&self, job: Map<'_, T>) {
+        reference::map(job);
     }
 }
 

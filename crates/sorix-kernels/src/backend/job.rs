@@ -1,13 +1,14 @@
-//! What a backend is asked to do: three jobs, whose lengths were checked when they were made.
+//! What a backend is asked to do: four jobs, whose lengths were checked when they were made.
 //!
 //! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
 //! them. A [`Pass`] says what "apply" means, so that a new kernel is a new pass and no
-//! new job.
+//! new job. [`Map`] has no mask: it makes a function of every element.
 //!
 //! A backend never sees p = 0 or p = 1: they need no random bits and are done before it is called.
 
 mod broadcast;
 mod compose;
+mod map;
 mod region;
 #[cfg(feature = "parallel")]
 mod split;
@@ -21,6 +22,7 @@ use crate::mask::{BitSlice, BitSliceMut};
 use crate::pass::Pass;
 
 pub(crate) use broadcast::{ApplyBroadcast, Covered};
+pub use map::Map;
 pub(crate) use region::{DropoutRegion, FillRegion};
 #[cfg(feature = "parallel")]
 pub(crate) use split::Split;

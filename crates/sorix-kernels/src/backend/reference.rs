@@ -3,12 +3,16 @@
 //! One bit at a time, one element at a time, straight from the scalar definition of the mask in
 //! [`stream`](crate::stream). Nothing here shares code with the SIMD kernels.
 
+mod function;
+
 use crate::element::Element;
-use crate::job::{Apply, Dropout, FillMask, Update};
+use crate::job::{Apply, Dropout, FillMask, Map, Update};
 use crate::keep::KeepRule;
 use crate::key::MaskWindow;
 use crate::pass::Pass;
 use crate::stream::{BLOCK, Law, TILE, TileStream};
+
+pub(crate) use function::{value_f32, value_f64};
 
 /// The backend named `"reference"`: correct, always there, and slow.
 ///
@@ -50,6 +54,18 @@ pub fn dropout<T: Element>(job: Dropout<'_, T>) {
             out.words_mut()[i / 64] |= u64::from(keep) << (i % 64);
         }
         keep
+    });
+}
+
+/// Computes a function of every element.
+pub fn map<T: Element>(job: Map<'_, T>) {
+    let (function, factors) = (job.function(), job.factors());
+    job.into_buffers().update(|i, x| {
+        let value = T::value(function, x.widened());
+        match factors {
+            Some(factors) => factors[i].times(value),
+            None => T::narrow(value),
+        }
     });
 }
 

@@ -2,20 +2,23 @@
 //!
 //! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`apply`] applies
 //! bits to [`elements`], by the [`arithmetic`] of a [`Pass`](crate::Pass); [`dropout`], which is
-//! forward and replay, does both at the same time. [`SimdBackend`] is the backend that they make.
+//! forward and replay, does both at the same time. [`map`] makes a function of every element, by one of the
+//! [`formulas`]. [`SimdBackend`] is the backend that they make.
 
 mod apply;
 mod arithmetic;
 mod dropout;
 mod elements;
 mod fill_mask;
+pub(crate) mod formulas;
+mod map;
 mod tile;
 
 pub(crate) use arithmetic::{Arithmetic, Compute};
 
 use crate::backend::{Backend, Kernels, MakeMasks};
 use crate::element::Element;
-use crate::job::{Apply, Dropout, FillMask};
+use crate::job::{Apply, Dropout, FillMask, Map};
 use crate::simd::{Lanes, Simd};
 
 /// The backend over an instruction set: hands each job to the kernel that is written once for all.
@@ -40,6 +43,10 @@ impl<T: Element, S: Simd + Lanes<T>> Kernels<T> for SimdBackend<S> {
     }
 
     fn dropout(&self, job: Dropout<'_, T>) {
+        self.0.vectorize(job);
+    }
+
+    fn map(&self, job: Map<'_, T>) {
         self.0.vectorize(job);
     }
 }

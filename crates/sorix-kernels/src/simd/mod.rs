@@ -39,6 +39,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bf16_scale;
+mod floats;
 mod half_lanes;
 mod portable;
 
@@ -55,6 +56,7 @@ use crate::element::Element;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::Neon;
+pub(crate) use floats::{Floats, Formula};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Avx2, Avx512};
@@ -254,6 +256,15 @@ pub(crate) trait Lanes<T: Element>: Streaming {
         kept: Self::Stored,
         dropped: Self::Stored,
     ) -> Self::Stored;
+
+    /// `formula` of each lane.
+    fn function(self, formula: impl Formula, x: Self::Wide) -> Self::Wide;
+    /// `formula` of one number: bit for bit what it is in a lane.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no pass has a formula yet; the tests do")
+    )]
+    fn function_of_one(self, formula: impl Formula, x: T::Scale) -> T::Scale;
 
     /// Whether an element times `scale` can lie half way between two elements.
     #[inline(always)]

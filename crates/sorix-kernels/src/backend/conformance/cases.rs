@@ -1,7 +1,8 @@
 //! The jobs that a backend is given.
 
 use super::{Case, Dtype, Job};
-use crate::key::MaskKey;
+use crate::function::Function;
+use crate::key::{MaskKey, MaskWindow};
 use crate::pass::PassKind;
 use crate::stream::{BLOCK, TILE};
 
@@ -27,18 +28,21 @@ const RATES: [f64; 12] = [
     1.0 / 3.0,
 ];
 
+/// What a case is unless it says otherwise.
+const PLAIN: Case = Case {
+    job: Job::FillMask,
+    p: 0.3,
+    window: MaskWindow { key: KEY, first: 0 },
+    len: 0,
+    misaligned: 0,
+    mask_bit: 0,
+    in_place: false,
+    streaming: false,
+};
+
 /// What the cases of all kernels and element types have in common, shortest first.
 pub(super) fn shapes() -> Vec<Case> {
-    let plain = Case {
-        job: Job::FillMask,
-        p: 0.3,
-        window: KEY.window(0),
-        len: 0,
-        misaligned: 0,
-        mask_bit: 0,
-        in_place: false,
-        streaming: false,
-    };
+    let plain = PLAIN;
     let tile = TILE as u64;
     let mut shapes = Vec::new();
     for len in 0..=300 {
@@ -129,19 +133,25 @@ pub(super) fn shapes() -> Vec<Case> {
     shapes
 }
 
-/// The jobs of one shape: every job and pass, in place and not, for every element type.
+/// The jobs of one shape: every job, pass and function, in place and not, for every element type.
 pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     let fitting = move |dtype: &Dtype| shape.misaligned.is_multiple_of(dtype.size());
     let dtypes = Dtype::ALL.into_iter().filter(fitting);
-    let passes = dtypes.flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
-    let jobs = passes.flat_map(|(kind, dtype)| {
-        [
-            Job::Apply(kind, dtype),
-            Job::Forward(kind, dtype),
-            Job::Replay(kind, dtype),
-        ]
+    let passes = dtypes.clone().flat_map(|dtype| {
+        let jobs = move |&kind| {
+            [
+                Job::Apply(kind, dtype),
+                Job::Forward(kind, dtype),
+                Job::Replay(kind, dtype),
+            ]
+        };
+        PassKind::ALL.iter().flat_map(jobs)
     });
-    let cases = jobs.flat_map(move |job| {
+    let functions = dtypes.filter(move |_| has_maps(shape)).flat_map(|dtype| {
+        let jobs = move |&function| [Job::Map(function, dtype), Job::MapTimes(function, dtype)];
+        Function::ALL.iter().flat_map(jobs)
+    });
+    let cases = passes.chain(functions).flat_map(move |job| {
         [false, true].map(|in_place| Case {
             job,
             in_place,
@@ -149,4 +159,11 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
         })
     });
     core::iter::once(shape).chain(cases)
+}
+
+/// Whether a function of every element, which knows no mask, is worth a case: one shape of those that
+/// differ in their masks alone.
+fn has_maps(shape: Case) -> bool {
+    let lengths = shape.len <= 300 || shape.p == PLAIN.p;
+    lengths && shape.mask_bit == 0 && shape.window == PLAIN.window
 }

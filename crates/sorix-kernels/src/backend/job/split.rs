@@ -1,6 +1,8 @@
 //! Cutting a job in two, so that two threads can do it.
 
-use super::{Apply, ApplyBroadcast, Dropout, DropoutRegion, FillMask, FillRegion, Update, inside};
+use super::{
+    Apply, ApplyBroadcast, Dropout, DropoutRegion, FillMask, FillRegion, Map, Update, inside,
+};
 use crate::element::Element;
 
 /// A job that can be cut in two, so that two threads can do it.
@@ -19,6 +21,16 @@ pub(crate) trait Split: Sized + Send {
 }
 
 impl<T: Element> Split for Update<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
+    }
+}
+
+impl<T: Element> Split for Map<'_, T> {
     fn len(&self) -> usize {
         self.len()
     }

@@ -5,7 +5,8 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale;
-use crate::simd::{GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
+use crate::simd::floats::{One, SIGN, UPPER_HALF, one_by_one};
+use crate::simd::{Floats, Formula, GROUP, Kernel, Lanes, Simd, Streaming, memory_ops, token};
 
 token!(
     ($)
@@ -128,6 +129,40 @@ unsafe fn stream_ps(to: *mut f32, x: __m512) {
     }
 }
 
+impl Floats for Avx512 {
+    type Vector = __m512;
+
+    value_ops! {
+        fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn plus(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn minus(self, a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn times(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn over(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        // The instructions give the second operand unless the comparison holds.
+        fn greater(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn lesser(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+            _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), yes)
+        }
+        fn magnitude(self, x: __m512) -> __m512 { _mm512_abs_ps(x) }
+        fn with_sign(self, x: __m512, sign: __m512) -> __m512 {
+            // Bit `4 a + 2 b + c` of the constant is the result for these bits: `a & b | c`.
+            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0b1110_1010>(
+                _mm512_castps_si512(sign),
+                _mm512_set1_epi32(SIGN.cast_signed()),
+                _mm512_castps_si512(x),
+            ))
+        }
+        fn upper_half(self, x: __m512) -> __m512 {
+            let bits = _mm512_set1_epi32(UPPER_HALF.cast_signed());
+            _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), bits))
+        }
+        fn power(self, n: __m512) -> __m512 { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        // One instruction, which rounds once.
+        fn times_power(self, x: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(x, n) }
+    }
+}
+
 impl Lanes<f32> for Avx512 {
     const LANES: usize = 16;
     type Stored = __m512;
@@ -146,6 +181,16 @@ impl Lanes<f32> for Avx512 {
         fn select(self, bits: u64, at: usize, kept: __m512, dropped: __m512) -> __m512 {
             _mm512_mask_mov_ps(dropped, (bits >> at) as __mmask16, kept)
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m512) -> __m512 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
@@ -174,6 +219,16 @@ impl Lanes<f64> for Avx512 {
         fn select(self, bits: u64, at: usize, kept: __m512d, dropped: __m512d) -> __m512d {
             _mm512_mask_mov_pd(dropped, (bits >> at) as __mmask8, kept)
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m512d) -> __m512d {
+        one_by_one(self, formula, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f64) -> f64 {
+        formula.f64(x)
     }
 
     memory_ops! {
@@ -225,6 +280,16 @@ impl Lanes<bf16> for Avx512 {
     #[inline(always)]
     fn can_tie(self, scale: f32) -> bool {
         bf16_scale::can_tie(scale)
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: [__m512; 2]) -> [__m512; 2] {
+        [formula.f32(self, x[0]), formula.f32(self, x[1])]
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
@@ -279,6 +344,16 @@ impl Lanes<f16> for Avx512 {
         fn select(self, bits: u64, at: usize, kept: __m256i, dropped: __m256i) -> __m256i {
             _mm256_mask_mov_epi16(dropped, (bits >> at) as __mmask16, kept)
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m512) -> __m512 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
