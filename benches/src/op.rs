@@ -2,7 +2,9 @@
 
 use std::hint::black_box;
 
-use sorix_kernels::{BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey};
+use sorix_kernels::{
+    BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, Function, MaskKey,
+};
 
 use crate::case::{Dtype, Shape};
 use crate::tensors::{Operands, Value};
@@ -42,6 +44,16 @@ pub enum Op {
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
     /// what that costs is the distance to [`Op::ForwardBackward`]. On the active backend, f32.
     TensorForwardBackward,
+    /// e to the power of each element. This and the following know no mask.
+    Exp,
+    /// The hyperbolic tangent of each element.
+    Tanh,
+    /// The logistic function of each element.
+    Sigmoid,
+    /// The GELU of each element, in the exact form.
+    Gelu,
+    /// The GELU of each element, by tanh.
+    GeluTanh,
 }
 
 /// What the time of a call is compared with.
@@ -66,7 +78,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -80,6 +92,11 @@ impl Op {
         Self::DropoutAdd,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
+        Self::Exp,
+        Self::Tanh,
+        Self::Sigmoid,
+        Self::Gelu,
+        Self::GeluTanh,
     ];
 
     /// The name in ids, tables and JSON.
@@ -99,6 +116,11 @@ impl Op {
             Self::DropoutAdd => "dropout_add",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
+            Self::Exp => "exp",
+            Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
         }
     }
 
@@ -113,11 +135,12 @@ impl Op {
 
     /// The drop probabilities worth a row. A general one needs four random bits per element, one
     /// half needs a single bit. Backward draws nothing, so one probability stands for all; for the
-    /// pairs one is enough to compare them.
+    /// pairs one is enough to compare them. A function drops nothing.
     #[must_use]
     pub fn rates(self) -> &'static [f64] {
         match self {
             Self::FillMask | Self::Forward | Self::Replay => &[0.1, 0.5],
+            Self::Exp | Self::Tanh | Self::Sigmoid | Self::Gelu | Self::GeluTanh => &[0.0],
             _ => &[0.1],
         }
     }
@@ -151,7 +174,12 @@ impl Op {
             | Self::ForwardSumCached
             | Self::DropoutAdd
             | Self::ForwardBackward
-            | Self::TensorForwardBackward => false,
+            | Self::TensorForwardBackward
+            | Self::Exp
+            | Self::Tanh
+            | Self::Sigmoid
+            | Self::Gelu
+            | Self::GeluTanh => false,
         }
     }
 
@@ -169,7 +197,12 @@ impl Op {
             | Self::BroadcastChannelsFirst
             | Self::BroadcastChannelsLast
             | Self::BroadcastSamples
-            | Self::ReplayShard => 2 * tensor,
+            | Self::ReplayShard
+            | Self::Exp
+            | Self::Tanh
+            | Self::Sigmoid
+            | Self::Gelu
+            | Self::GeluTanh => 2 * tensor,
             Self::ForwardBackward | Self::TensorForwardBackward => 4 * tensor + 2 * mask,
         }
     }
@@ -235,7 +268,22 @@ pub fn call<T: Value>(
             engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
             engine.apply(rate, &**mask, Buffers::new(input, output)?)
         }
+        Op::Exp => map(engine, Function::Exp, input, output),
+        Op::Tanh => map(engine, Function::Tanh, input, output),
+        Op::Sigmoid => map(engine, Function::Sigmoid, input, output),
+        Op::Gelu => map(engine, Function::Gelu, input, output),
+        Op::GeluTanh => map(engine, Function::GeluTanh, input, output),
     }
+}
+
+/// `function` of every element.
+fn map<T: Value>(
+    engine: Engine<'_>,
+    function: Function,
+    input: &[T],
+    output: &mut [T],
+) -> Result<(), Error> {
+    Ok(engine.map(function, Buffers::new(input, output)?)?)
 }
 
 /// How the small mask of `op` covers a tensor of so many elements.

@@ -128,11 +128,11 @@ formulas! {
             let power = exp(f, x);
             let one_more = f.plus(f.splat(1.0), power);
             let slope = f.plus(f.splat(1.0), f.over(x, one_more));
-            f.times(f.over(power, one_more), slope)
+            f.plus(f.splat(0.0), f.times(f.over(power, one_more), slope))
         },
         f64: |x| {
             let x = at_least(at_most(x, 700.0), -800.0);
-            gate(1.0, x) * (1.0 + x * gate(1.0, -x))
+            0.0 + gate(1.0, x) * (1.0 + x * gate(1.0, -x))
         };
     /// [`Function::GeluDerivative`]: `Φ(x) + x φ(x)`, with φ the density of the normal distribution.
     GeluDerivative,
@@ -143,8 +143,9 @@ formulas! {
                 tail.quotient,
                 f.times(tail.magnitude, f.splat(FRAC_1_SQRT_TAU)),
             );
-            let lower = tail.times_density(f, lower);
-            f.select_less(x, f.splat(0.0), lower, f.minus(f.splat(1.0), lower))
+            let (zero, lower) = (f.splat(0.0), tail.times_density(f, lower));
+            // Added to zero, so that the limit is not -0.0.
+            f.select_less(x, zero, f.plus(zero, lower), f.minus(f.splat(1.0), lower))
         },
         f64: |x| {
             let flat = at_least(at_most(x, 100.0), -100.0);
@@ -165,12 +166,13 @@ formulas! {
             let power = exp(f, f.lesser(f.splat(88.0), inner));
             let one_more = f.plus(f.splat(1.0), power);
             let slope = f.over(f.times(x, inner_slope), one_more);
-            f.times(f.over(power, one_more), f.plus(f.splat(1.0), slope))
+            let slope = f.times(f.over(power, one_more), f.plus(f.splat(1.0), slope));
+            f.plus(f.splat(0.0), slope)
         },
         f64: |x| {
             let x = at_least(at_most(x, 100.0), -100.0);
             let (inner, inner_slope) = gelu_tanh_inner_f64(x);
-            gate(1.0, inner) * (1.0 + x * gate(1.0, -inner) * inner_slope)
+            0.0 + gate(1.0, inner) * (1.0 + x * gate(1.0, -inner) * inner_slope)
         };
 }
 

@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 use sorix_kernels::backend::conformance::{Difference, Dtype, Failure, Job, check_backend};
-use sorix_kernels::backend::job::{Apply, Dropout, FillMask};
+use sorix_kernels::backend::job::{Apply, Dropout, FillMask, Map};
 use sorix_kernels::backend::{Backend, BitSliceMut, Kernels, MakeMasks, Pass, PassKind, reference};
-use sorix_kernels::{Element, MaskKey};
+use sorix_kernels::{Element, Function, MaskKey};
 
 /// A backend that is the reference but for the method given: of `fill_mask`, or of one element type.
 macro_rules! broken {
@@ -108,6 +108,38 @@ fn an_affine_map_that_forgets_the_shift_is_caught() {
     );
     let failure = failure(&Shiftless);
     assert_eq!(failure.case.job, Job::Apply(PassKind::Affine, Dtype::F64));
+    assert_eq!(failure.case.len, 1);
+}
+
+#[test]
+fn a_function_of_another_library_is_caught() {
+    broken!(
+        OtherTanh,
+        f32: fn map(&self, job: Map<'_, f32>) {
+            if job.function() != Function::Tanh || job.factors().is_some() {
+                return reference::map(job);
+            }
+            job.into_buffers().update(|_, x| x.tanh());
+        }
+    );
+    let failure = failure(&OtherTanh);
+    assert_eq!(failure.case.job, Job::Map(Function::Tanh, Dtype::F32));
+    assert!(failure.case.len < 16, "{failure}");
+}
+
+#[test]
+fn factors_that_are_forgotten_are_caught() {
+    broken!(
+        Factorless,
+        bf16: fn map(&self, job: Map<'_, bf16>) {
+            let function = job.function();
+            job.into_buffers().update(|_, x| {
+                bf16::from_f32(bf16::value(function, x.to_f32()))
+            });
+        }
+    );
+    let failure = failure(&Factorless);
+    assert!(matches!(failure.case.job, Job::MapTimes(_, Dtype::Bf16)));
     assert_eq!(failure.case.len, 1);
 }
 

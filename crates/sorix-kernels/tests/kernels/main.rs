@@ -9,6 +9,7 @@ mod common;
 mod conformance;
 mod dispatch;
 mod dropout_add;
+mod functions;
 mod mask_format;
 mod meaning;
 mod properties;

@@ -147,10 +147,12 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
         };
         PassKind::ALL.iter().flat_map(jobs)
     });
-    let functions = dtypes.filter(move |_| has_maps(shape)).flat_map(|dtype| {
-        let jobs = move |&function| [Job::Map(function, dtype), Job::MapTimes(function, dtype)];
-        Function::ALL.iter().flat_map(jobs)
-    });
+    let functions = dtypes
+        .filter(move |_| has_maps(shape))
+        .flat_map(move |dtype| {
+            let jobs = move |&function| [Job::Map(function, dtype), Job::MapTimes(function, dtype)];
+            functions(shape).flat_map(jobs)
+        });
     let cases = passes.chain(functions).flat_map(move |job| {
         [false, true].map(|in_place| Case {
             job,
@@ -159,6 +161,18 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
         })
     });
     core::iter::once(shape).chain(cases)
+}
+
+/// The functions that a shape is tried with. The loop is the same for all: short shapes have every one, and
+/// long ones two, another two each.
+fn functions(shape: Case) -> impl Iterator<Item = &'static Function> {
+    let all = Function::ALL;
+    let (first, count) = if shape.len <= 130 {
+        (0, all.len())
+    } else {
+        (shape.len + shape.misaligned, 2)
+    };
+    all.iter().cycle().skip(first % all.len()).take(count)
 }
 
 /// Whether a function of every element, which knows no mask, is worth a case: one shape of those that

@@ -54,18 +54,18 @@ pub(crate) fn value_f32(function: Function, x: f32) -> f32 {
         Function::SiluDerivative => {
             let x = x.clamp(-110.0, 88.0);
             let t = exp(x);
-            t / (1.0 + t) * (1.0 + x / (1.0 + t))
+            0.0 + t / (1.0 + t) * (1.0 + x / (1.0 + t))
         }
         Function::GeluDerivative => {
             let (a, quotient, e, n) = normal_tail(x);
             let lower = times_power((quotient - a * 0.398_942_3) * (1.0 + e), n);
-            if x < 0.0 { lower } else { 1.0 - lower }
+            if x < 0.0 { 0.0 + lower } else { 1.0 - lower }
         }
         Function::GeluTanhDerivative => {
             let x = x.clamp(-12.0, 12.0);
             let slope = 1.595_769_2 + 3.0 * 0.071_354_814 * (x * x);
             let t = exp(tanh_argument_twice(x).min(88.0));
-            t / (1.0 + t) * (1.0 + x * slope / (1.0 + t))
+            0.0 + t / (1.0 + t) * (1.0 + x * slope / (1.0 + t))
         }
     }
 }
@@ -93,7 +93,7 @@ pub(crate) fn value_f64(function: Function, x: f64) -> f64 {
         }
         Function::SiluDerivative => {
             let x = x.clamp(-800.0, 700.0);
-            times_logistic_f64(1.0, x) * (1.0 + x * times_logistic_f64(1.0, -x))
+            0.0 + times_logistic_f64(1.0, x) * (1.0 + x * times_logistic_f64(1.0, -x))
         }
         Function::GeluDerivative => {
             let flat = x.clamp(-100.0, 100.0);
@@ -103,7 +103,7 @@ pub(crate) fn value_f64(function: Function, x: f64) -> f64 {
             let x = x.clamp(-100.0, 100.0);
             let v = tanh_argument_twice_f64(x);
             let slope = TWICE_SLOPE + 3.0 * (TWICE_SLOPE * 0.044715) * x * x;
-            times_logistic_f64(1.0, v) * (1.0 + x * times_logistic_f64(1.0, -v) * slope)
+            0.0 + times_logistic_f64(1.0, v) * (1.0 + x * times_logistic_f64(1.0, -v) * slope)
         }
     }
 }
