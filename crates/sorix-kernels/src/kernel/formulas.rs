@@ -349,7 +349,7 @@ const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
 
 /// The normal distribution at -a, with a = |x|: `Φ(-a) = e^(-a²/2) quotient`.
 struct Tail<V> {
-    /// a, but at most 14.5: from there on Φ(-a) is 0.
+    /// a, but at most 15: there, all that is made of it is 0.
     magnitude: V,
     quotient: V,
     /// `e^(-a²/2) = 2^n (1 + reduced)`.
@@ -376,7 +376,7 @@ impl<V: Copy> Tail<V> {
             0.101_601_57,
             0.010_279_681,
         ];
-        let a = f.lesser(f.splat(14.5), f.magnitude(x));
+        let a = f.lesser(f.splat(15.0), f.magnitude(x));
         let quotient = f.over(polynomial(f, a, P), polynomial(f, a, Q));
         // An error of a² is one of the power: it is taken in two parts, of which the first is exact.
         let upper = f.upper_half(a);

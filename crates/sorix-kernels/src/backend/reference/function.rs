@@ -189,7 +189,7 @@ fn tanh_argument_twice(x: f32) -> f32 {
 
 /// `(a, quotient, e, n)` with a = |x|, `Φ(-a) = quotient e^(-a²/2)` and `e^(-a²/2) = 2^n (1 + e)`.
 fn normal_tail(x: f32) -> (f32, f32, f32, i32) {
-    let a = x.abs().min(14.5);
+    let a = x.abs().min(15.0);
     let p = 0.437_884_2 + a * (0.182_930_66 + a * (0.040_530_533 + a * 0.004_101_048_7));
     let q = 0.468_666_8 + a * (0.101_601_57 + a * 0.010_279_681);
     let q = 1.0 + a * (1.673_653_4 + a * (1.201_238_9 + a * q));
