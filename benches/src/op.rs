@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use sorix_kernels::{
-    Activation, BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, MaskKey,
+    Activation, BitMask, BitSlice, Broadcast, Buffers, DropRate, Engine, Error, Function, MaskKey,
 };
 
 use crate::case::{Dtype, Shape};
@@ -56,6 +56,16 @@ pub enum Op {
     /// Forward and backward of the `Dropout` module on a tensor, which also allocates and records:
     /// what that costs is the distance to [`Op::ForwardBackward`]. On the active backend, f32.
     TensorForwardBackward,
+    /// e to the power of each element. This and the following know no mask.
+    Exp,
+    /// The hyperbolic tangent of each element.
+    Tanh,
+    /// The logistic function of each element.
+    Sigmoid,
+    /// The GELU of each element, in the exact form.
+    Gelu,
+    /// The GELU of each element, by tanh.
+    GeluTanh,
 }
 
 /// What the time of a call is compared with.
@@ -80,7 +90,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -100,6 +110,11 @@ impl Op {
         Self::DropoutAddNorm4096,
         Self::ForwardBackward,
         Self::TensorForwardBackward,
+        Self::Exp,
+        Self::Tanh,
+        Self::Sigmoid,
+        Self::Gelu,
+        Self::GeluTanh,
     ];
 
     /// The name in ids, tables and JSON.
@@ -125,6 +140,11 @@ impl Op {
             Self::DropoutAddNorm4096 => "dropout_add_norm_4096",
             Self::ForwardBackward => "forward_backward",
             Self::TensorForwardBackward => "tensor_forward_backward",
+            Self::Exp => "exp",
+            Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
         }
     }
 
@@ -142,11 +162,12 @@ impl Op {
 
     /// The drop probabilities worth a row. A general one needs four random bits per element, one
     /// half needs a single bit. Backward draws nothing, so one probability stands for all; for the
-    /// pairs one is enough to compare them.
+    /// pairs one is enough to compare them. A function drops nothing.
     #[must_use]
     pub fn rates(self) -> &'static [f64] {
         match self {
             Self::FillMask | Self::Forward | Self::Replay => &[0.1, 0.5],
+            Self::Exp | Self::Tanh | Self::Sigmoid | Self::Gelu | Self::GeluTanh => &[0.0],
             _ => &[0.1],
         }
     }
@@ -187,7 +208,12 @@ impl Op {
             | Self::DropoutAddNorm768
             | Self::DropoutAddNorm4096
             | Self::ForwardBackward
-            | Self::TensorForwardBackward => false,
+            | Self::TensorForwardBackward
+            | Self::Exp
+            | Self::Tanh
+            | Self::Sigmoid
+            | Self::Gelu
+            | Self::GeluTanh => false,
         }
     }
 
@@ -210,7 +236,12 @@ impl Op {
             | Self::BroadcastChannelsFirst
             | Self::BroadcastChannelsLast
             | Self::BroadcastSamples
-            | Self::ReplayShard => 2 * tensor,
+            | Self::ReplayShard
+            | Self::Exp
+            | Self::Tanh
+            | Self::Sigmoid
+            | Self::Gelu
+            | Self::GeluTanh => 2 * tensor,
             Self::DropoutAddNorm768 | Self::DropoutAddNorm4096 => {
                 2 * tensor + 2 * (elements * dtype.size().max(4)) as u64 + mask
             }
@@ -299,12 +330,27 @@ pub fn call<T: Value>(
             engine.forward(rate, key, Buffers::new(input, output)?, mask)?;
             engine.apply(rate, &**mask, Buffers::new(input, output)?)
         }
+        Op::Exp => map(engine, Function::Exp, input, output),
+        Op::Tanh => map(engine, Function::Tanh, input, output),
+        Op::Sigmoid => map(engine, Function::Sigmoid, input, output),
+        Op::Gelu => map(engine, Function::Gelu, input, output),
+        Op::GeluTanh => map(engine, Function::GeluTanh, input, output),
     }
 }
 
 /// A bias of 1,024 elements, or of as many as there are.
 fn bias<T>(elements: &[T]) -> &[T] {
     &elements[..elements.len().min(1024)]
+}
+
+/// `function` of every element.
+fn map<T: Value>(
+    engine: Engine<'_>,
+    function: Function,
+    input: &[T],
+    output: &mut [T],
+) -> Result<(), Error> {
+    Ok(engine.map(function, Buffers::new(input, output)?)?)
 }
 
 /// How the small mask of `op` covers a tensor of so many elements.

@@ -27,7 +27,7 @@ use crate::element::Element;
 pub use crate::keep::KeepRule;
 pub use crate::mask::BitSliceMut;
 pub use crate::pass::{Pass, PassKind, Reads};
-use job::{Apply, Dropout, DropoutAddNorm, FillMask, NormBackward};
+use job::{Apply, Dropout, DropoutAddNorm, FillMask, Map, NormBackward};
 use reference::Reference;
 
 /// What makes the bits of masks.
@@ -58,6 +58,11 @@ pub trait Kernels<T: Element>: MakeMasks {
     /// The gradient of a normalisation.
     fn norm_backward(&self, job: NormBackward<'_, T>) {
         reference::norm_backward(job);
+    }
+
+    /// Computes a function of every element.
+    fn map(&self, job: Map<'_, T>) {
+        reference::map(job);
     }
 }
 

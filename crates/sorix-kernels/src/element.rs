@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 
+use crate::backend::reference::{value_f32, value_f64};
 use crate::backend::{Backend, Kernels};
+use crate::function::Function;
 use crate::rate::DropRate;
 
 mod sealed {
@@ -76,13 +78,23 @@ pub trait Element:
     #[must_use]
     fn to_double(self) -> f64;
 
+    /// A [`Function`] of a number, in the type computed in.
+    ///
+    /// ```
+    /// use sorix_kernels::{Element, Function};
+    /// assert_eq!(f32::value(Function::Tanh, 0.5), 0.46211717);
+    /// assert_eq!(f64::value(Function::Exp, 0.0), 1.0);
+    /// ```
+    #[must_use]
+    fn value(function: Function, x: Self::Scale) -> Self::Scale;
+
     /// The kernels of `backend` for this type.
     #[doc(hidden)]
     fn kernels(backend: &dyn Backend) -> &dyn Kernels<Self>;
 }
 
 macro_rules! element {
-    ($t:ty, $name:literal, $scale:ty, $zero:expr, |$x:ident| $widen:expr, |$y:ident| $narrow:expr) => {
+    ($t:ty, $name:literal, $scale:ty, $value:path, $zero:expr, |$x:ident| $widen:expr, |$y:ident| $narrow:expr) => {
         impl sealed::Sealed for $t {}
 
         impl Element for $t {
@@ -135,6 +147,10 @@ macro_rules! element {
                 self.widened() as f64
             }
 
+            fn value(function: Function, x: $scale) -> $scale {
+                $value(function, x)
+            }
+
             fn kernels(backend: &dyn Backend) -> &dyn Kernels<Self> {
                 backend
             }
@@ -142,11 +158,23 @@ macro_rules! element {
     };
 }
 
-element!(f32, "float32", f32, 0.0, |x| x, |y| y);
-element!(f64, "float64", f64, 0.0, |x| x, |y| y);
-element!(bf16, "bfloat16", f32, bf16::ZERO, |x| x.to_f32(), |y| {
-    bf16::from_f32(y)
-});
-element!(f16, "float16", f32, f16::ZERO, |x| x.to_f32(), |y| {
-    f16::from_f32(y)
-});
+element!(f32, "float32", f32, value_f32, 0.0, |x| x, |y| y);
+element!(f64, "float64", f64, value_f64, 0.0, |x| x, |y| y);
+element!(
+    bf16,
+    "bfloat16",
+    f32,
+    value_f32,
+    bf16::ZERO,
+    |x| x.to_f32(),
+    |y| bf16::from_f32(y)
+);
+element!(
+    f16,
+    "float16",
+    f32,
+    value_f32,
+    f16::ZERO,
+    |x| x.to_f32(),
+    |y| f16::from_f32(y)
+);

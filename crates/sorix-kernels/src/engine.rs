@@ -12,8 +12,10 @@ use crate::dispatch;
 use crate::element::Element;
 use crate::environment;
 use crate::error::{BackendError, Error, LengthError};
+use crate::function::Function;
 use crate::job::{
-    Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Settle, Update,
+    Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Map, Settle,
+    Update,
 };
 use crate::mask::{BitMask, BitSlice, BitSliceMut, WORD};
 use crate::parallel::{self, Split};
@@ -317,6 +319,43 @@ impl<'b> Engine<'b> {
         let mask = mask.into();
         check_cover(mask, shape, &buffers)?;
         self.cover(mask, shape, Update::new(Pass::affine(affine), buffers)?);
+        Ok(())
+    }
+
+    /// See [`function::map`](crate::function::map); with elements beside the input of `buffers`, see
+    /// [`function::map_times`](crate::function::map_times).
+    ///
+    /// # Errors
+    ///
+    /// [`LengthError`] if a row is beside the input.
+    ///
+    /// ```
+    /// use sorix_kernels::{Buffers, Engine, Function, dispatch};
+    /// let engine = Engine::new(dispatch::by_name("portable")?).sequential();
+    /// let mut x = [0.0_f32, f32::NEG_INFINITY];
+    /// engine.map(Function::Sigmoid, Buffers::in_place(&mut x))?;
+    /// assert_eq!(x, [0.5, 0.0]);
+    /// # Ok::<(), sorix_kernels::Error>(())
+    /// ```
+    pub fn map<T: Element>(
+        self,
+        function: Function,
+        buffers: Buffers<'_, T>,
+    ) -> Result<(), LengthError> {
+        /// What a copy would move in the time that an element takes: 4 copies of f32, and 20 of f64, which
+        /// are not vectors.
+        const F32_BYTES: usize = 32;
+        const F64_BYTES: usize = 320;
+
+        let per_element = if size_of::<T>() == size_of::<f64>() {
+            F64_BYTES
+        } else {
+            F32_BYTES
+        };
+        let work = buffers.len().saturating_mul(per_element);
+        let streaming = buffers.len() * size_of::<T>() > self.streaming_above;
+        let job = Map::new(function, buffers)?.streaming(streaming);
+        self.run(job, work, |job| T::kernels(self.backend).map(job));
         Ok(())
     }
 

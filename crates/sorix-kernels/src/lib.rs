@@ -28,6 +28,7 @@
 //! * [`MaskRegion`]: a worker's part of the mask of a tensor that is cut along an axis.
 //! * [`Broadcast`], [`Affine`]: a mask of a smaller shape, and another map of the elements than inverted
 //!   dropout's.
+//! * [`function`]: exp, tanh, the logistic function, erf, silu and gelu of slices.
 //! * [`dispatch`]: the backends of this machine, by name.
 //! * [`stream`]: mask format v1 in scalar form, for those who make the same masks elsewhere.
 //! * [`half`], [`bytemuck`]: the crates of the element types `bf16` and `f16`, and of the casts to and from
@@ -67,6 +68,7 @@ mod element;
 mod engine;
 mod environment;
 mod error;
+pub mod function;
 mod keep;
 mod kernel;
 mod key;
@@ -96,6 +98,7 @@ pub use error::{
     AllocationError, BackendError, BroadcastError, Error, InvalidEpsilon, InvalidRate, LengthError,
     MaskError, ShardError, WindowError,
 };
+pub use function::Function;
 pub use key::{MaskKey, MaskWindow};
 pub use mask::{BitMask, BitSlice, Bits};
 pub use norm::{AddNorm, Norm, NormGradient, NormKind, RowMoments};

@@ -65,6 +65,18 @@ pub(super) fn sum_of<A: Real>(elements: &[A], f: impl Fn(A) -> f64 + Sync) -> f6
     })
 }
 
+/// The sum of what `f` puts in the place of the elements, of which it is given a piece at a time.
+pub(super) fn sum_of_rewritten<A: Real>(elements: &[A], f: impl Fn(&mut [A]) + Sync) -> f64 {
+    sum_of_pieces(elements, |piece, values| {
+        let mut scratch = [A::zero(); PIECE];
+        let scratch = &mut scratch[..piece.len()];
+        scratch.copy_from_slice(&elements[piece]);
+        f(scratch);
+        let pairs = values.iter_mut().zip(scratch);
+        pairs.for_each(|(value, &mut x)| *value = Scalar::to_f64(x));
+    })
+}
+
 /// The sum of `f` of the pairs of elements of two rows of one length.
 pub(super) fn sum_of_pairs<A: Real>(xs: &[A], ys: &[A], f: impl Fn(A, A) -> f64 + Sync) -> f64 {
     sum_of_pieces(xs, |piece, values| {

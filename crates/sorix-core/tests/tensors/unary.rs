@@ -377,3 +377,31 @@ fn division_broadcasts_and_refuses() {
         assert_eq!(result.unwrap_err().to_string(), message);
     }
 }
+
+/// Of a view, whose elements do not lie in a row, and for a gradient that does not either.
+#[test]
+fn functions_of_the_kernels_take_views() {
+    const OPS: [Op; 5] = [
+        Tensor::exp,
+        Tensor::tanh,
+        Tensor::sigmoid,
+        Tensor::gelu,
+        Tensor::gelu_tanh,
+    ];
+    for dtype in crate::common::DTYPES {
+        for op in OPS {
+            let numbers = tensor(numbers(77, 3).as_slice()).to_dtype(dtype).unwrap();
+            let x = numbers.reshape([7, 11]).unwrap().requires_grad(true);
+            let grad = x.detach().permute(&[1, 0]).unwrap();
+            let view = op(&x.permute(&[1, 0]).unwrap()).unwrap();
+            view.backward_with(&grad).unwrap();
+
+            let same = x.detach().requires_grad(true);
+            let plain = op(&same).unwrap();
+            plain.backward_with(&same.detach()).unwrap();
+            assert_eq!(values(&view.permute(&[1, 0]).unwrap()), values(&plain));
+            let gradients = [&x, &same].map(|x| values(&x.grad().unwrap()));
+            assert_eq!(gradients[0], gradients[1], "{dtype}");
+        }
+    }
+}

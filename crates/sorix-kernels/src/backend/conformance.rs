@@ -4,7 +4,7 @@
 //! it writes is compared by bits with the [reference](mod@crate::backend::reference): all lengths to 300 and
 //! those around a block and a tile; outputs that begin at every alignment to 64 bytes; windows that
 //! begin at any element; masks that begin at any bit; in place and out of place; with and without
-//! streaming stores; every pass and element type, over NaN payloads, infinities, subnormals and negative
+//! streaming stores; every pass, function and element type, over NaN payloads, infinities, subnormals and negative
 //! zeros; rates from the least to the greatest; rows of all lengths, with and without what is optional. Memory
 //! around each output must stay as it was.
 //!
@@ -26,6 +26,7 @@ use core::fmt;
 
 use crate::backend::Backend;
 use crate::element::Element;
+use crate::function::Function;
 use crate::key::MaskWindow;
 use crate::pass::PassKind;
 use crate::stream::BLOCK;
@@ -114,6 +115,10 @@ pub enum Job {
     AddNorm(MaskOfRows, Dtype),
     /// [`Kernels::norm_backward`](crate::backend::Kernels::norm_backward).
     NormBackward(Dtype),
+    /// [`Kernels::map`](crate::backend::Kernels::map).
+    Map(Function, Dtype),
+    /// The same, with factors beside the input.
+    MapTimes(Function, Dtype),
 }
 
 /// Where the mask of a job over rows comes from.
@@ -147,15 +152,17 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (job, pass, dtype) = match self {
             Self::FillMask => return f.write_str("fill_mask"),
-            Self::Apply(pass, dtype) => ("apply", pass, dtype),
-            Self::Forward(pass, dtype) => ("dropout with a mask to write", pass, dtype),
-            Self::Replay(pass, dtype) => ("dropout without a mask to write", pass, dtype),
+            Self::Apply(pass, dtype) => ("apply", pass.name(), dtype),
+            Self::Forward(pass, dtype) => ("dropout with a mask to write", pass.name(), dtype),
+            Self::Replay(pass, dtype) => ("dropout without a mask to write", pass.name(), dtype),
             Self::AddNorm(mask, dtype) => {
                 return write!(f, "dropout_add_norm of {}, mask {mask:?}", dtype.name());
             }
             Self::NormBackward(dtype) => return write!(f, "norm_backward of {}", dtype.name()),
+            Self::Map(function, dtype) => ("map", function.name(), dtype),
+            Self::MapTimes(function, dtype) => ("map with factors", function.name(), dtype),
         };
-        write!(f, "{job}, {} of {}", pass.name(), dtype.name())
+        write!(f, "{job}, {pass} of {}", dtype.name())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`FillMask`] makes the bits of a mask, [`Apply`] applies bits, [`Dropout`] makes bits and applies
 //! them. A [`Pass`] says what "apply" means, so that a new kernel is a new pass and no
-//! new job.
+//! new job. [`Map`] has no mask: it makes a function of every element.
 //!
 //! [`DropoutAddNorm`] and [`NormBackward`] are about rows: what an element becomes depends on those beside
 //! it. What else is fused with dropout is a pass.
@@ -11,6 +11,7 @@
 
 mod broadcast;
 mod compose;
+mod map;
 mod norm;
 mod region;
 #[cfg(feature = "parallel")]
@@ -25,6 +26,7 @@ use crate::mask::{BitSlice, BitSliceMut};
 use crate::pass::Pass;
 
 pub(crate) use broadcast::{ApplyBroadcast, Covered};
+pub use map::Map;
 pub(crate) use norm::ROWS_OF_BLOCK;
 pub use norm::{DropoutAddNorm, NormBackward, RowMask};
 pub(crate) use region::{DropoutRegion, FillRegion};

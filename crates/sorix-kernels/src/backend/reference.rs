@@ -3,16 +3,18 @@
 //! One bit at a time, one element at a time, straight from the scalar definition of the mask in
 //! [`stream`](crate::stream). Nothing here shares code with the SIMD kernels.
 
+mod function;
 mod norm;
 
 use crate::element::Element;
-use crate::job::{Apply, Dropout, FillMask, Update};
+use crate::job::{Apply, Dropout, FillMask, Map, Update};
 use crate::keep::KeepRule;
 use crate::key::MaskWindow;
 use crate::mask::BitSliceMut;
 use crate::pass::Pass;
 use crate::stream::{BLOCK, Law, TILE, TileStream};
 
+pub(crate) use function::{value_f32, value_f64};
 pub use norm::{dropout_add_norm, norm_backward};
 
 /// The backend named `"reference"`: correct, always there, and slow.
@@ -88,6 +90,18 @@ fn update<T: Element>(
             out.words_mut()[i / 64] |= u64::from(is_left) << (i % 64);
         }
         y
+    });
+}
+
+/// Computes a function of every element.
+pub fn map<T: Element>(job: Map<'_, T>) {
+    let (function, factors) = (job.function(), job.factors());
+    job.into_buffers().update(|i, x| {
+        let value = T::value(function, x.widened());
+        match factors {
+            Some(factors) => factors[i].times(value),
+            None => T::narrow(value),
+        }
     });
 }
 

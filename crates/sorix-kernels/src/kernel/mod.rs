@@ -2,14 +2,16 @@
 //!
 //! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`apply`] applies
 //! bits to [`elements`], by the [`arithmetic`] of a [`Pass`](crate::Pass); [`dropout`], which is
-//! forward and replay, does both at the same time. [`norm`] has the jobs over rows. [`SimdBackend`] is the
-//! backend that they make.
+//! forward and replay, does both at the same time. [`norm`] has the jobs over rows. [`map`] makes a function of
+//! every element, by one of the [`formulas`]. [`SimdBackend`] is the backend that they make.
 
 mod apply;
 mod arithmetic;
 mod dropout;
 mod elements;
 mod fill_mask;
+pub(crate) mod formulas;
+mod map;
 mod norm;
 mod tile;
 
@@ -17,7 +19,7 @@ pub(crate) use arithmetic::{Arithmetic, Bias, Biased, Compute, Row, Seam};
 
 use crate::backend::{Backend, Kernels, MakeMasks};
 use crate::element::Element;
-use crate::job::{Apply, Dropout, DropoutAddNorm, FillMask, NormBackward};
+use crate::job::{Apply, Dropout, DropoutAddNorm, FillMask, Map, NormBackward};
 use crate::simd::{Lanes, RowLanes, Simd};
 
 /// The backend over an instruction set: hands each job to the kernel that is written once for all.
@@ -50,6 +52,10 @@ impl<T: Element, S: Simd + Lanes<T> + RowLanes<T>> Kernels<T> for SimdBackend<S>
     }
 
     fn norm_backward(&self, job: NormBackward<'_, T>) {
+        self.0.vectorize(job);
+    }
+
+    fn map(&self, job: Map<'_, T>) {
         self.0.vectorize(job);
     }
 }

@@ -109,6 +109,16 @@ macro_rules! half_lanes {
             }
 
             #[inline(always)]
+            fn function(self, formula: impl $crate::simd::Formula, x: Self::Wide) -> Self::Wide {
+                $crate::simd::floats::by_vectors(self, formula, x)
+            }
+
+            #[inline(always)]
+            fn function_of_one(self, formula: impl $crate::simd::Formula, x: f32) -> f32 {
+                formula.f32($crate::simd::floats::One, x)
+            }
+
+            #[inline(always)]
             fn keep(self, x: Self::Stored, bits: u64, at: usize) -> Self::Stored {
                 <Self as $crate::simd::Lanes<$t>>::select(
                     self,

@@ -39,6 +39,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bf16_scale;
+mod floats;
 mod half_lanes;
 mod portable;
 mod row_lanes;
@@ -56,6 +57,7 @@ use crate::element::Element;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::Neon;
+pub(crate) use floats::{Floats, Formula};
 pub(crate) use portable::Portable;
 pub(crate) use row_lanes::{Doubles, RowLanes};
 #[cfg(target_arch = "x86_64")]
@@ -272,6 +274,14 @@ pub(crate) trait Lanes<T: Element>: Streaming {
     /// The bits `at` and up of the lanes that are not `<= 0`: of those that are greater, and of NaN. All
     /// others are zero.
     fn not_at_most_zero(self, x: Self::Stored, at: usize) -> u64;
+    /// `formula` of each lane.
+    fn function(self, formula: impl Formula, x: Self::Wide) -> Self::Wide;
+    /// `formula` of one number: bit for bit what it is in a lane.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no pass has a formula yet; the tests do")
+    )]
+    fn function_of_one(self, formula: impl Formula, x: T::Scale) -> T::Scale;
 
     /// Whether an element times `scale` can lie half way between two elements.
     #[inline(always)]

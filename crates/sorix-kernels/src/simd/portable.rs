@@ -4,9 +4,10 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use wide::{f32x8, f64x4, u8x16, u32x8, u64x4, u64x8};
 
+use crate::simd::floats::{One, SIGN, UPPER_HALF, one_by_one};
 use crate::simd::half_lanes::{half_lanes, round_to_bf16, round_to_bf16_or_nan};
 use crate::simd::row_lanes::{full_rows, half_rows};
-use crate::simd::{Doubles, GROUP, Kernel, Lanes, Simd, Streaming};
+use crate::simd::{Doubles, Floats, Formula, GROUP, Kernel, Lanes, Simd, Streaming};
 
 /// The token that needs no check.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +167,84 @@ fn spread(bits: u64, at: usize, own: [u32; 8]) -> u32x8 {
     (u32x8::splat((bits >> at) as u32) & own).simd_eq(own)
 }
 
+impl Floats for Portable {
+    type Vector = f32x8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32x8 {
+        f32x8::splat(x)
+    }
+
+    #[inline(always)]
+    fn plus(self, a: f32x8, b: f32x8) -> f32x8 {
+        a + b
+    }
+
+    #[inline(always)]
+    fn minus(self, a: f32x8, b: f32x8) -> f32x8 {
+        a - b
+    }
+
+    #[inline(always)]
+    fn times(self, a: f32x8, b: f32x8) -> f32x8 {
+        a * b
+    }
+
+    #[inline(always)]
+    fn over(self, a: f32x8, b: f32x8) -> f32x8 {
+        a / b
+    }
+
+    // Not the maximum and the minimum of `wide`, which treat NaN in a way of their own.
+    #[inline(always)]
+    fn greater(self, a: f32x8, b: f32x8) -> f32x8 {
+        a.simd_gt(b).select(a, b)
+    }
+
+    #[inline(always)]
+    fn lesser(self, a: f32x8, b: f32x8) -> f32x8 {
+        a.simd_lt(b).select(a, b)
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: f32x8, b: f32x8, yes: f32x8, no: f32x8) -> f32x8 {
+        a.simd_lt(b).select(yes, no)
+    }
+
+    #[inline(always)]
+    fn magnitude(self, x: f32x8) -> f32x8 {
+        bytemuck::cast(bytemuck::cast::<_, u32x8>(x) & u32x8::splat(!SIGN))
+    }
+
+    #[inline(always)]
+    fn with_sign(self, x: f32x8, sign: f32x8) -> f32x8 {
+        let (x, sign): (u32x8, u32x8) = (bytemuck::cast(x), bytemuck::cast(sign));
+        bytemuck::cast(x | sign & u32x8::splat(SIGN))
+    }
+
+    #[inline(always)]
+    fn upper_half(self, x: f32x8) -> f32x8 {
+        bytemuck::cast(bytemuck::cast::<_, u32x8>(x) & u32x8::splat(UPPER_HALF))
+    }
+
+    #[inline(always)]
+    fn power(self, n: f32x8) -> f32x8 {
+        // In the last bits of the sum, n stands as a whole number, which the shift takes to the exponent.
+        let n: u32x8 = bytemuck::cast(n + f32x8::splat(ROUND));
+        bytemuck::cast((n << 23_u32) + u32x8::splat(0x3F80_0000))
+    }
+
+    #[inline(always)]
+    fn times_power(self, x: f32x8, n: f32x8) -> f32x8 {
+        let round = f32x8::splat(ROUND);
+        let half = (n * f32x8::splat(0.5) + round) - round;
+        x * self.power(half) * self.power(n - half)
+    }
+}
+
+/// Numbers that are small beside it, added to it, are rounded to whole ones.
+const ROUND: f32 = 12_582_912.0;
+
 impl Lanes<f32> for Portable {
     const LANES: usize = 8;
     type Stored = f32x8;
@@ -209,6 +288,16 @@ impl Lanes<f32> for Portable {
     #[inline(always)]
     fn plus(self, a: f32x8, b: f32x8) -> f32x8 {
         a + b
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: f32x8) -> f32x8 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     #[inline(always)]
@@ -273,6 +362,16 @@ impl Lanes<f64> for Portable {
     #[inline(always)]
     fn plus(self, a: f64x4, b: f64x4) -> f64x4 {
         a + b
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: f64x4) -> f64x4 {
+        one_by_one(self, formula, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f64) -> f64 {
+        formula.f64(x)
     }
 
     #[inline(always)]

@@ -4,9 +4,9 @@ use half::{bf16, f16};
 use sorix_kernels::backend::conformance::{
     Difference, Dtype, Failure, Job, MaskOfRows, check_backend,
 };
-use sorix_kernels::backend::job::{Apply, Dropout, DropoutAddNorm, FillMask, NormBackward};
+use sorix_kernels::backend::job::{Apply, Dropout, DropoutAddNorm, FillMask, Map, NormBackward};
 use sorix_kernels::backend::{Backend, BitSliceMut, Kernels, MakeMasks, Pass, PassKind, reference};
-use sorix_kernels::{AddNorm, Element, MaskKey, Norm};
+use sorix_kernels::{AddNorm, Element, Function, MaskKey, Norm};
 
 /// A backend that is the reference but for the method given: of `fill_mask`, or of one element type.
 macro_rules! broken {
@@ -141,6 +141,38 @@ fn a_gradient_that_is_not_written_is_caught() {
     );
     let failure = failure(&Lazy);
     assert_eq!(failure.case.job, Job::NormBackward(Dtype::F64));
+}
+
+#[test]
+fn a_function_of_another_library_is_caught() {
+    broken!(
+        OtherTanh,
+        f32: fn map(&self, job: Map<'_, f32>) {
+            if job.function() != Function::Tanh || job.factors().is_some() {
+                return reference::map(job);
+            }
+            job.into_buffers().update(|_, x| x.tanh());
+        }
+    );
+    let failure = failure(&OtherTanh);
+    assert_eq!(failure.case.job, Job::Map(Function::Tanh, Dtype::F32));
+    assert!(failure.case.len < 16, "{failure}");
+}
+
+#[test]
+fn factors_that_are_forgotten_are_caught() {
+    broken!(
+        Factorless,
+        bf16: fn map(&self, job: Map<'_, bf16>) {
+            let function = job.function();
+            job.into_buffers().update(|_, x| {
+                bf16::from_f32(bf16::value(function, x.to_f32()))
+            });
+        }
+    );
+    let failure = failure(&Factorless);
+    assert!(matches!(failure.case.job, Job::MapTimes(_, Dtype::Bf16)));
+    assert_eq!(failure.case.len, 1);
 }
 
 #[test]

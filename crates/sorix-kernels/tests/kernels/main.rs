@@ -11,6 +11,7 @@ mod conformance;
 mod dispatch;
 mod dropout_add;
 mod dropout_add_norm;
+mod functions;
 mod mask_format;
 mod meaning;
 mod properties;

@@ -3,8 +3,9 @@
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, Result};
-use crate::ops::folds::{largest, sum_of, sum_times};
+use crate::ops::folds::{largest, sum_of_rewritten, sum_times};
 use crate::ops::rows::Rows;
+use crate::ops::rows::exponentials::Exponentials;
 use crate::ops::rows::softmax::Probabilities;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
@@ -34,34 +35,37 @@ impl Tensor {
         let axis = resolve_axis(call, axis, self.shape())?;
         let input = SavedTensor::new(self);
         let rows = Rows::new(call, self, &[axis])?;
+        let exp = Exponentials::new(call)?;
         let output =
-            dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| log_softmax(row)))?;
+            dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| log_softmax(row, exp)))?;
         let saved = Probabilities::of(input, &output);
         Ok(record(output, &[self], || LogSoftmaxBackward {
             axis,
             saved,
+            exp,
         }))
     }
 }
 
-fn log_softmax<A: Real>(row: &mut [A]) {
+fn log_softmax<A: Real>(row: &mut [A], exp: Exponentials) {
     let max = largest(row);
     if max == A::neg_infinity() {
         return;
     }
     row.iter_mut().for_each(|x| *x = *x - max);
-    let log = A::nearest(sum_of(row, |x| Scalar::to_f64(x.exp())).ln());
+    let log = A::nearest(sum_of_rewritten(row, |piece| exp.of(piece)).ln());
     row.iter_mut().for_each(|x| *x = *x - log);
 }
 
 /// `dy - exp(y) sum(dy)` in place of `y`; zeros if nothing in `y` is greater than -infinity.
-fn gradient<A: Real>(y: &mut [A], grad: &[A]) {
+fn gradient<A: Real>(y: &mut [A], grad: &[A], exp: Exponentials) {
     if largest(y) == A::neg_infinity() {
         return y.fill(A::zero());
     }
     let sum = sum_times(grad, 1.0);
+    exp.of(y);
     y.iter_mut().zip(grad).for_each(|(y, &grad)| {
-        *y = A::nearest(Scalar::to_f64(grad) - Scalar::to_f64(y.exp()) * sum);
+        *y = A::nearest(Scalar::to_f64(grad) - Scalar::to_f64(*y) * sum);
     });
 }
 
@@ -69,6 +73,7 @@ fn gradient<A: Real>(y: &mut [A], grad: &[A]) {
 struct LogSoftmaxBackward {
     axis: usize,
     saved: Probabilities,
+    exp: Exponentials,
 }
 
 impl Function for LogSoftmaxBackward {
@@ -78,7 +83,9 @@ impl Function for LogSoftmaxBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let gradient = dispatch!(grad.dtype(), T => {
-            self.saved.gradient::<T>(self, self.axis, &grad, log_softmax, gradient)
+            let forward = |row: &mut [_]| log_softmax(row, self.exp);
+            let backward = |y: &mut [_], grad: &[_]| gradient(y, grad, self.exp);
+            self.saved.gradient::<T>(self, self.axis, &grad, forward, backward)
         })?;
         Ok(vec![Some(gradient)])
     }

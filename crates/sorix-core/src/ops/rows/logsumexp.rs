@@ -1,9 +1,10 @@
 //! The logarithm of the sum of the exponentials.
 
 use crate::axes::Axes;
-use crate::dtype::{Real, Scalar};
+use crate::dtype::Real;
 use crate::error::{Call, Result};
-use crate::ops::folds::{largest, sum_of};
+use crate::ops::folds::{largest, sum_of_rewritten};
+use crate::ops::rows::exponentials::Exponentials;
 use crate::ops::rows::reduction::{Reduction, reduce};
 use crate::ops::rows::softmax::softmax;
 use crate::tensor::Tensor;
@@ -25,7 +26,8 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn logsumexp(&self) -> Result<Self> {
-        reduce(Call::on("logsumexp", self), self, .., LogSumExp)
+        let call = Call::on("logsumexp", self);
+        reduce(call, self, .., LogSumExp(Exponentials::new(call)?))
     }
 
     /// `log(sum(exp(x)))` over some axes, given as [`Axes`] says; otherwise as
@@ -42,12 +44,13 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn logsumexp_over(&self, axes: impl Into<Axes>) -> Result<Self> {
-        reduce(Call::on("logsumexp_over", self), self, axes, LogSumExp)
+        let call = Call::on("logsumexp_over", self);
+        reduce(call, self, axes, LogSumExp(Exponentials::new(call)?))
     }
 }
 
 #[derive(Debug)]
-struct LogSumExp;
+struct LogSumExp(Exponentials);
 
 impl Reduction for LogSumExp {
     const BACKWARD: &'static str = "LogSumExpBackward";
@@ -58,7 +61,11 @@ impl Reduction for LogSumExp {
         if max.is_infinite() {
             return max;
         }
-        max + A::nearest(sum_of(row, |x| Scalar::to_f64((x - max).exp())).ln())
+        let sum = sum_of_rewritten(row, |piece| {
+            piece.iter_mut().for_each(|x| *x = *x - max);
+            self.0.of(piece);
+        });
+        max + A::nearest(sum.ln())
     }
 
     /// The softmax times that of the value. Not by way of the value, whose rounding is too coarse for
@@ -69,7 +76,7 @@ impl Reduction for LogSumExp {
             row.iter_mut().for_each(|x| *x = (*x - max).exp() * grad);
             return;
         }
-        softmax(row);
+        softmax(row, self.0);
         if max == A::neg_infinity() {
             return;
         }

@@ -4,6 +4,7 @@
 //! they are the same for a view and its contiguous copy.
 
 mod argmax;
+mod exponentials;
 mod log_softmax;
 mod logsumexp;
 mod mapping;

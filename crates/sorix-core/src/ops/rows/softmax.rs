@@ -5,6 +5,7 @@ use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, Result};
 use crate::ops::folds::{largest, sum_of_pairs, sum_times};
 use crate::ops::rows::Rows;
+use crate::ops::rows::exponentials::Exponentials;
 use crate::shape::resolve_axis;
 use crate::tensor::Tensor;
 
@@ -37,19 +38,26 @@ impl Tensor {
         let axis = resolve_axis(call, axis, self.shape())?;
         let input = SavedTensor::new(self);
         let rows = Rows::new(call, self, &[axis])?;
-        let output = dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| softmax(row)))?;
+        let exp = Exponentials::new(call)?;
+        let output =
+            dispatch!(self.dtype(), T => rows.map::<T>(call, |_, row, _| softmax(row, exp)))?;
         let saved = Probabilities::of(input, &output);
-        Ok(record(output, &[self], || SoftmaxBackward { axis, saved }))
+        Ok(record(output, &[self], || SoftmaxBackward {
+            axis,
+            saved,
+            exp,
+        }))
     }
 }
 
 /// The softmax of a row in its place: zeros if nothing in it is greater than -infinity.
-pub(super) fn softmax<A: Real>(row: &mut [A]) {
+pub(super) fn softmax<A: Real>(row: &mut [A], exp: Exponentials) {
     let max = largest(row);
     if max == A::neg_infinity() {
         return row.fill(A::zero());
     }
-    row.iter_mut().for_each(|x| *x = (*x - max).exp());
+    row.iter_mut().for_each(|x| *x = *x - max);
+    exp.of(row);
     let sum = A::nearest(sum_times(row, 1.0));
     row.iter_mut().for_each(|x| *x = *x / sum);
 }
@@ -110,6 +118,7 @@ impl Probabilities {
 struct SoftmaxBackward {
     axis: usize,
     saved: Probabilities,
+    exp: Exponentials,
 }
 
 impl Function for SoftmaxBackward {
@@ -119,7 +128,8 @@ impl Function for SoftmaxBackward {
 
     fn backward(&self, grad: Tensor) -> Result<Gradients> {
         let gradient = dispatch!(grad.dtype(), T => {
-            self.saved.gradient::<T>(self, self.axis, &grad, softmax, gradient)
+            let forward = |row: &mut [_]| softmax(row, self.exp);
+            self.saved.gradient::<T>(self, self.axis, &grad, forward, gradient)
         })?;
         Ok(vec![Some(gradient)])
     }

@@ -1,7 +1,8 @@
 //! The exponential.
 
-use super::{Cost, Saved, Unary, apply};
-use crate::dtype::Real;
+use sorix_kernels::Function;
+
+use super::mapped::{Mapped, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -18,25 +19,13 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn exp(&self) -> Result<Self> {
-        apply(self, Exp)
+        apply(self, &EXP)
     }
 }
 
-#[derive(Debug)]
-struct Exp;
-
-impl Unary for Exp {
-    const OP: &'static str = "exp";
-    const BACKWARD: &'static str = "ExpBackward";
-    const SAVED: Saved = Saved::Input;
-    const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Function;
-
-    fn value<A: Real>(&self, x: A) -> A {
-        x.exp()
-    }
-
-    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
-        grad * x.exp()
-    }
-}
+static EXP: Mapped = Mapped {
+    op: "exp",
+    backward: "ExpBackward",
+    function: Function::Exp,
+    derivative: Function::Exp,
+};

@@ -1,10 +1,8 @@
 //! The Gaussian error linear unit: exact, and the approximation by tanh.
 
-use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use sorix_kernels::Function;
 
-use super::{Cost, Saved, Unary, apply};
-use crate::dtype::Real;
-use crate::dtype::Scalar;
+use super::mapped::{Mapped, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,7 +26,7 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn gelu(&self) -> Result<Self> {
-        apply(self, Gelu)
+        apply(self, &GELU)
     }
 
     /// The approximation of [`gelu`](Tensor::gelu) that several published models were trained with:
@@ -48,82 +46,20 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn gelu_tanh(&self) -> Result<Self> {
-        apply(self, GeluTanh)
+        apply(self, &GELU_TANH)
     }
 }
 
-#[derive(Debug)]
-struct Gelu;
+static GELU: Mapped = Mapped {
+    op: "gelu",
+    backward: "GeluBackward",
+    function: Function::Gelu,
+    derivative: Function::GeluDerivative,
+};
 
-/// Φ: by the complementary error function, which does not cancel in the lower tail.
-fn normal_cdf<A: Real>(x: A) -> A {
-    A::nearest(0.5 * libm::erfc(-Scalar::to_f64(x) * FRAC_1_SQRT_2))
-}
-
-/// The density of the standard normal distribution.
-fn normal_pdf<A: Real>(x: A) -> A {
-    let peak = A::nearest(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
-    peak * (A::nearest(-0.5) * x * x).exp()
-}
-
-/// Where both functions, and their derivatives, are those of `relu` in every type, so that what goes
-/// on growing with x is not multiplied with a 0 when it has become infinite.
-const FLAT: f64 = 100.0;
-
-/// `x` no lower than where the functions are flat.
-fn above<A: Real>(x: A) -> A {
-    x.max(A::nearest(-FLAT))
-}
-
-/// `x` between the places from which on the derivatives are flat.
-fn between<A: Real>(x: A) -> A {
-    above(x).min(A::nearest(FLAT))
-}
-
-impl Unary for Gelu {
-    const OP: &'static str = "gelu";
-    const BACKWARD: &'static str = "GeluBackward";
-    const SAVED: Saved = Saved::Input;
-    const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Function;
-
-    fn value<A: Real>(&self, x: A) -> A {
-        above(x) * normal_cdf(x)
-    }
-
-    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
-        grad * (normal_cdf(x) + between(x) * normal_pdf(x))
-    }
-}
-
-#[derive(Debug)]
-struct GeluTanh;
-
-impl GeluTanh {
-    const CUBIC: f64 = 0.044715;
-
-    /// `sqrt(2 / π)`.
-    const SLOPE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
-
-    fn tanh<A: Real>(x: A) -> A {
-        (A::nearest(Self::SLOPE) * (x + A::nearest(Self::CUBIC) * x * x * x)).tanh()
-    }
-}
-
-impl Unary for GeluTanh {
-    const OP: &'static str = "gelu_tanh";
-    const BACKWARD: &'static str = "GeluTanhBackward";
-    const SAVED: Saved = Saved::Input;
-    const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Function;
-
-    fn value<A: Real>(&self, x: A) -> A {
-        A::nearest(0.5) * above(x) * (A::one() + Self::tanh(x))
-    }
-
-    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
-        let (half, tanh, x) = (A::nearest(0.5), Self::tanh(x), between(x));
-        let inner = A::nearest(Self::SLOPE) * (A::one() + A::nearest(3.0 * Self::CUBIC) * x * x);
-        grad * half * (A::one() + tanh + x * (A::one() - tanh * tanh) * inner)
-    }
-}
+static GELU_TANH: Mapped = Mapped {
+    op: "gelu_tanh",
+    backward: "GeluTanhBackward",
+    function: Function::GeluTanh,
+    derivative: Function::GeluTanhDerivative,
+};

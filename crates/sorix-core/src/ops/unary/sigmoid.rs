@@ -1,7 +1,8 @@
 //! The logistic function.
 
-use super::{Cost, Saved, Unary, apply};
-use crate::dtype::Real;
+use sorix_kernels::Function;
+
+use super::mapped::{Mapped, apply};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -18,29 +19,13 @@ impl Tensor {
     /// # Ok::<(), sorix_core::Error>(())
     /// ```
     pub fn sigmoid(&self) -> Result<Self> {
-        apply(self, Sigmoid)
+        apply(self, &SIGMOID)
     }
 }
 
-#[derive(Debug)]
-struct Sigmoid;
-
-impl Unary for Sigmoid {
-    const OP: &'static str = "sigmoid";
-    const BACKWARD: &'static str = "SigmoidBackward";
-    const SAVED: Saved = Saved::Input;
-    const COST: Cost = Cost::Function;
-    const GRADIENT_COST: Cost = Cost::Function;
-
-    fn value<A: Real>(&self, x: A) -> A {
-        // Where exp overflows, the quotient is the 0 that it should be.
-        (A::one() + (-x).exp()).recip()
-    }
-
-    fn gradient<A: Real>(&self, x: A, grad: A) -> A {
-        // y (1 - y), without the difference, in which a y near 1 cancels.
-        let small = (-x.abs()).exp();
-        let whole = A::one() + small;
-        grad * (small / (whole * whole))
-    }
-}
+static SIGMOID: Mapped = Mapped {
+    op: "sigmoid",
+    backward: "SigmoidBackward",
+    function: Function::Sigmoid,
+    derivative: Function::SigmoidDerivative,
+};

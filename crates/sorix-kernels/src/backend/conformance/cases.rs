@@ -1,7 +1,8 @@
 //! The jobs that a backend is given.
 
 use super::{Case, Dtype, Job, MaskOfRows};
-use crate::key::MaskKey;
+use crate::function::Function;
+use crate::key::{MaskKey, MaskWindow};
 use crate::pass::{PassKind, Reads};
 use crate::stream::{BLOCK, TILE};
 
@@ -27,19 +28,22 @@ const RATES: [f64; 12] = [
     1.0 / 3.0,
 ];
 
+/// What a case is unless it says otherwise.
+const PLAIN: Case = Case {
+    job: Job::FillMask,
+    p: 0.3,
+    window: MaskWindow { key: KEY, first: 0 },
+    len: 0,
+    misaligned: 0,
+    mask_bit: 0,
+    with_row: false,
+    in_place: false,
+    streaming: false,
+};
+
 /// What the cases of all kernels and element types have in common, shortest first.
 pub(super) fn shapes() -> Vec<Case> {
-    let plain = Case {
-        job: Job::FillMask,
-        p: 0.3,
-        window: KEY.window(0),
-        len: 0,
-        misaligned: 0,
-        mask_bit: 0,
-        with_row: false,
-        in_place: false,
-        streaming: false,
-    };
+    let plain = PLAIN;
     let tile = TILE as u64;
     let mut shapes = Vec::new();
     for len in 0..=300 {
@@ -130,12 +134,14 @@ pub(super) fn shapes() -> Vec<Case> {
     shapes
 }
 
-/// The jobs of one shape: every job and pass, with a row and without, in place and not, for every element
-/// type.
+/// The jobs of one shape: every job, pass and function, with a row and without, in place and not, for every
+/// element type.
 pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     let fitting = move |dtype: &Dtype| shape.misaligned.is_multiple_of(dtype.size());
     let dtypes = Dtype::ALL.into_iter().filter(fitting);
-    let passes = dtypes.flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
+    let passes = dtypes
+        .clone()
+        .flat_map(|dtype| PassKind::ALL.iter().map(move |&kind| (kind, dtype)));
     let of_passes = passes.flat_map(|(kind, dtype)| {
         let rows: &[bool] = match kind.reads() {
             Reads::Nothing => &[false],
@@ -150,7 +156,7 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
             .map(|job| (job, with_row))
         })
     });
-    let of_rows = Dtype::ALL.into_iter().filter(fitting).flat_map(|dtype| {
+    let of_rows = dtypes.clone().flat_map(|dtype| {
         let add_norm = MaskOfRows::ALL.map(|mask| Job::AddNorm(mask, dtype));
         add_norm.into_iter().chain([Job::NormBackward(dtype)])
     });
@@ -158,14 +164,41 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     // other jobs.
     let is_worth_it = !shape.streaming && (shape.len < TILE || shape.p == 0.3);
     let of_rows = of_rows.filter(move |_| is_worth_it);
-    let of_rows = of_rows.map(|job| (job, false));
-    let cases = of_passes.chain(of_rows).flat_map(move |(job, with_row)| {
-        [false, true].map(|in_place| Case {
-            job,
-            with_row,
-            in_place,
-            ..shape
-        })
-    });
+    let of_functions = dtypes
+        .filter(move |_| has_maps(shape))
+        .flat_map(move |dtype| {
+            let jobs = move |&function| [Job::Map(function, dtype), Job::MapTimes(function, dtype)];
+            functions(shape).flat_map(jobs)
+        });
+    let without_row = of_rows.chain(of_functions).map(|job| (job, false));
+    let cases = of_passes
+        .chain(without_row)
+        .flat_map(move |(job, with_row)| {
+            [false, true].map(|in_place| Case {
+                job,
+                with_row,
+                in_place,
+                ..shape
+            })
+        });
     core::iter::once(shape).chain(cases)
+}
+
+/// The functions that a shape is tried with. The loop is the same for all: short shapes have every one, and
+/// long ones two, another two each.
+fn functions(shape: Case) -> impl Iterator<Item = &'static Function> {
+    let all = Function::ALL;
+    let (first, count) = if shape.len <= 130 {
+        (0, all.len())
+    } else {
+        (shape.len + shape.misaligned, 2)
+    };
+    all.iter().cycle().skip(first % all.len()).take(count)
+}
+
+/// Whether a function of every element, which knows no mask, is worth a case: one shape of those that
+/// differ in their masks alone.
+fn has_maps(shape: Case) -> bool {
+    let lengths = shape.len <= 300 || shape.p == PLAIN.p;
+    lengths && shape.mask_bit == 0 && shape.window == PLAIN.window
 }

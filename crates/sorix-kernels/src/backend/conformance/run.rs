@@ -10,7 +10,8 @@ use super::{Case, Difference, Dtype, Job};
 use crate::backend::Backend;
 use crate::backend::reference;
 use crate::buffers::Buffers;
-use crate::job::{Apply, Dropout, FillMask, Update};
+use crate::function::Function;
+use crate::job::{Apply, Dropout, FillMask, Map, Update};
 use crate::keep::KeepRule;
 use crate::mask::{BitMask, BitSlice};
 use crate::pass::{Pass, PassKind, Reads};
@@ -56,7 +57,7 @@ pub(super) fn run(
     case: Case,
     expected: &Expected,
 ) -> Result<(), Difference> {
-    let (kind, dtype) = match case.job {
+    let (what, dtype) = match case.job {
         Job::FillMask => {
             let mut out = GuardedBits::new(case.len);
             let job = FillMask::new(case.window, &expected.rule, out.slice());
@@ -65,7 +66,7 @@ pub(super) fn run(
             return out.compare(&expected.keep);
         }
         Job::Apply(kind, dtype) | Job::Forward(kind, dtype) | Job::Replay(kind, dtype) => {
-            (kind, dtype)
+            (What::Update(kind), dtype)
         }
         Job::AddNorm(mask, dtype) => {
             return match dtype {
@@ -83,13 +84,92 @@ pub(super) fn run(
                 Dtype::F16 => norm_backward::<f16>(backend, case),
             };
         }
+        Job::Map(function, dtype) => (What::Map(function, false), dtype),
+        Job::MapTimes(function, dtype) => (What::Map(function, true), dtype),
     };
     match dtype {
-        Dtype::F32 => update::<f32>(backend, case, kind, expected),
-        Dtype::F64 => update::<f64>(backend, case, kind, expected),
-        Dtype::Bf16 => update::<bf16>(backend, case, kind, expected),
-        Dtype::F16 => update::<f16>(backend, case, kind, expected),
+        Dtype::F32 => of_type::<f32>(backend, case, what, expected),
+        Dtype::F64 => of_type::<f64>(backend, case, what, expected),
+        Dtype::Bf16 => of_type::<bf16>(backend, case, what, expected),
+        Dtype::F16 => of_type::<f16>(backend, case, what, expected),
     }
+}
+
+/// A job without its element type.
+enum What {
+    Update(PassKind),
+    /// The function, and whether there are factors.
+    Map(Function, bool),
+}
+
+fn of_type<T: Sample>(
+    backend: &dyn Backend,
+    case: Case,
+    what: What,
+    expected: &Expected,
+) -> Result<(), Difference> {
+    match what {
+        What::Update(kind) => update::<T>(backend, case, kind, expected),
+        What::Map(function, times) => map::<T>(backend, case, function, times),
+    }
+}
+
+fn map<T: Sample>(
+    backend: &dyn Backend,
+    case: Case,
+    function: Function,
+    times: bool,
+) -> Result<(), Difference> {
+    // Every other number is one for which the functions are neither flat nor at a limit.
+    let samples: Vec<T> = (0..case.len)
+        .map(|i| match i % 4 {
+            1 => T::from_f64(((i * 7919 + case.len) % 20_011) as f64 / 1000.0 - 10.0),
+            3 => T::from_f64(((i * 7919 + case.len) % 22_003) as f64 / 100.0 - 110.0),
+            _ => T::sample(i + case.len),
+        })
+        .collect();
+    let factors: Vec<T> = (0..case.len).map(|i| T::sample(i + 7)).collect();
+    let mut want = samples.clone();
+    reference::map(map_of(
+        function,
+        times,
+        Buffers::in_place(&mut want),
+        &factors,
+    ));
+
+    let mut y = Guarded::<T>::new(case.len, case.misaligned);
+    let mut x = Guarded::<T>::new(case.len, misaligned_input::<T>(case));
+    x.slice().copy_from_slice(&samples);
+    let buffers = if case.in_place {
+        y.slice().copy_from_slice(&samples);
+        Buffers::in_place(y.slice())
+    } else {
+        Buffers::new(x.slice(), y.slice()).expect(LENGTHS)
+    };
+    let job = map_of(function, times, buffers, &factors).streaming(case.streaming);
+    let kernels = T::kernels(backend);
+    guard_panic(|| kernels.map(job))?;
+    // Nothing is said of which NaN a function gives.
+    y.compare(&want, true)
+}
+
+fn map_of<'a, T: Sample>(
+    function: Function,
+    times: bool,
+    buffers: Buffers<'a, T>,
+    factors: &'a [T],
+) -> Map<'a, T> {
+    let buffers = if times {
+        buffers.with_elements(factors).expect(LENGTHS)
+    } else {
+        buffers
+    };
+    Map::new(function, buffers).expect("no row is beside the input")
+}
+
+/// Not aligned like the output, but for the aligned one.
+fn misaligned_input<T>(case: Case) -> usize {
+    case.misaligned / 2 / size_of::<T>() * size_of::<T>()
 }
 
 fn update<T: Sample>(
@@ -119,11 +199,7 @@ fn update<T: Sample>(
     reference::apply(job.expect(LENGTHS));
 
     let mut y = Guarded::<T>::new(case.len, case.misaligned);
-    // Not aligned like the output, but for the aligned one.
-    let mut x = Guarded::<T>::new(
-        case.len,
-        case.misaligned / 2 / size_of::<T>() * size_of::<T>(),
-    );
+    let mut x = Guarded::<T>::new(case.len, misaligned_input::<T>(case));
     x.slice().copy_from_slice(&samples);
     let mut bits = GuardedBits::new(case.len);
     let update = make.of(if case.in_place {

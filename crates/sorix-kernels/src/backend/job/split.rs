@@ -1,7 +1,7 @@
 //! Cutting a job in two, so that two threads can do it.
 
 use super::{
-    Apply, ApplyBroadcast, Dropout, DropoutAddNorm, DropoutRegion, FillMask, FillRegion,
+    Apply, ApplyBroadcast, Dropout, DropoutAddNorm, DropoutRegion, FillMask, FillRegion, Map,
     NormBackward, Settle, inside,
 };
 use crate::element::Element;
@@ -41,6 +41,16 @@ impl<T: Element> Split for Settle<'_, T> {
             ..self
         };
         (half(head, head_out), half(tail, tail_out))
+    }
+}
+
+impl<T: Element> Split for Map<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
     }
 }
 

@@ -5,10 +5,12 @@ use core::arch::aarch64::*;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::simd::floats::{One, SIGN, UPPER_HALF, one_by_one};
 use crate::simd::half_lanes::half_lanes;
 use crate::simd::row_lanes::{full_rows, half_rows};
 use crate::simd::{
-    Doubles, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops, token,
+    Doubles, Floats, Formula, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops,
+    token,
 };
 
 token!(
@@ -164,6 +166,56 @@ functions! {
     }
 }
 
+impl Floats for Neon {
+    type Vector = float32x4_t;
+
+    value_ops! {
+        fn splat(self, x: f32) -> float32x4_t { vdupq_n_f32(x) }
+        fn plus(self, a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
+        fn minus(self, a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
+        fn times(self, a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+        fn over(self, a: float32x4_t, b: float32x4_t) -> float32x4_t { vdivq_f32(a, b) }
+        // Not the instructions for maximum and minimum: they give NaN if either operand is one.
+        fn greater(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            vbslq_f32(vcgtq_f32(a, b), a, b)
+        }
+        fn lesser(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            vbslq_f32(vcltq_f32(a, b), a, b)
+        }
+        fn select_less(
+            self,
+            a: float32x4_t,
+            b: float32x4_t,
+            yes: float32x4_t,
+            no: float32x4_t
+        ) -> float32x4_t {
+            vbslq_f32(vcltq_f32(a, b), yes, no)
+        }
+        fn magnitude(self, x: float32x4_t) -> float32x4_t { vabsq_f32(x) }
+        fn with_sign(self, x: float32x4_t, sign: float32x4_t) -> float32x4_t {
+            vbslq_f32(vdupq_n_u32(SIGN), sign, x)
+        }
+        fn upper_half(self, x: float32x4_t) -> float32x4_t {
+            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(UPPER_HALF)))
+        }
+        fn power(self, n: float32x4_t) -> float32x4_t { power_of_two(vcvtnq_s32_f32(n)) }
+        fn times_power(self, x: float32x4_t, n: float32x4_t) -> float32x4_t {
+            let n = vcvtnq_s32_f32(n);
+            let half = vshrq_n_s32::<1>(n);
+            let rest = vsubq_s32(n, half);
+            vmulq_f32(vmulq_f32(x, power_of_two(half)), power_of_two(rest))
+        }
+    }
+}
+
+functions! {
+    /// 2^n for whole numbers from -126 to 127.
+    fn power_of_two(n: int32x4_t) -> float32x4_t {
+        let one = vdupq_n_s32(0x3F80_0000);
+        vreinterpretq_f32_s32(vaddq_s32(vshlq_n_s32::<23>(n), one))
+    }
+}
+
 impl Lanes<f32> for Neon {
     const LANES: usize = 4;
     type Stored = float32x4_t;
@@ -191,6 +243,16 @@ impl Lanes<f32> for Neon {
         fn not_at_most_zero(self, x: float32x4_t, at: usize) -> u64 {
             u64::from(vaddvq_u32(vbicq_u32(own_32(), vclezq_f32(x)))) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: float32x4_t) -> float32x4_t {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
@@ -227,6 +289,16 @@ impl Lanes<f64> for Neon {
         fn not_at_most_zero(self, x: float64x2_t, at: usize) -> u64 {
             vaddvq_u64(vbicq_u64(own_64(), vclezq_f64(x))) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: float64x2_t) -> float64x2_t {
+        one_by_one(self, formula, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f64) -> f64 {
+        formula.f64(x)
     }
 
     memory_ops! {
@@ -281,6 +353,16 @@ impl Lanes<bf16> for Neon {
             let lanes = vandq_u16(others, vtstq_u16(x, x));
             u64::from(vaddvq_u16(vandq_u16(own_16(), lanes))) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: [float32x4_t; 2]) -> [float32x4_t; 2] {
+        [formula.f32(self, x[0]), formula.f32(self, x[1])]
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {

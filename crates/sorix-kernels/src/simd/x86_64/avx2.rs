@@ -5,9 +5,11 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale;
+use crate::simd::floats::{One, SIGN, UPPER_HALF, one_by_one};
 use crate::simd::row_lanes::{full_rows, half_rows};
 use crate::simd::{
-    Doubles, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops, token,
+    Doubles, Floats, Formula, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops,
+    token,
 };
 
 token!(
@@ -175,6 +177,49 @@ functions! {
     }
 }
 
+impl Floats for Avx2 {
+    type Vector = __m256;
+
+    value_ops! {
+        fn splat(self, x: f32) -> __m256 { _mm256_set1_ps(x) }
+        fn plus(self, a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn minus(self, a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        fn times(self, a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn over(self, a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        // The instructions give the second operand unless the comparison holds.
+        fn greater(self, a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        fn lesser(self, a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        fn select_less(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+            _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+        }
+        fn magnitude(self, x: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), x) }
+        fn with_sign(self, x: __m256, sign: __m256) -> __m256 {
+            _mm256_or_ps(x, _mm256_and_ps(sign, of_bits(SIGN)))
+        }
+        fn upper_half(self, x: __m256) -> __m256 { _mm256_and_ps(x, of_bits(UPPER_HALF)) }
+        fn power(self, n: __m256) -> __m256 { power_of_two(_mm256_cvtps_epi32(n)) }
+        fn times_power(self, x: __m256, n: __m256) -> __m256 {
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let rest = _mm256_sub_epi32(n, half);
+            _mm256_mul_ps(_mm256_mul_ps(x, power_of_two(half)), power_of_two(rest))
+        }
+    }
+}
+
+functions! {
+    /// These bits in every lane.
+    fn of_bits(bits: u32) -> __m256 {
+        _mm256_castsi256_ps(_mm256_set1_epi32(bits.cast_signed()))
+    }
+
+    /// 2^n for whole numbers from -126 to 127.
+    fn power_of_two(n: __m256i) -> __m256 {
+        let one = _mm256_set1_epi32(0x3F80_0000);
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32::<23>(n), one))
+    }
+}
+
 impl Lanes<f32> for Avx2 {
     const LANES: usize = 8;
     type Stored = __m256;
@@ -197,6 +242,16 @@ impl Lanes<f32> for Avx2 {
             let lanes = _mm256_cmp_ps::<_CMP_NLE_UQ>(x, _mm256_setzero_ps());
             u64::from(_mm256_movemask_ps(lanes).cast_unsigned()) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m256) -> __m256 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
@@ -229,6 +284,16 @@ impl Lanes<f64> for Avx2 {
             let lanes = _mm256_cmp_pd::<_CMP_NLE_UQ>(x, _mm256_setzero_pd());
             u64::from(_mm256_movemask_pd(lanes).cast_unsigned()) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m256d) -> __m256d {
+        one_by_one(self, formula, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f64) -> f64 {
+        formula.f64(x)
     }
 
     memory_ops! {
@@ -291,6 +356,16 @@ impl Lanes<bf16> for Avx2 {
         bf16_scale::can_tie(scale)
     }
 
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: [__m256; 2]) -> [__m256; 2] {
+        [formula.f32(self, x[0]), formula.f32(self, x[1])]
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
+    }
+
     memory_ops! {
         16 of bf16 as __m256i;
         load: |from| _mm256_loadu_si256(from.cast());
@@ -345,6 +420,16 @@ impl Lanes<f16> for Avx2 {
             let bytes = _mm_packs_epi16(lanes, _mm_setzero_si128());
             u64::from(_mm_movemask_epi8(bytes).cast_unsigned()) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m256) -> __m256 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {

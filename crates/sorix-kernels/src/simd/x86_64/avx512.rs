@@ -5,9 +5,11 @@ use core::arch::x86_64::*;
 use half::{bf16, f16};
 
 use crate::simd::bf16_scale;
+use crate::simd::floats::{One, SIGN, UPPER_HALF, one_by_one};
 use crate::simd::row_lanes::{full_rows, half_rows};
 use crate::simd::{
-    Doubles, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops, token,
+    Doubles, Floats, Formula, GROUP, Kernel, Lanes, Simd, Streaming, check_inside, memory_ops,
+    token,
 };
 
 token!(
@@ -131,6 +133,40 @@ unsafe fn stream_ps(to: *mut f32, x: __m512) {
     }
 }
 
+impl Floats for Avx512 {
+    type Vector = __m512;
+
+    value_ops! {
+        fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn plus(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn minus(self, a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn times(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn over(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        // The instructions give the second operand unless the comparison holds.
+        fn greater(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn lesser(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+            _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), yes)
+        }
+        fn magnitude(self, x: __m512) -> __m512 { _mm512_abs_ps(x) }
+        fn with_sign(self, x: __m512, sign: __m512) -> __m512 {
+            // Bit `4 a + 2 b + c` of the constant is the result for these bits: `a & b | c`.
+            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0b1110_1010>(
+                _mm512_castps_si512(sign),
+                _mm512_set1_epi32(SIGN.cast_signed()),
+                _mm512_castps_si512(x),
+            ))
+        }
+        fn upper_half(self, x: __m512) -> __m512 {
+            let bits = _mm512_set1_epi32(UPPER_HALF.cast_signed());
+            _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), bits))
+        }
+        fn power(self, n: __m512) -> __m512 { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        // One instruction, which rounds once.
+        fn times_power(self, x: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(x, n) }
+    }
+}
+
 impl Lanes<f32> for Avx512 {
     const LANES: usize = 16;
     type Stored = __m512;
@@ -152,6 +188,16 @@ impl Lanes<f32> for Avx512 {
         fn not_at_most_zero(self, x: __m512, at: usize) -> u64 {
             u64::from(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_ps())) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m512) -> __m512 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
@@ -183,6 +229,16 @@ impl Lanes<f64> for Avx512 {
         fn not_at_most_zero(self, x: __m512d, at: usize) -> u64 {
             u64::from(_mm512_cmp_pd_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_pd())) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m512d) -> __m512d {
+        one_by_one(self, formula, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f64) -> f64 {
+        formula.f64(x)
     }
 
     memory_ops! {
@@ -240,6 +296,16 @@ impl Lanes<bf16> for Avx512 {
     #[inline(always)]
     fn can_tie(self, scale: f32) -> bool {
         bf16_scale::can_tie(scale)
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: [__m512; 2]) -> [__m512; 2] {
+        [formula.f32(self, x[0]), formula.f32(self, x[1])]
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
@@ -300,6 +366,16 @@ impl Lanes<f16> for Avx512 {
             let others = _mm256_cmpgt_epi16_mask(x, negative);
             u64::from(_mm256_mask_test_epi16_mask(others, x, x)) << at
         }
+    }
+
+    #[inline(always)]
+    fn function(self, formula: impl Formula, x: __m512) -> __m512 {
+        formula.f32(self, x)
+    }
+
+    #[inline(always)]
+    fn function_of_one(self, formula: impl Formula, x: f32) -> f32 {
+        formula.f32(One, x)
     }
 
     memory_ops! {
