@@ -1,7 +1,6 @@
 //! [`SliceDropout`]: one draw of a dropout.
 
 use crate::adapter::{Map, SliceForm};
-use crate::kernels::backend::Beside;
 use crate::kernels::{
     Affine, AllocationError, BitMask, Broadcast, Buffers, DropRate, Engine, Error, LengthError,
     MaskRegion, dropout,
@@ -371,7 +370,7 @@ impl SliceDropout {
                 Ok(saved(save, Saved::Bits(mask)))
             }
             _ => {
-                let Some(Beside::Elements(x)) = buffers.beside() else {
+                let Some(x) = buffers.beside().elements() else {
                     return Err(LengthError::new("second input", self.len, 0).into());
                 };
                 let (dropped, saved) = self.forward(x, save)?;
