@@ -245,16 +245,12 @@ impl<T: Element> Pass<T> {
                 let beside = (elements, Row::new(row, at, &seam));
                 compute.with(AddingScaled::new(simd, scale), beside);
             }
-            (Self::Rectify { scale }, _, None) if simd.can_tie(scale) => {
-                compute.with(Rectifying::<(), T, S, true>::new(simd, scale), ());
-            }
             (Self::Rectify { scale }, _, None) => {
-                compute.with(Rectifying::<(), T, S, false>::new(simd, scale), ());
+                compute.with(Rectifying::new(simd, scale), ());
             }
             (Self::Rectify { scale }, _, Some((row, at))) => {
                 let seam = Seam::new(row);
-                let rectifying = Rectifying::<_, T, S, true>::new(simd, scale);
-                compute.with(rectifying, Row::new(row, at, &seam));
+                compute.with(Rectifying::new(simd, scale), Row::new(row, at, &seam));
             }
             (pass @ Self::AddScaled { .. }, None, _) => {
                 unreachable!("{pass:?} was checked to have what it reads")
@@ -386,18 +382,18 @@ impl<B: Biased<T, S> + Copy, T: Element, S: Lanes<T>> Arithmetic<T, S> for Addin
     }
 }
 
-/// [`Pass::Rectify`], with a bias or without; `TIES` as for [`Scaling`].
+/// [`Pass::Rectify`], with a bias or without.
 ///
 /// The product has the sign of the sum and is zero only if that is, as the scale is at least 1: it says for
 /// both what is left.
 #[derive(Clone, Copy)]
-struct Rectifying<B, T: Element, S: Lanes<T>, const TIES: bool> {
+struct Rectifying<B, T: Element, S: Lanes<T>> {
     scale: T::Scale,
     wide: S::Wide,
     bias: PhantomData<B>,
 }
 
-impl<B, T: Element, S: Lanes<T>, const TIES: bool> Rectifying<B, T, S, TIES> {
+impl<B, T: Element, S: Lanes<T>> Rectifying<B, T, S> {
     #[inline(always)]
     fn new(simd: S, scale: T::Scale) -> Self {
         Self {
@@ -408,9 +404,7 @@ impl<B, T: Element, S: Lanes<T>, const TIES: bool> Rectifying<B, T, S, TIES> {
     }
 }
 
-impl<B: Bias<T, S> + Copy, T: Element, S: Lanes<T>, const TIES: bool> Arithmetic<T, S>
-    for Rectifying<B, T, S, TIES>
-{
+impl<B: Bias<T, S> + Copy, T: Element, S: Lanes<T>> Arithmetic<T, S> for Rectifying<B, T, S> {
     type Beside = B;
     const DECIDES: bool = true;
 
@@ -433,7 +427,7 @@ impl<B: Bias<T, S> + Copy, T: Element, S: Lanes<T>, const TIES: bool> Arithmetic
         bits: u64,
         at: usize,
     ) -> (S::Stored, u64) {
-        let y = simd.narrow(simd.times(B::biased(simd, x, bias), self.wide), TIES);
+        let y = simd.narrow(simd.times(B::biased(simd, x, bias), self.wide), true);
         let left = bits & simd.not_at_most_zero(y, at);
         (simd.keep(y, left, at), left)
     }

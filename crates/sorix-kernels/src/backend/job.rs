@@ -137,6 +137,11 @@ impl<'a, T: Element> Update<'a, T> {
         self.buffers.beside()
     }
 
+    /// Whether our backends make the bits of the mask between the elements: `kernel/dropout.rs`.
+    pub(crate) fn is_interleaved(&self) -> bool {
+        !self.pass.decides() && self.beside().row().is_none()
+    }
+
     /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -99,7 +99,7 @@ impl Words for &[u64] {
 }
 
 /// Words of which the bits are left that a pass [decides](Arithmetic::DECIDES) to leave.
-pub(super) struct Decided<'a>(pub(super) &'a mut [u64]);
+struct Decided<'a>(&'a mut [u64]);
 
 impl Words for Decided<'_> {
     #[inline(always)]
@@ -186,8 +186,8 @@ where
     }
 
     /// Less than a group, element by element: a vector put together from less would wait for its
-    /// parts to reach memory.
-    #[inline(always)]
+    /// parts to reach memory. Not inlined, as it stands in three places of each loop and is short work.
+    #[inline(never)]
     fn part(
         arithmetic: A,
         (elements, beside): (E, A::Beside),
@@ -271,12 +271,11 @@ where
     /// All of it, by words that are all there.
     #[inline(always)]
     pub(super) fn all(mut self, mut words: impl Words) {
-        self.head(&mut words);
         self.groups(&mut words, self.count);
         self.finish(words);
     }
 
-    /// What does not fill a group, after the groups: the last of it.
+    /// What does not fill a group.
     #[inline(always)]
     pub(super) fn finish(mut self, mut words: impl Words) {
         self.head(&mut words);
@@ -294,8 +293,8 @@ where
     E: Elements<T>,
 {
     #[inline(always)]
-    fn step(&mut self, blocks: &mut [[u64; LANES]], made: Made) {
-        let words = &mut Decided(blocks.as_flattened_mut());
+    fn step(&mut self, blocks: &[[u64; LANES]], made: Made) {
+        let words = &mut blocks.as_flattened();
         let n = match made {
             Made::All => self.count - self.done,
             Made::Blocks(made) => {

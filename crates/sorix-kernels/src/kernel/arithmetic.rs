@@ -70,6 +70,8 @@ pub(crate) trait ReadBeside<T: Element, S: Lanes<T>>: Sized {
     type Vector;
     /// What stands beside an element.
     type Element;
+    /// Whether there is a row in it.
+    const HAS_ROW: bool = false;
 
     /// Takes what stands beside the first `n` elements.
     fn take(&mut self, n: usize) -> Self;
@@ -189,6 +191,7 @@ impl<'a, T: Element, S: Lanes<T>> ReadBeside<T, S> for Row<'a, T> {
     type Group = &'a [T; GROUP];
     type Vector = S::Stored;
     type Element = T;
+    const HAS_ROW: bool = true;
 
     #[inline(always)]
     fn take(&mut self, n: usize) -> Self {
@@ -231,6 +234,7 @@ impl<T: Element, S: Lanes<T>, A: ReadBeside<T, S>, B: ReadBeside<T, S>> ReadBesi
     type Group = (A::Group, B::Group);
     type Vector = (A::Vector, B::Vector);
     type Element = (A::Element, B::Element);
+    const HAS_ROW: bool = A::HAS_ROW || B::HAS_ROW;
 
     #[inline(always)]
     fn take(&mut self, n: usize) -> Self {

@@ -3,11 +3,15 @@
 //! Making the bits is bound by the generator's instructions and their latency, applying them by the
 //! memory system, so the two are done at the same time: before each block, the elements of one that was
 //! made before are done, and the processor, which looks some hundred instructions ahead, does both.
+//!
+//! Each pass that is done so has the making of bits compiled into it, for each dtype and instruction set, and for
+//! elements in place, out of place and streamed. That is a third of a megabyte a pass, so passes with a
+//! row, and those that decide by the elements, too, do without: see `SimdBackend`.
 
 use crate::element::Element;
 use crate::job::{Dropout, Update};
 use crate::keep::KeepRule;
-use crate::kernel::apply::{Applying, Decided};
+use crate::kernel::apply::Applying;
 use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
 use crate::kernel::elements::{Elements, Write, with_elements};
 use crate::kernel::tile::{Rule, TileWords, make, spans};
@@ -43,6 +47,9 @@ struct MakeAndApply<'a, T: Element, S> {
 impl<T: Element, S: Simd + Lanes<T>> Compute<T, S> for MakeAndApply<'_, T, S> {
     #[inline(always)]
     fn with<A: Arithmetic<T, S>>(self, arithmetic: A, beside: A::Beside) {
+        if A::DECIDES || A::Beside::HAS_ROW {
+            unreachable!("passes that are not interleaved are composed");
+        }
         let Self {
             simd,
             window,
@@ -83,7 +90,7 @@ fn dropout<T: Element, S: Simd + Lanes<T>, A: Arithmetic<T, S>>(
             out => (&mut scratch.0[..], out.is_some()),
         };
         make(simd, window.key, &rule, &span, blocks, &mut applying);
-        applying.finish(Decided(blocks.as_flattened_mut()));
+        applying.finish(blocks.as_flattened());
         if let Some(out) = &mut out
             && copy
         {

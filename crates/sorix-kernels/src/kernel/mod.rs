@@ -44,7 +44,11 @@ impl<T: Element, S: Simd + Lanes<T> + RowLanes<T>> Kernels<T> for SimdBackend<S>
     }
 
     fn dropout(&self, job: Dropout<'_, T>) {
-        self.0.vectorize(job);
+        if job.update().is_interleaved() {
+            self.0.vectorize(job);
+        } else {
+            job.compose(|fill| self.fill_mask(fill), |apply| self.apply(apply));
+        }
     }
 
     fn dropout_add_norm(&self, job: DropoutAddNorm<'_, T>) {

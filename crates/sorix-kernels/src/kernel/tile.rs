@@ -31,9 +31,8 @@ use crate::stream::{BLOCK, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TI
 /// Other work, done between the blocks of a tile: the processor then has something to do while one
 /// step of a generator waits for the one before it.
 pub(super) trait Meanwhile {
-    /// Does what there is to do for a block, or, given all `blocks`, what is left to do. Of their bits,
-    /// those that it has used it may clear.
-    fn step(&mut self, blocks: &mut [[u64; LANES]], made: Made);
+    /// Does what there is to do for a block, or, given all `blocks`, what is left to do.
+    fn step(&mut self, blocks: &[[u64; LANES]], made: Made);
 }
 
 /// Which blocks are made.
@@ -49,7 +48,7 @@ pub(super) struct Nothing;
 
 impl Meanwhile for Nothing {
     #[inline(always)]
-    fn step(&mut self, _: &mut [[u64; LANES]], _: Made) {}
+    fn step(&mut self, _: &[[u64; LANES]], _: Made) {}
 }
 
 /// The words of a tile, aligned so that no vector of them straddles two cache lines.
