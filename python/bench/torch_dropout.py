@@ -1,10 +1,18 @@
 """How long sorix.torch takes against PyTorch's own dropout, in one process and in turn.
 
-    python bench/torch_dropout.py [--threads 1] [--quick] [--json PATH]
+    python bench/torch_dropout.py [--quick] [--threads N] [--filter SUBSTRING] [--json PATH]
 
-Each figure is the median of the ratios of pairs that were timed one right after the other: how many times
-faster sorix is, but for the rows of a step, which are times relative to the step without dropout. Machines
-are shared and noisy: times are shown to tell what is large, not to compare runs.
+`cargo xtask bench --peers` runs it after its own rows, with these of its options. Machines are shared and
+noisy: a ratio is the median of the ratios of pairs that were timed one right after the other, and times are
+shown to tell what is large, not to compare runs.
+
+Three tables:
+
+* a dropout: nanoseconds for an element, of `torch.nn.Dropout` and of `sorix.torch.Dropout`, and how many times
+  faster the second one is;
+* a training step of `nn.TransformerEncoderLayer` without dropout, with PyTorch's, and with sorix's by
+  `sorix.torch.patch()`: milliseconds, and as a multiple of the step without;
+* a call of `sorix.dropout` on a small array of numpy: microseconds.
 """
 
 import argparse
@@ -12,6 +20,7 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import sorix
@@ -19,7 +28,9 @@ import sorix.torch
 import torch
 from torch import nn
 
-SIZES = [64, 4 << 10, 64 << 10, 1 << 20, 16 << 20]
+SIZES = {"64": 64, "4Ki": 4 << 10, "64Ki": 64 << 10, "1Mi": 1 << 20, "16Mi": 16 << 20}
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+P = 0.1
 
 
 def seconds(function, count):
@@ -38,13 +49,17 @@ def in_turn(functions, budget, pairs=9):
     return [[seconds(function, count) for function in functions] for _ in range(pairs)]
 
 
+def median(rounds, column):
+    return statistics.median(row[column] for row in rounds)
+
+
 def ratio(rounds, a, b):
     return statistics.median(row[a] / row[b] for row in rounds)
 
 
-def dropouts(dtype, size, budget):
-    """Rows for one dtype and number of elements."""
-    theirs, ours = nn.Dropout(0.1), sorix.torch.Dropout(0.1)
+def dropout(op, dtype, size, budget):
+    """A row: forward, or forward and backward, of a module."""
+    theirs, ours = nn.Dropout(P), sorix.torch.Dropout(P)
     x = torch.randn(size).to(dtype)
     leaf = x.clone().requires_grad_()
     grad = torch.ones_like(x)
@@ -53,24 +68,19 @@ def dropouts(dtype, size, budget):
         leaf.grad = None
         layer(leaf).backward(grad)
 
-    for op, run in (("forward", lambda layer: layer(x)), ("forward+backward", step)):
-        rounds = in_turn([lambda r=run: r(theirs), lambda r=run: r(ours)], budget)
-        yield {
-            "op": op,
-            "dtype": str(dtype).removeprefix("torch."),
-            "elements": size,
-            "torch_ns_per_element": statistics.median(row[0] for row in rounds) * 1e9 / size,
-            "sorix_ns_per_element": statistics.median(row[1] for row in rounds) * 1e9 / size,
-            "times_faster": ratio(rounds, 0, 1),
-        }
+    run = step if op == "forward_backward" else lambda layer: layer(x)
+    rounds = in_turn([lambda: run(theirs), lambda: run(ours)], budget)
+    return {
+        "torch_ns_per_element": median(rounds, 0) * 1e9 / size,
+        "sorix_ns_per_element": median(rounds, 1) * 1e9 / size,
+        "times_faster": ratio(rounds, 0, 1),
+    }
 
 
 def encoder_layer(budget):
-    """A training step of an encoder layer: plain, patched, and without dropout."""
+    """Rows: a training step of an encoder layer without dropout, plain, and patched."""
     torch.manual_seed(0)
-    layers = {
-        p: nn.TransformerEncoderLayer(512, 8, dropout=p, batch_first=True) for p in (0.0, 0.1)
-    }
+    layers = {p: nn.TransformerEncoderLayer(512, 8, dropout=p, batch_first=True) for p in (0.0, P)}
     x = torch.randn(8, 256, 512)
 
     def step(p):
@@ -80,14 +90,15 @@ def encoder_layer(budget):
 
     def patched():
         with sorix.torch.patch():
-            step(0.1)
+            step(P)
 
-    rounds = in_turn([lambda: step(0.0), lambda: step(0.1), patched], budget)
-    for name, column in (("plain", 1), ("patched", 2)):
+    rounds = in_turn([lambda: step(0.0), lambda: step(P), patched], budget)
+    for column, (name, p) in enumerate([("p = 0", 0.0), ("plain", P), ("patched", P)]):
         yield {
-            "op": f"TransformerEncoderLayer step, {name}",
-            "dtype": "float32",
+            "model": f"TransformerEncoderLayer, {name}",
             "elements": x.numel(),
+            "p": p,
+            "milliseconds": median(rounds, column) * 1e3,
             "relative_to_p_0": ratio(rounds, column, 0),
         }
 
@@ -95,43 +106,87 @@ def encoder_layer(budget):
 def numpy_calls(budget):
     x = np.ones(64, np.float32)
     out = np.empty_like(x)
-    calls = [lambda: sorix.dropout(x, 0.1, seed=1), lambda: sorix.dropout(x, 0.1, seed=1, out=out)]
+    calls = [lambda: sorix.dropout(x, P, seed=1), lambda: sorix.dropout(x, P, seed=1, out=out)]
     rounds = in_turn(calls, budget)
-    for name, column in (("sorix.dropout", 0), ("sorix.dropout, out=", 1)):
+    for column, name in enumerate(["sorix.dropout", "sorix.dropout, out="]):
         yield {
-            "op": name,
-            "dtype": "float32",
+            "call": name,
             "elements": 64,
-            "microseconds": statistics.median(row[column] for row in rounds) * 1e6,
+            "p": P,
+            "microseconds": median(rounds, column) * 1e6,
         }
 
 
+def line(first, *figures):
+    text = "".join(
+        f"{figure if isinstance(figure, str) else format(figure, '.3g'):>20}" for figure in figures
+    )
+    print(f"{first:44}{text}", flush=True)
+
+
+def measured(threads, budget, selected):
+    """The rows whose id is selected, each shown as soon as it is there."""
+    torch.set_num_threads(threads)
+    head = {"backend": "sorix.torch", "threads": threads}
+    named = {
+        f"{op}/{dtype}/sorix.torch/{size}": (op, dtype, size)
+        for op in ("forward", "forward_backward")
+        for dtype in DTYPES
+        for size in SIZES
+    }
+    named = {name: row for name, row in named.items() if selected(name)}
+    if named:
+        line(
+            f"dropout, {threads} thread(s)", "torch ns/element", "sorix ns/element", "times faster"
+        )
+    for name, (op, dtype, size) in named.items():
+        row = dropout(op, DTYPES[dtype], SIZES[size], budget)
+        line(name, *row.values())
+        yield {"op": op, "dtype": dtype, **head, "elements": SIZES[size], "p": P, **row}
+
+    if selected("step/f32/sorix.torch/TransformerEncoderLayer"):
+        line(f"step, {threads} thread(s)", "milliseconds", "relative to p = 0")
+        for row in encoder_layer(10 * budget):
+            line(row["model"], row["milliseconds"], row["relative_to_p_0"])
+            yield {"op": "step", "dtype": "f32", **head, **row}
+
+    if selected("call/f32/numpy/64"):
+        line(f"call, {threads} thread(s)", "microseconds")
+        for row in numpy_calls(budget):
+            line(row["call"], row["microseconds"])
+            yield {"op": "call", "dtype": "f32", **head, "backend": "numpy", **row}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the time")
-    parser.add_argument("--json", metavar="PATH", help="where the rows go too")
+    parser.add_argument(
+        "--threads", type=int, action="append", help="may be given several times [default: 1]"
+    )
+    parser.add_argument(
+        "--filter", default="", help="the rows with this in their id, such as forward/bf16 or step"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="where the rows go too: beside those of a file that is there"
+    )
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    budget = 0.3 if arguments.quick else 3.0
-    rows = []
-
-    def say(row):
-        row["threads"] = arguments.threads
-        rows.append(row)
-        figures = {key: f"{value:.3g}" for key, value in row.items() if isinstance(value, float)}
-        print(f"{row['op']:40} {row['dtype']:9} {row['elements']:10}", figures, flush=True)
-
-    for dtype in (torch.float32, torch.bfloat16):
-        for size in SIZES:
-            for row in dropouts(dtype, size, budget):
-                say(row)
-    for row in (*encoder_layer(10 * budget), *numpy_calls(budget)):
-        say(row)
+    rows = [
+        row
+        for threads in arguments.threads or [1]
+        for row in measured(
+            threads, 0.3 if arguments.quick else 3.0, lambda name: arguments.filter in name
+        )
+    ]
+    if not rows:
+        print(f"no row of sorix.torch has {arguments.filter!r} in its id")
     if arguments.json:
+        path = arguments.json
+        report = json.loads(path.read_text()) if path.exists() else {}
         machine = {"torch": torch.__version__, "python": sys.version.split()[0]}
-        with open(arguments.json, "w") as file:
-            json.dump({"machine": machine, "rows": rows}, file, indent=1)
+        report["python"] = {"machine": machine, "rows": rows}
+        path.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ use sorix::kernels::{BitMask, Buffers, DropRate, Element, MaskKey, MaskRegion};
 use sorix::nn::dropout::Alpha;
 use sorix::{Affine, SaveMask};
 
-use crate::array::{Input, Item, Output, with_item};
+use crate::array::{Input, Item, Lent, Output, with_item};
 use crate::error::{Raised, Result};
 use crate::threads;
 
@@ -135,7 +135,12 @@ impl Shard {
 }
 
 /// Which elements of which mask.
-fn region(key: MaskKey, first: u64, shard: Option<&Shard>, shape: &[usize]) -> Result<MaskRegion> {
+pub(crate) fn region(
+    key: MaskKey,
+    first: u64,
+    shard: Option<&Shard>,
+    shape: &[usize],
+) -> Result<MaskRegion> {
     let Some(shard) = shard else {
         return Ok(key.window(first).into());
     };
@@ -151,15 +156,23 @@ fn region(key: MaskKey, first: u64, shard: Option<&Shard>, shape: &[usize]) -> R
     shard.region(key)
 }
 
-/// Runs `draw` over the elements of `x` and `out`, which may be the same array.
+/// Runs `draw` over the elements of `x` and `out`, which may be the same array, and of what is read beside `x`.
 fn run<T: Item + Element, R: Send>(
     x: &Input<'_>,
+    beside: Option<&Input<'_>>,
     out: &Output<'_>,
     threads: Option<usize>,
     draw: impl FnOnce(Buffers<'_, T>) -> Result<R, sorix::kernels::Error> + Send,
 ) -> Result<R> {
     let py = x.given.py();
-    let bytes = 2 * x.bytes();
+    let arrays = if beside.is_some() { 3 } else { 2 };
+    let bytes = arrays * x.bytes();
+    let beside = beside.map(Input::lend::<T>).transpose()?;
+    let beside = beside.as_ref().map(Lent::slice).transpose()?;
+    let draw = |buffers: Buffers<'_, T>| match beside {
+        Some(elements) => draw(buffers.with_elements(elements)?),
+        None => draw(buffers),
+    };
     if x.given.is(&out.given) {
         let mut lent = out.lend::<T>()?;
         let y = lent.slice()?;
@@ -241,7 +254,6 @@ pub(crate) fn dropout<'py>(
     out: Option<&Bound<'py, PyAny>>,
     return_mask: bool,
 ) -> Result<Bound<'py, PyAny>> {
-    let py = x.py();
     let rate = DropRate::new(p)?;
     let x = Input::new(x)?;
     let at = region(
@@ -251,21 +263,112 @@ pub(crate) fn dropout<'py>(
         x.shape(),
     )?;
     let out = output(&x, out)?;
-    let save = if return_mask {
-        SaveMask::Bits
-    } else {
-        SaveMask::Replay
-    };
+    let save = saving(return_mask);
     let draw = SliceDropout::broadcast(rate, at, x.shape(), x.shape())?;
-    let mask = with_item!(x.dtype, T => run::<T, _>(&x, &out, None, |buffers| {
+    let mask = with_item!(x.dtype, T => run::<T, _>(&x, None, &out, None, |buffers| {
         draw.forward_buffers(buffers, save)
     }))?;
+    returned(out, mask)
+}
+
+/// What Python gets: the output, and the mask if it was saved.
+fn returned<'py>(out: Output<'py>, mask: Option<Saved>) -> Result<Bound<'py, PyAny>> {
+    let py = out.given.py();
     match mask {
         Some(Saved::Bits(mask)) => {
             let mask = PyArray1::from_vec(py, mask.to_bytes());
             Ok((out.given, mask).into_pyobject(py)?.into_any())
         }
         _ => Ok(out.given.into_any()),
+    }
+}
+
+/// :func:`dropout` of an array, added to a residual: ``residual + dropout(x)`` in one pass over memory.
+///
+/// Product and sum are rounded to the dtype together, where two operations round 16 bits twice. The gradient
+/// of ``x`` is that of dropout, :func:`dropout_backward` or :func:`replay`; that of the residual is the
+/// gradient itself.
+///
+/// Parameters
+/// ----------
+/// x : array_like
+///     As for :func:`dropout`.
+/// residual : array_like
+///     Of the shape and dtype of ``x``.
+/// p, seed, offset, first, shard
+///     As for :func:`dropout`.
+/// out : ndarray, optional
+///     Where the result goes, of the shape and dtype of ``x`` and in row-major order; may be ``residual``
+///     itself, and may not be ``x``.
+/// return_mask : bool
+///     Whether to return the mask too.
+///
+/// Returns
+/// -------
+/// y : ndarray
+///     A new array, or ``out``.
+/// mask : ndarray
+///     If ``return_mask``: as :func:`dropout` returns it.
+///
+/// Raises
+/// ------
+/// ValueError
+///     As :func:`dropout`, and if the residual has another shape. Nothing is written then.
+/// TypeError
+///     If a dtype is another one.
+/// MemoryError
+///     If allocation fails.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, sorix
+/// >>> x, residual = np.ones(4, dtype=np.float32), np.full(4, 10.0, dtype=np.float32)
+/// >>> sorix.dropout_add(x, residual, 0.5, seed=42)
+/// array([12., 12., 10., 12.], dtype=float32)
+/// >>> residual + sorix.dropout(x, 0.5, seed=42)
+/// array([12., 12., 10., 12.], dtype=float32)
+#[pyfunction]
+#[pyo3(signature = (x, residual, p, *, seed, offset=0, first=0, shard=None, out=None, return_mask=false))]
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+pub(crate) fn dropout_add<'py>(
+    x: &Bound<'py, PyAny>,
+    residual: &Bound<'py, PyAny>,
+    p: f64,
+    seed: u64,
+    offset: u64,
+    first: u64,
+    shard: Option<&Bound<'py, Shard>>,
+    out: Option<&Bound<'py, PyAny>>,
+    return_mask: bool,
+) -> Result<Bound<'py, PyAny>> {
+    let rate = DropRate::new(p)?;
+    let (x, residual) = (Input::new(x)?, Input::new(residual)?);
+    if residual.dtype != x.dtype {
+        let (expected, got) = (x.dtype, residual.dtype);
+        let text = format!("residual: expected dtype {expected}, got {got}");
+        return Err(Raised::type_(text));
+    }
+    if residual.shape() != x.shape() {
+        let (expected, got) = (x.shape(), residual.shape());
+        let text = format!("residual: expected shape {expected:?}, got {got:?}");
+        return Err(Raised::value(text));
+    }
+    let key = MaskKey::new(seed, offset);
+    let at = region(key, first, shard.map(Bound::get), x.shape())?;
+    let out = output(&residual, out)?;
+    let save = saving(return_mask);
+    let draw = SliceDropout::broadcast(rate, at, x.shape(), x.shape())?;
+    let mask = with_item!(x.dtype, T => run::<T, _>(&residual, Some(&x), &out, None, |buffers| {
+        draw.forward_add_buffers(buffers, save)
+    }))?;
+    returned(out, mask)
+}
+
+fn saving(bits: bool) -> SaveMask {
+    if bits {
+        SaveMask::Bits
+    } else {
+        SaveMask::Replay
     }
 }
 
@@ -306,7 +409,7 @@ pub(crate) fn dropout_backward<'py>(
     let mask = Saved::Bits(bits(mask, dy.shape())?);
     let out = output(&dy, out)?;
     let draw = SliceDropout::broadcast(rate, MaskKey::new(0, 0), dy.shape(), dy.shape())?;
-    with_item!(dy.dtype, T => run::<T, _>(&dy, &out, None, |buffers| {
+    with_item!(dy.dtype, T => run::<T, _>(&dy, None, &out, None, |buffers| {
         draw.backward_buffers(Some(&mask), buffers)
     }))?;
     Ok(out.given)
@@ -466,18 +569,20 @@ fn affine(form: u8, rate: DropRate) -> Result<Option<Affine>> {
     }
 }
 
-/// For ``sorix.torch``: draws a mask of `mask_shape` and writes `x` under it to `out`, or to `x` itself.
+/// For ``sorix.torch``: draws a mask of `mask_shape` and writes `x` under it to `out`, or to `x` itself; if
+/// there is a residual, the sum of the two to `out`.
 ///
 /// `bfloat16` goes as `uint16`, and `shard` is axis, start, stop and the shape of the whole mask, or empty.
 /// Returns the bits in whole words of eight bytes, if they are asked for.
 #[pyfunction]
-#[pyo3(signature = (x, out, p, seed, offset, mask_shape, form, shard, save, threads))]
+#[pyo3(signature = (x, residual, out, p, seed, offset, mask_shape, form, shard, save, threads))]
 #[expect(
     clippy::too_many_arguments,
     reason = "one crossing into Rust for all of it"
 )]
 pub(crate) fn _draw<'py>(
     x: &Bound<'py, PyAny>,
+    residual: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
     p: f64,
     seed: i64,
@@ -499,14 +604,18 @@ pub(crate) fn _draw<'py>(
     };
     let draw = SliceDropout::broadcast(rate, at, x.shape(), mask_shape)?;
     let draw = draw.with_affine(affine(form, rate)?);
-    let save = if save {
-        SaveMask::Bits
-    } else {
-        SaveMask::Replay
-    };
-    let mask = with_item!(x.dtype, T => run::<T, _>(&x, &out, Some(threads), |buffers| {
-        draw.forward_buffers(buffers, save)
-    }))?;
+    let save = saving(save);
+    let residual = residual.map(|residual| Input::of_torch(residual.cast()?));
+    let mask = match residual.transpose()? {
+        None => with_item!(x.dtype, T => run::<T, _>(&x, None, &out, Some(threads), |buffers| {
+            draw.forward_buffers(buffers, save)
+        })),
+        Some(residual) => with_item!(x.dtype, T => {
+            run::<T, _>(&residual, Some(&x), &out, Some(threads), |buffers| {
+                draw.forward_add_buffers(buffers, save)
+            })
+        }),
+    }?;
     Ok(match mask {
         Some(Saved::Bits(mask)) => Some(words(py, &mask)),
         _ => None,
@@ -537,7 +646,7 @@ pub(crate) fn _apply<'py>(
     };
     let draw = SliceDropout::broadcast(rate, MaskKey::new(0, 0), x.shape(), mask_shape)?;
     let draw = draw.with_affine(affine(form, rate)?);
-    with_item!(x.dtype, T => run::<T, _>(&x, &out, Some(threads), |buffers| {
+    with_item!(x.dtype, T => run::<T, _>(&x, None, &out, Some(threads), |buffers| {
         draw.backward_buffers(Some(&mask), buffers)
     }))
 }

@@ -21,7 +21,9 @@ mod _sorix {
     #[pymodule_export]
     use crate::checkpoint::{_load, _save};
     #[pymodule_export]
-    use crate::draws::{_apply, _draw, Shard, dropout, dropout_backward, mask, replay};
+    use crate::draws::{
+        _apply, _draw, Shard, dropout, dropout_add, dropout_backward, mask, replay,
+    };
     #[pymodule_export]
     use crate::dtype::PyDType;
     #[pymodule_export]

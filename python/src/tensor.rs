@@ -12,7 +12,8 @@ use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyTuple, PyType};
-use sorix::{DType, Tensor, TensorResult};
+use sorix::kernels::{DropRate, MaskKey};
+use sorix::{DType, SaveMask, Tensor, TensorResult};
 
 pub(crate) use self::create::{
     arange, concatenate, from_array, full, normal, ones, randn, stack, tensor, uniform, where_,
@@ -20,6 +21,7 @@ pub(crate) use self::create::{
 };
 use self::reduce::Over;
 use crate::array::with_item;
+use crate::draws::{Shard, region};
 use crate::dtype::{self, AnyDType, PyDType, bfloat16, numpy};
 use crate::error::{Raised, Result};
 use crate::threads;
@@ -519,6 +521,63 @@ impl PyTensor {
     /// ``value`` where ``mask`` is not zero, else the element.
     fn masked_fill(&self, py: Python<'_>, mask: PyRef<'_, Self>, value: f64) -> Result<Self> {
         self.binary(py, &mask.0, |x, mask| x.masked_fill(mask, value))
+    }
+
+    /// ``residual + dropout(x)`` in one pass over memory, by the mask of a key.
+    ///
+    /// Product and sum are rounded to the dtype together, where two operations round 16 bits twice. The gradient
+    /// of the residual is that of the result itself.
+    ///
+    /// Parameters
+    /// ----------
+    /// residual : Tensor
+    ///     Of the shape and dtype of this tensor.
+    /// p : float
+    ///     The probability of dropping, in [0, 1].
+    /// seed, offset : int
+    ///     The name of the mask, each in [0, 2**64), as for :func:`sorix.dropout`.
+    /// shard : Shard, optional
+    ///     Which part of a larger tensor this one is: it gets the part of the mask of that one.
+    /// save_mask : {"bits", "key"}
+    ///     What is kept for backward: a bit for each element, or the 16 bytes from which they are made again.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> x, residual = sorix.ones(4, requires_grad=True), sorix.full(4, 10.0, requires_grad=True)
+    /// >>> y = x.dropout_add(residual, 0.5, seed=42)
+    /// >>> y
+    /// tensor([12., 12., 10., 12.], dtype=sorix.float32)
+    /// >>> y.sum().backward()
+    /// >>> x.grad, residual.grad
+    /// (tensor([2., 2., 0., 2.], dtype=sorix.float32), tensor([1., 1., 1., 1.], dtype=sorix.float32))
+    #[pyo3(signature = (residual, p, *, seed, offset=0, shard=None, save_mask="bits"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn dropout_add(
+        &self,
+        py: Python<'_>,
+        residual: PyRef<'_, Self>,
+        p: f64,
+        seed: u64,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<Self> {
+        let rate = DropRate::new(p)?;
+        let save = match save_mask {
+            "bits" => SaveMask::Bits,
+            "key" => SaveMask::Replay,
+            _ => {
+                return Err(Raised::value(format!(
+                    "save_mask: expected 'bits' or 'key', got {save_mask:?}"
+                )));
+            }
+        };
+        let key = MaskKey::new(seed, offset);
+        let at = region(key, 0, shard.map(Bound::get), self.0.shape())?;
+        self.binary(py, &residual.0, |x, residual| {
+            x.dropout_add(residual, rate, at, save)
+        })
     }
 
     /// The absolute value.

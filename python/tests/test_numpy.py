@@ -95,11 +95,61 @@ def test_input_that_is_read_only_or_unaligned_or_no_array_is_read():
     np.testing.assert_array_equal(sorix.dropout(unaligned, 0.5, seed=3), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_a_residual_is_added_in_one_pass(dtype, p):
+    dtype = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
+    x = np.linspace(-30, 40, 9000).astype(dtype).reshape(90, 100)
+    residual = np.linspace(7, -9, 9000).astype(dtype).reshape(90, 100)
+    key = {"seed": 3, "offset": 2**64 - 1}
+    y, mask = sorix.dropout_add(x, residual, p, **key, return_mask=True)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(mask, sorix.mask(x.shape, p, 3, 2**64 - 1, packed=True))
+    # Each product and each sum rounded in the type computed in, and 16 bits once more.
+    wide = np.float64 if dtype == np.float64 else np.float32
+    scale = wide(1 / (1 - p) if p < 1 else 0.0)
+    kept = np.where(sorix.mask(x.shape, p, **key), x.astype(wide) * scale, wide(0))
+    np.testing.assert_array_equal(y, (residual.astype(wide) + kept).astype(dtype))
+    if wide == dtype:
+        np.testing.assert_array_equal(y, residual + sorix.dropout(x, p, **key))
+
+    # Of any strides, by the row-major index; and over the residual itself.
+    views = x[::-1, ::2], residual[:, :50][::-1]
+    copies = views[0].copy(), views[1].copy()
+    expected = sorix.dropout_add(*copies, p, **key)
+    np.testing.assert_array_equal(sorix.dropout_add(*views, p, **key), expected)
+    assert sorix.dropout_add(*copies, p, **key, out=copies[1]) is copies[1]
+    np.testing.assert_array_equal(copies[1], expected)
+    same = sorix.dropout_add(x, x, p, **key)
+    np.testing.assert_array_equal(same, sorix.dropout_add(x, x.copy(), p, **key))
+
+
+def test_a_residual_that_does_not_fit_is_refused_and_nothing_is_written():
+    x = np.ones((2, 4), np.float32)
+    for residual, kind, text in [
+        (np.ones((4, 2), np.float32), ValueError, "residual: expected shape [2, 4], got [4, 2]"),
+        (np.ones((1, 4), np.float32), ValueError, "residual: expected shape [2, 4], got [1, 4]"),
+        (np.ones((2, 4)), TypeError, "residual: expected dtype sorix.float32, got sorix.float64"),
+        (np.ones((2, 4), int), TypeError, "expected an array of float16"),
+    ]:
+        with pytest.raises(kind) as error:
+            sorix.dropout_add(x, residual, 0.5, seed=1)
+        assert text in str(error.value)
+    # x is read where the residual would be overwritten.
+    with pytest.raises(ValueError, match="read while it is written"):
+        sorix.dropout_add(x, np.ones_like(x), 0.5, seed=1, out=x)
+    with pytest.raises(ValueError, match="read while it is written"):
+        sorix.dropout_add(x, x, 0.5, seed=1, out=x)
+    assert (x == 1).all()
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), float("inf")])
 def test_a_p_that_is_no_probability_is_refused(p):
     for call in (
         lambda: sorix.dropout(np.ones(3), p, seed=1),
         lambda: sorix.replay(np.ones(3), p, seed=1),
+        lambda: sorix.dropout_add(np.ones(3), np.ones(3), p, seed=1),
+        lambda: sorix.ones(3).dropout_add(sorix.ones(3), p, seed=1),
         lambda: sorix.mask(3, p, seed=1),
         lambda: sorix.dropout_backward(np.ones(3), np.zeros(1, np.uint8), p),
         lambda: sorix.nn.Dropout(p),
@@ -146,6 +196,8 @@ def test_shards_are_parts_of_the_one_mask():
             key = {"seed": 7, "offset": 8, "shard": shard}
             np.testing.assert_array_equal(sorix.dropout(x[part], 0.4, **key), y[part])
             np.testing.assert_array_equal(sorix.replay(x[part], 0.4, **key), y[part])
+            added = sorix.dropout_add(x[part], 3 * x[part], 0.4, **key)
+            np.testing.assert_array_equal(added, 3 + y[part])
     shard = sorix.Shard((4, 6), 1, 2, 5)
     assert repr(shard) == "Shard(shape=(4, 6), axis=1, start=2, stop=5)"
     with pytest.raises(ValueError, match=r"expected a part of shape \[4, 3\]"):

@@ -57,6 +57,12 @@ OPERATIONS = {
     "softmax": (lambda x: x.softmax(1) + x.log_softmax(-1), A),
     "clip": (lambda x: x.clip(-0.5, 0.5), A),
     "maximum": (lambda x, y: x.maximum(y) + x.minimum(y * 2.0), A, B),
+    "dropout_add": (lambda x, y: x.dropout_add(y * y, 0.3, seed=1, offset=2), A, B),
+    "dropout_add, key kept": (
+        lambda x, y: (x * x).dropout_add(y, 0.3, seed=1, save_mask="key"),
+        A,
+        B,
+    ),
     "sum": (lambda x: x.sum(axis=0) * x.mean(axis=(0, 1)), A),
     "var": (lambda x: x.var(axis=1, ddof=1) + x.std(axis=1), A),
     "norm": (lambda x: x.norm(axis=0) + x.logsumexp(axis=0, keepdims=True), A),
@@ -241,6 +247,23 @@ def test_whether_operations_are_recorded_is_a_matter_of_the_thread():
     assert sorix.is_grad_enabled()
 
 
+@pytest.mark.parametrize("dtype", [sorix.float16, sorix.bfloat16, sorix.float32, sorix.float64])
+@pytest.mark.parametrize("save_mask", ["bits", "key"])
+def test_a_residual_is_added_by_the_mask_of_the_key(dtype, save_mask):
+    x = tensor(A, dtype=dtype, requires_grad=True)
+    residual = tensor(B, dtype=dtype, requires_grad=True)
+    y = x.dropout_add(residual, 0.4, seed=5, offset=6, save_mask=save_mask)
+    assert y.dtype == dtype
+    expected = sorix.dropout_add(x.data, residual.data, 0.4, seed=5, offset=6)
+    np.testing.assert_array_equal(y.data, expected)
+    y.backward(tensor(A, dtype=dtype))
+    np.testing.assert_array_equal(x.grad.data, sorix.dropout(x.data, 0.4, seed=5, offset=6))
+    np.testing.assert_array_equal(residual.grad.data, x.data)
+    shard = sorix.Shard(A.shape, 1, 1, 3)
+    part = x[:, 1:3].dropout_add(residual[:, 1:3], 0.4, seed=5, offset=6, shard=shard)
+    np.testing.assert_array_equal(part.data, y.data[:, 1:3])
+
+
 def test_requires_grad():
     x = tensor([1.0])
     assert not x.requires_grad
@@ -282,6 +305,10 @@ def test_errors_are_pythons_own_and_say_what_came():
         (TypeError, "unsupported operand", lambda: x + "a"),
         (TypeError, "unsupported operand", lambda: x**x),
         (TypeError, "without axes", lambda: len(x.sum())),
+        (ValueError, "dropout_add", lambda: x.dropout_add(x.T, 0.5, seed=1)),
+        (TypeError, "dropout_add", lambda: x.dropout_add(x.to("float32"), 0.5, seed=1)),
+        (ValueError, "'bits' or 'key'", lambda: x.dropout_add(x, 0.5, seed=1, save_mask="all")),
+        (OverflowError, "convert", lambda: x.dropout_add(x, 0.5, seed=-1)),
     ]:
         with pytest.raises(kind, match=text):
             call()

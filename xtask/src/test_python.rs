@@ -28,7 +28,8 @@ pub(crate) struct Args {
 ///
 /// If a step fails, or one is named that there is not.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let steps = steps(&Workspace::read()?.target, args.torch);
+    let package = Package::at(&Workspace::read()?.target);
+    let steps = steps(&package, args.torch);
     args.which.run("cargo xtask test-python", steps)
 }
 
@@ -47,6 +48,7 @@ fn python() -> Option<&'static str> {
 }
 
 /// A virtual environment.
+#[derive(Debug)]
 struct Environment(PathBuf);
 
 impl Environment {
@@ -86,17 +88,103 @@ impl Environment {
     }
 }
 
-fn steps(target: &Path, torch: bool) -> Vec<Step> {
-    let home = target.join("python");
-    let [newest, oldest, bare] =
-        ["newest", "oldest", "bare"].map(|name| Environment(home.join(name)));
-    let (wheels, sources) = (home.join("wheels"), home.join("sources"));
-    let call = |words: &str, last: &[&str]| call_nested("python", target, words, last);
-    let built = |environment: &Environment, words: &str, last: &[&Path]| {
-        let mut command = environment.call(words, last);
-        command.env("CARGO_TARGET_DIR", target);
+/// Where the package is built, and the environments it is installed in.
+#[derive(Debug)]
+pub(crate) struct Package {
+    home: PathBuf,
+    newest: Environment,
+    oldest: Environment,
+    bare: Environment,
+    wheels: PathBuf,
+    sources: PathBuf,
+    /// The root's: what both build alike is built once.
+    cargo_target: PathBuf,
+}
+
+impl Package {
+    pub(crate) fn at(target: &Path) -> Self {
+        let home = target.join("python");
+        let environment = |name| Environment(home.join(name));
+        Self {
+            newest: environment("newest"),
+            oldest: environment("oldest"),
+            bare: environment("bare"),
+            wheels: home.join("wheels"),
+            sources: home.join("sources"),
+            cargo_target: target.to_path_buf(),
+            home,
+        }
+    }
+
+    /// Whether the environment with the newest of everything has PyTorch.
+    pub(crate) fn has_torch(&self) -> bool {
+        works(&mut self.newest.call("python -c", &[Path::new("import torch")]))
+    }
+
+    /// What builds the wheel and installs it in that environment: from the source distribution, as
+    /// `pip install sorix-rs` does where there is no wheel.
+    pub(crate) fn build_and_install(&self) -> Vec<Command> {
+        let words = "python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+                     --no-build-isolation --no-binary sorix-rs --find-links";
+        let mut from_source = self.built(&self.newest, words, &[&self.sources]);
+        from_source
+            .arg("--wheel-dir")
+            .arg(&self.wheels)
+            .arg("sorix-rs")
+            .env("MATURIN_PEP517_ARGS", "--locked");
+        let mut commands = vec![
+            self.newest.call("maturin sdist --out", &[&self.sources]),
+            from_source,
+            self.install(&self.newest),
+        ];
+        for directory in [&self.wheels, &self.sources] {
+            // Of an earlier version there may be others.
+            commands.insert(0, self.remove(directory));
+        }
+        commands
+    }
+
+    /// A program of the package's, to be called where the user stands.
+    pub(crate) fn program(&self, path: &str) -> Command {
+        let mut command = self
+            .newest
+            .call("python", &[&root().join("python").join(path)]);
+        command.current_dir(".");
         command
-    };
+    }
+
+    fn remove(&self, directory: &Path) -> Command {
+        let remove = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)";
+        self.newest
+            .call("python -c", &[Path::new(remove), directory])
+    }
+
+    /// A call of what compiles the native half.
+    fn built(&self, environment: &Environment, words: &str, last: &[&Path]) -> Command {
+        let mut command = environment.call(words, last);
+        command.env("CARGO_TARGET_DIR", &self.cargo_target);
+        command
+    }
+
+    fn install(&self, environment: &Environment) -> Command {
+        let words = "python -m pip install --quiet --disable-pip-version-check --force-reinstall \
+                     --no-index --no-deps --find-links";
+        let mut command = environment.call(words, &[&self.wheels]);
+        command.arg("sorix-rs");
+        command
+    }
+}
+
+fn steps(package: &Package, torch: bool) -> Vec<Step> {
+    let Package {
+        home,
+        newest,
+        oldest,
+        bare,
+        cargo_target,
+        ..
+    } = package;
+    let call = |words: &str, last: &[&str]| call_nested("python", cargo_target, words, last);
 
     let rust = vec![
         Step::new(
@@ -128,18 +216,11 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
     };
 
     // One that was installed before will do.
-    let torch = torch || works(&mut newest.call("python -c", &[Path::new("import torch")]));
+    let torch = torch || package.has_torch();
     let mut lists = vec!["newest"];
     if torch {
         lists.push("torch");
     }
-    let install = |environment: &Environment| {
-        let words = "python -m pip install --quiet --disable-pip-version-check --force-reinstall \
-                     --no-index --no-deps --find-links";
-        let mut command = environment.call(words, &[&wheels]);
-        command.arg("sorix-rs");
-        command
-    };
     let pytest = |environment: &Environment| {
         let mut command = environment.call("python -m pytest --quiet", &[]);
         if torch && environment.0 == newest.0 {
@@ -150,32 +231,14 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
     let mut stubtest = newest.call("stubtest sorix --allowlist", &[]);
     stubtest.arg(root().join("python/stubtest-allowlist.txt"));
     // Not in `python/`, where it would take the sources for another package of the same name.
-    stubtest.current_dir(&home);
+    stubtest.current_dir(home);
     let mut mypy = newest.call("mypy", &[]);
     if !torch {
         mypy.args(["--exclude", "py_src/sorix/torch/"]);
     }
 
-    // From the source distribution, as `pip install sorix-rs` does where there is no wheel.
-    let words = "python -m pip wheel --quiet --disable-pip-version-check --no-deps \
-                 --no-build-isolation --no-binary sorix-rs --find-links";
-    let mut from_source = built(&newest, words, &[&sources]);
-    from_source
-        .args(["--wheel-dir".as_ref(), wheels.as_os_str()])
-        .arg("sorix-rs");
-    from_source.env("MATURIN_PEP517_ARGS", "--locked");
-    let mut wheel = vec![
-        newest.call("maturin sdist --out", &[&sources]),
-        from_source,
-        install(&newest),
-    ];
-    for directory in [&wheels, &sources] {
-        // Of an earlier version there may be others.
-        let remove = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)";
-        wheel.insert(0, newest.call("python -c", &[Path::new(remove), directory]));
-    }
     let mut page = bare.call("python -c", &[Path::new(PAGE)]);
-    page.current_dir(&home);
+    page.current_dir(home);
 
     rust.into_iter()
         .chain([
@@ -187,7 +250,7 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
             Step::new(
                 "wheel",
                 "the wheel is built from the source distribution and installed",
-                Action::Run(wheel),
+                Action::Run(package.build_and_install()),
             ),
             Step::new(
                 "ruff",
@@ -207,7 +270,7 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
                     Action::Skip("PyTorch is not installed: `--torch` installs it".into())
                 },
             ),
-            Step::new("tests", "all tests", Action::Run(vec![pytest(&newest)])),
+            Step::new("tests", "all tests", Action::Run(vec![pytest(newest)])),
             Step::new(
                 "torch",
                 "PyTorch is there for its tests",
@@ -222,7 +285,7 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
                 "the tests with the oldest numpy",
                 Action::Run({
                     let mut commands = oldest.made(python, &["oldest"]);
-                    commands.extend([install(&oldest), pytest(&oldest)]);
+                    commands.extend([package.install(oldest), pytest(oldest)]);
                     commands
                 }),
             ),
@@ -233,7 +296,7 @@ fn steps(target: &Path, torch: bool) -> Vec<Step> {
                     let mut commands = bare.made(python, &[]);
                     let words = "python -m pip install --quiet --disable-pip-version-check \
                                  --force-reinstall --only-binary :all: --find-links";
-                    let mut install = bare.call(words, &[&wheels]);
+                    let mut install = bare.call(words, &[&package.wheels]);
                     install.arg("sorix-rs");
                     commands.extend([install, page]);
                     commands

@@ -19,6 +19,14 @@ pub enum Error {
         /// What burn said.
         reason: String,
     },
+    /// A residual that is not as the input in shape, dtype and device.
+    #[error("dropout_add: expected a residual as the input, {expected}, got {got}")]
+    Residual {
+        /// Shape, dtype and device of the input.
+        expected: String,
+        /// Those of the residual.
+        got: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`].

@@ -234,6 +234,85 @@ impl<F: Form> DropoutLayer<F> {
         let draw = self.draws.at(self.prob, &input.dims(), at)?;
         op::dropout(input, draw, self.draws.save_mask)
     }
+
+    /// `residual + forward(input)` in one pass, for a residual of the shape, dtype and device of the input;
+    /// where nothing is dropped, the sum of the two.
+    ///
+    /// On `flex` inverted dropout rounds product and sum to the dtype together, where two operations round 16
+    /// bits twice, and writes over a residual that nobody else holds. The gradient of the residual is that of
+    /// the result itself.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_forward_add`](Self::try_forward_add) returns an error, with its message.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use sorix_burn::{Dropout, Generator};
+    ///
+    /// let device = Device::flex().autodiff();
+    /// let (x, residual) = (Tensor::<1>::ones([100], &device), Tensor::<1>::full([100], 10.0, &device));
+    /// let dropout = Dropout::new(0.5)?.generator(Generator::new(42));
+    /// let y = dropout.forward_add(x, residual).into_data().try_to_vec::<f32>().unwrap();
+    /// assert!(y.iter().all(|&y| y == 10.0 || y == 12.0));
+    /// # Ok::<(), sorix_burn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn forward_add<const D: usize>(&self, input: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        self.try_forward_add(input, residual)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`forward_add`](Self::forward_add) without a panic.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward`](Self::try_forward), and [`Error::Residual`](crate::Error::Residual) for a
+    /// residual that does not fit. No key is taken then.
+    pub fn try_forward_add<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        residual: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        let train = self.training.is_enabled() && input.device().is_autodiff();
+        self.forward_add_if(train, input, residual)
+    }
+
+    /// [`forward_add`](Self::forward_add) that drops where `train` says so, on any device and whatever the
+    /// flag.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward_add`](Self::try_forward_add).
+    pub fn forward_add_if<const D: usize>(
+        &self,
+        train: bool,
+        input: Tensor<D>,
+        residual: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        op::check_residual(&input, &residual)?;
+        if !train {
+            return Ok(residual + input);
+        }
+        let draw = self.draws.next(self.prob, &input.dims())?;
+        op::dropout_add(input, residual, draw, self.draws.save_mask)
+    }
+
+    /// [`forward_add`](Self::forward_add) by a key that the caller names, or by a part of its mask, on any
+    /// device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward_add`](Self::try_forward_add).
+    pub fn forward_add_with_key<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        residual: Tensor<D>,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor<D>> {
+        let draw = self.draws.at(self.prob, &input.dims(), at)?;
+        op::dropout_add(input, residual, draw, self.draws.save_mask)
+    }
 }
 
 /// As burn shows its own dropout.

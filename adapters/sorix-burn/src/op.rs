@@ -5,14 +5,18 @@ use burn::backend::autodiff::checkpoint::strategy::{
     BalancedCheckpointing, CheckpointStrategy, NoCheckpointing,
 };
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::{Autodiff, DispatchDevice, DispatchKindConversion, DispatchTensor, Flex};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{
+    Autodiff, Backend, DispatchDevice, DispatchKindConversion, DispatchTensor, Flex,
+};
 use burn::tensor::{
     Bool, Bytes, DType, Element as BurnElement, GradientCheckpointingStrategy, Tensor, TensorData,
     bf16, f16,
 };
 use sorix::adapter::{Saved, SliceDropout};
+use sorix::kernels::Buffers;
 use sorix::{SaveMask, Scalar};
 
 use crate::error::{Error, Result};
@@ -26,16 +30,12 @@ pub(crate) fn dropout<const D: usize>(
     if draw.is_identity() {
         return Ok(x);
     }
-    let device = x.device();
-    let plain = device.clone().inner();
-    if dtype_of(&x).is_none() || !matches!(plain.as_dispatch(), DispatchDevice::Flex(_)) {
+    if !has_kernels(&x) {
         return by_uploaded_mask(x, &draw);
     }
-    match device.gradient_checkpointing_strategy() {
+    match x.device().gradient_checkpointing_strategy() {
         None => {
-            let x = x
-                .try_into_primitive::<Flex>()
-                .map_err(|error| unconverted(&draw, &error))?;
+            let x = primitive::<Flex, D>(x, &draw)?;
             let (y, _) = forward(x, &draw, SaveMask::Replay)?;
             Ok(Tensor::from_primitive::<Flex>(y))
         }
@@ -46,6 +46,63 @@ pub(crate) fn dropout<const D: usize>(
             tracked::<NoCheckpointing, D>(x, draw, save)
         }
     }
+}
+
+/// Drops from `x` by one draw and adds a residual.
+pub(crate) fn dropout_add<const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor<D>> {
+    check_residual(&x, &residual)?;
+    if !has_kernels(&x) {
+        return Ok(residual + by_uploaded_mask(x, &draw)?);
+    }
+    match x.device().gradient_checkpointing_strategy() {
+        None => {
+            let x = primitive::<Flex, D>(x, &draw)?;
+            let residual = primitive::<Flex, D>(residual, &draw)?;
+            let (y, _) = forward_add(x, residual, &draw, SaveMask::Replay)?;
+            Ok(Tensor::from_primitive::<Flex>(y))
+        }
+        Some(GradientCheckpointingStrategy::Balanced) => {
+            tracked_add::<BalancedCheckpointing, D>(x, residual, draw, save)
+        }
+        Some(GradientCheckpointingStrategy::Disabled) => {
+            tracked_add::<NoCheckpointing, D>(x, residual, draw, save)
+        }
+    }
+}
+
+/// Whether the residual is as `x` in all that counts.
+pub(crate) fn check_residual<const D: usize>(x: &Tensor<D>, residual: &Tensor<D>) -> Result<()> {
+    let facts = |tensor: &Tensor<D>| {
+        let device = tensor.device();
+        // Devices with and without it are equal to burn.
+        let autodiff = (
+            device.is_autodiff(),
+            device.gradient_checkpointing_strategy(),
+        );
+        (tensor.dims(), tensor.dtype(), device, autodiff)
+    };
+    if facts(x) == facts(residual) {
+        return Ok(());
+    }
+    let describe = |tensor: &Tensor<D>| {
+        let (dims, dtype, device, _) = facts(tensor);
+        format!("{dtype:?} of shape {dims:?} on {device:?}")
+    };
+    Err(Error::Residual {
+        expected: describe(x),
+        got: describe(residual),
+    })
+}
+
+/// Whether the kernels can read the tensor where it lies.
+fn has_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    let plain = x.device().inner();
+    dtype_of(x).is_some() && matches!(plain.as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// sorix' name of the dtype, if the kernels have it.
@@ -59,11 +116,18 @@ fn dtype_of<const D: usize>(x: &Tensor<D>) -> Option<sorix::DType> {
     }
 }
 
-fn unconverted(draw: &SliceDropout, error: &impl core::fmt::Debug) -> Error {
-    Error::Device {
+/// The tensor as its backend has it.
+fn primitive<B: Backend, const D: usize>(
+    x: Tensor<D>,
+    draw: &SliceDropout,
+) -> Result<FloatTensor<B>>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    x.try_into_primitive::<B>().map_err(|error| Error::Device {
         shape: draw.mask_shape().to_vec(),
         reason: format!("{error:?}"),
-    }
+    })
 }
 
 /// On the CPU, in the graph.
@@ -75,10 +139,7 @@ fn tracked<C: CheckpointStrategy, const D: usize>(
 where
     DispatchTensor: DispatchKindConversion<Autodiff<Flex, C>>,
 {
-    let x = x
-        .try_into_primitive::<Autodiff<Flex, C>>()
-        .map_err(|error| unconverted(&draw, &error))?;
-    let (x, node) = x.into_parts();
+    let (x, node) = primitive::<Autodiff<Flex, C>, D>(x, &draw)?.into_parts();
     let y = match DropoutBackward
         .prepare::<C>([node])
         .compute_bound()
@@ -90,6 +151,34 @@ where
         }
         // If nobody asks for a gradient there is nothing to save a mask for.
         OpsKind::UnTracked(prep) => prep.finish(forward(x, &draw, SaveMask::Replay)?.0),
+    };
+    Ok(Tensor::from_primitive::<Autodiff<Flex, C>>(y))
+}
+
+fn tracked_add<C: CheckpointStrategy, const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor<D>>
+where
+    DispatchTensor: DispatchKindConversion<Autodiff<Flex, C>>,
+{
+    let (x, x_node) = primitive::<Autodiff<Flex, C>, D>(x, &draw)?.into_parts();
+    let (residual, residual_node) =
+        primitive::<Autodiff<Flex, C>, D>(residual, &draw)?.into_parts();
+    let y = match DropoutAddBackward
+        .prepare::<C>([x_node, residual_node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => {
+            let (y, saved) = forward_add(x, residual, &draw, save)?;
+            prep.finish(State { draw, saved }, y)
+        }
+        OpsKind::UnTracked(prep) => {
+            prep.finish(forward_add(x, residual, &draw, SaveMask::Replay)?.0)
+        }
     };
     Ok(Tensor::from_primitive::<Autodiff<Flex, C>>(y))
 }
@@ -113,14 +202,38 @@ impl Backward<Flex, 1> for DropoutBackward {
         gradients: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let State { draw, saved } = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, gradients, |gradient| {
-            on_elements(gradient, &Backprop { draw, saved })
-                // burn's backward has no way to return an error; forward had the same lengths, dtype and
-                // backend, so what is left is failed allocation.
-                .unwrap_or_else(|error| panic!("backward of dropout: {error}"))
-                .0
+            ops.state.gradient(gradient)
         });
+    }
+}
+
+#[derive(Debug)]
+struct DropoutAddBackward;
+
+impl Backward<Flex, 2> for DropoutAddBackward {
+    type State = State;
+
+    fn backward(
+        self,
+        ops: Ops<State, 2>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let of_x = |gradient| ops.state.gradient(gradient);
+        binary::<Flex, _, _>(ops.parents, ops.node, gradients, of_x, |gradient| gradient);
+    }
+}
+
+impl State {
+    /// The gradient of what is dropped from.
+    fn gradient(self, gradient: FlexTensor) -> FlexTensor {
+        let State { draw, saved } = self;
+        on_elements(gradient, &Backprop { draw, saved })
+            // burn's backward has no way to return an error; forward had the same lengths, dtype and
+            // backend, so what is left is failed allocation.
+            .unwrap_or_else(|error| panic!("backward of dropout: {error}"))
+            .0
     }
 }
 
@@ -181,16 +294,32 @@ fn on_elements(x: FlexTensor, op: &impl OnElements) -> KernelResult<(FlexTensor,
     }
 }
 
+/// In row-major order, which is what an element's place in the mask counts.
+fn row_major(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() {
+        x
+    } else {
+        x.to_contiguous()
+    }
+}
+
+/// The elements of a tensor in row-major order.
+fn elements<T: Scalar + BurnElement>(x: &FlexTensor) -> &[T] {
+    let begin = x.layout().start_offset();
+    &x.storage::<T>()[begin..begin + x.layout().num_elements()]
+}
+
+/// A tensor of the shape and dtype of another one.
+fn like<T: BurnElement>(x: &FlexTensor, elements: Vec<T>) -> FlexTensor {
+    let layout = Layout::contiguous(x.layout().shape().clone());
+    FlexTensor::new(Bytes::from_elems(elements), layout, x.dtype())
+}
+
 fn on_typed<T: Scalar + BurnElement>(
     x: FlexTensor,
     op: &impl OnElements,
 ) -> KernelResult<(FlexTensor, Option<Saved>)> {
-    // In row-major order, which is what an element's place in the mask counts.
-    let mut x = if x.is_contiguous() {
-        x
-    } else {
-        x.to_contiguous()
-    };
+    let mut x = row_major(x);
     let len = x.layout().num_elements();
     // A tensor that nobody else holds is written over: it need not be allocated again.
     if let Some(elements) = x.try_storage_mut::<T>()
@@ -199,13 +328,42 @@ fn on_typed<T: Scalar + BurnElement>(
         let saved = op.run_in_place(elements)?;
         return Ok((x, saved));
     }
-    let begin = x.layout().start_offset();
-    let (y, saved) = op.run(&x.storage::<T>()[begin..begin + len])?;
-    let layout = Layout::contiguous(x.layout().shape().clone());
-    Ok((
-        FlexTensor::new(Bytes::from_elems(y), layout, x.dtype()),
-        saved,
-    ))
+    let (y, saved) = op.run(elements::<T>(&x))?;
+    Ok((like(&x, y), saved))
+}
+
+fn forward_add(
+    x: FlexTensor,
+    residual: FlexTensor,
+    draw: &SliceDropout,
+    save: SaveMask,
+) -> KernelResult<(FlexTensor, Option<Saved>)> {
+    match x.dtype() {
+        DType::F64 => add_typed::<f64>(x, residual, draw, save),
+        DType::F16 => add_typed::<f16>(x, residual, draw, save),
+        DType::BF16 => add_typed::<bf16>(x, residual, draw, save),
+        _ => add_typed::<f32>(x, residual, draw, save),
+    }
+}
+
+fn add_typed<T: Scalar + BurnElement>(
+    x: FlexTensor,
+    residual: FlexTensor,
+    draw: &SliceDropout,
+    save: SaveMask,
+) -> KernelResult<(FlexTensor, Option<Saved>)> {
+    let (x, mut residual) = (row_major(x), row_major(residual));
+    let x = elements::<T>(&x);
+    // As above: a residual that nobody else holds becomes the sum.
+    if let Some(sum) = residual.try_storage_mut::<T>()
+        && sum.len() == x.len()
+    {
+        let buffers = Buffers::in_place(sum).with_elements(x)?;
+        let saved = draw.forward_add_buffers(buffers, save)?;
+        return Ok((residual, saved));
+    }
+    let (sum, saved) = draw.forward_add(x, elements::<T>(&residual), save)?;
+    Ok((like(&residual, sum), saved))
 }
 
 /// By burn's own operations, on any device: the mask comes from the CPU.

@@ -7,8 +7,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sorix_burn::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutConfig, Error, FeatureAlphaDropout, GaussianDropout, Generator, LockedDropout, MaskKey,
-    SaveMask, forms,
+    DropoutConfig, DropoutLayer, Error, FeatureAlphaDropout, Form, GaussianDropout, Generator,
+    LockedDropout, MaskKey, SaveMask, forms,
 };
 
 const KEY: MaskKey = MaskKey {
@@ -130,6 +130,141 @@ fn every_layer_makes_what_sorix_own_makes() {
     );
 }
 
+/// Output and both gradients are those of sorix' own operation, in each dtype.
+#[test]
+fn a_residual_is_added_as_sorix_own_adds_it() {
+    const SHAPE: [usize; 3] = [5, 7, 123];
+    let count = SHAPE.iter().product::<usize>();
+    let reversed: Vec<f64> = numbers(count).into_iter().rev().map(|x| x + 0.5).collect();
+    for (dtype, own_dtype) in DTYPES {
+        let own = |numbers: Vec<f64>| {
+            let own = sorix::Tensor::from_vec(numbers, SHAPE).unwrap();
+            own.to_dtype(own_dtype).unwrap()
+        };
+        let given = |numbers: &[f64], device: &Device| {
+            let data = TensorData::new(numbers.to_vec(), SHAPE).convert_dtype(dtype);
+            Tensor::<3>::from_data(data, (device, dtype))
+        };
+        for (p, save) in [
+            (0.0, SaveMask::Bits),
+            (0.1, SaveMask::Replay),
+            (0.5, SaveMask::Bits),
+        ] {
+            let layer = Dropout::new(p).unwrap().save_mask(save);
+            let own_x = own(numbers(count)).requires_grad(true);
+            let own_residual = own(reversed.clone()).requires_grad(true);
+            let rate = sorix_burn::DropRate::new(p).unwrap();
+            let expected = own_x.dropout_add(&own_residual, rate, KEY, save).unwrap();
+            expected.backward_with(&own(numbers(count))).unwrap();
+            let of_x = bits_of_sorix(&own_x.grad().unwrap());
+            let expected = bits_of_sorix(&expected);
+
+            let plain = Device::flex();
+            for device in [
+                plain.clone(),
+                plain.clone().autodiff(),
+                plain.clone().autodiff().gradient_checkpointing(),
+            ] {
+                let (x, residual) = (given(&numbers(count), &device), given(&reversed, &device));
+                let what = format!("{dtype:?} p = {p} {save:?} on {device:?}");
+                // Held by nobody else, it becomes the sum; held here, it stays as it is.
+                let over = layer.forward_add_with_key(x.clone(), given(&reversed, &device), KEY);
+                assert_eq!(bits(over.unwrap()), expected, "{what}");
+                let held = layer.forward_add_with_key(x.clone(), residual.clone(), KEY);
+                assert_eq!(bits(held.unwrap()), expected, "{what}");
+                assert_eq!(
+                    bits(residual.clone()),
+                    bits(given(&reversed, &plain)),
+                    "{what}"
+                );
+                if !device.is_autodiff() {
+                    continue;
+                }
+                let (x, residual) = (x.require_grad(), residual.require_grad());
+                let upstream = given(&numbers(count), &device);
+                for (x, residual) in [
+                    (x.clone(), residual.clone()),
+                    (x.clone(), residual.clone().detach()),
+                    (x.detach(), residual),
+                ] {
+                    let y = layer.forward_add_with_key(x.clone(), residual.clone(), KEY);
+                    let gradients = (y.unwrap() * upstream.clone()).backward();
+                    if let Some(gradient) = x.grad(&gradients) {
+                        assert_eq!(bits(gradient), of_x, "{what}: gradient of x");
+                    } else {
+                        assert!(!x.is_require_grad());
+                    }
+                    if let Some(gradient) = residual.grad(&gradients) {
+                        assert_eq!(bits(gradient), bits(upstream.clone()), "{what}: residual");
+                    } else {
+                        assert!(!residual.is_require_grad());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The sum of every form is that of the two operations apart, by the same key.
+fn adds_to_a_residual<F: Form, const D: usize>(layer: DropoutLayer<F>, shape: [usize; D]) {
+    let device = Device::flex().autodiff();
+    let x = tensor(shape, DType::F32, &device).require_grad();
+    let residual = tensor(shape, DType::F32, &device) * 0.3 + 0.7;
+    let apart = layer.forward_with_key(x.clone(), KEY).unwrap();
+    let dx = x.grad(&apart.clone().backward()).unwrap();
+    let apart = residual.clone() + apart;
+    let sum = layer
+        .forward_add_with_key(x.clone(), residual, KEY)
+        .unwrap();
+    assert_eq!(bits(sum.clone()), bits(apart));
+    assert_eq!(bits(x.grad(&sum.backward()).unwrap()), bits(dx));
+}
+
+#[test]
+fn every_layer_adds_to_a_residual() {
+    adds_to_a_residual(Dropout::new(0.4).unwrap(), [5, 7, 123]);
+    adds_to_a_residual(Dropout2d::new(0.4).unwrap(), [3, 8, 5, 7]);
+    adds_to_a_residual(DropPath::new(0.4).unwrap(), [50, 3, 7]);
+    adds_to_a_residual(AlphaDropout::new(0.4).unwrap(), [9, 111]);
+    adds_to_a_residual(GaussianDropout::new(0.4).unwrap(), [9, 111]);
+}
+
+#[test]
+fn a_residual_is_added_in_validation_too_and_takes_no_key() {
+    let generator = Arc::new(Generator::new(1));
+    let layer = Dropout::new(0.5).unwrap().generator(generator.clone());
+    let (plain, autodiff) = (Device::flex(), Device::flex().autodiff());
+    let ones = |device: &Device| Tensor::<2>::ones([20, 30], device);
+    let sum = |layer: &Dropout, device: &Device| {
+        bits(layer.forward_add(ones(device), ones(device) * 10.0))
+    };
+    let eleven = bits(ones(&plain) * 11.0);
+    assert_eq!(sum(&layer, &plain), eleven);
+    assert_eq!(sum(&layer.valid(), &autodiff), eleven);
+    for residual in [
+        Tensor::<2>::ones([30, 20], &autodiff),
+        Tensor::<2>::ones([1, 30], &autodiff),
+        tensor([20, 30], DType::F64, &autodiff),
+        ones(&plain),
+    ] {
+        for train in [true, false] {
+            let error = layer.forward_add_if(train, ones(&autodiff), residual.clone());
+            let text = error.unwrap_err().to_string();
+            let expected = "dropout_add: expected a residual as the input, F32 of shape [20, 30]";
+            assert!(text.starts_with(expected), "{text}");
+            let got = format!("got {:?} of shape {:?}", residual.dtype(), residual.dims());
+            assert!(text.contains(&got), "{text}");
+            let (of_input, of_residual) = text.rsplit_once(", got ").unwrap();
+            assert!(!of_input.ends_with(of_residual), "{text}");
+        }
+        let error = layer.forward_add_with_key(ones(&autodiff), residual, KEY);
+        assert!(matches!(error, Err(Error::Residual { .. })));
+    }
+    assert_eq!(generator.state().offset, 0);
+    assert_ne!(sum(&layer, &autodiff), eleven);
+    assert_eq!(generator.state().offset, 1);
+}
+
 #[test]
 fn strides_do_not_show_and_what_others_hold_is_not_written_over() {
     let dropout = Dropout::new(0.4).unwrap();
@@ -145,9 +280,16 @@ fn strides_do_not_show_and_what_others_hold_is_not_written_over() {
             let shape = view.dims();
             let copy = Tensor::<3>::from_data(view.to_data(), &device);
             let expected = bits(dropout.forward_with_key(copy, KEY).unwrap());
-            let y = dropout.forward_with_key(view, KEY).unwrap();
+            let y = dropout.forward_with_key(view.clone(), KEY).unwrap();
             assert_eq!(y.dims(), shape);
             assert_eq!(bits(y), expected);
+            let copy = Tensor::<3>::from_data(view.to_data(), &device);
+            let add = |x: &Tensor<3>, residual: &Tensor<3>| {
+                let sum = dropout.forward_add_with_key(x.clone(), residual.clone(), KEY);
+                bits(sum.unwrap())
+            };
+            assert_eq!(add(&view, &copy), add(&copy, &copy));
+            assert_eq!(add(&copy, &view), add(&copy, &copy));
         }
         dropout.forward_with_key(x.clone(), KEY).unwrap();
         assert_eq!(bits(x), before);

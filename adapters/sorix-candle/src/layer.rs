@@ -187,6 +187,36 @@ impl<F: SliceForm> DropoutLayer<F> {
         op::dropout(xs, draw, self.draws.save_mask)
     }
 
+    /// `residual + forward(xs)` in one pass, for a residual of the shape, dtype and device of `xs`; without
+    /// `train` the sum of the two.
+    ///
+    /// Inverted dropout rounds product and sum to the dtype together, where two operations round 16 bits
+    /// twice. The gradient of the residual is that of the result itself.
+    ///
+    /// # Errors
+    ///
+    /// See the [type](DropoutLayer), and a residual that does not fit; no key is taken then.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use sorix_candle::{Dropout, Generator};
+    ///
+    /// let (xs, residual) = (Tensor::new(&[1f32; 100], &Device::Cpu)?, Tensor::new(&[10f32; 100], &Device::Cpu)?);
+    /// let dropout = Dropout::new(0.5).generator(Generator::new(42));
+    /// let ys = dropout.forward_add(&xs, &residual, true)?.to_vec1::<f32>()?;
+    /// assert!(ys.iter().all(|&y| y == 10.0 || y == 12.0));
+    /// assert_eq!(dropout.forward_add(&xs, &residual, false)?.to_vec1::<f32>()?, [11.0; 100]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn forward_add(&self, xs: &Tensor, residual: &Tensor, train: bool) -> Result<Tensor> {
+        op::check_residual(xs, residual)?;
+        if !train {
+            return residual + xs;
+        }
+        let draw = self.draws.next(self.p, xs.dims()).map_err(Error::wrap)?;
+        op::dropout_add(xs, residual, draw, self.draws.save_mask)
+    }
+
     /// Drops from `xs` by a key that the caller names, or by a part of its mask.
     ///
     /// # Errors

@@ -1,14 +1,18 @@
 //! Dropout as an operation of candle's graph.
 
+use core::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Error, Layout, Result, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, DType, Device, Error, Layout, Result, Shape, Tensor,
+};
 use sorix::adapter::{Saved, SliceDropout};
 use sorix::{SaveMask, Scalar};
 
 /// The name in candle's errors.
 const NAME: &str = "sorix-dropout";
+const NAME_OF_ADD: &str = "sorix-dropout-add";
 
 /// Drops from `xs` by one draw.
 pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result<Tensor> {
@@ -19,18 +23,43 @@ pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result
     if !xs.device().is_cpu() {
         return by_uploaded_mask(xs, &draw);
     }
-    // If nobody asks for a gradient there is nothing to save a mask for.
-    let save = if xs.track_op() {
-        save
-    } else {
-        SaveMask::Replay
-    };
-    let call = Arc::new(Call {
-        draw,
-        save,
-        saved: OnceLock::new(),
-    });
+    let call = Call::new(xs, draw, save);
     xs.contiguous()?.apply_op1(Forward(call))
+}
+
+/// Drops from `xs` by one draw and adds a residual.
+pub(crate) fn dropout_add(
+    xs: &Tensor,
+    residual: &Tensor,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor> {
+    check_residual(xs, residual)?;
+    if !xs.device().is_cpu() {
+        return residual + dropout(xs, draw, save)?;
+    }
+    let call = Call::new(xs, draw, save);
+    xs.contiguous()?
+        .apply_op2(&residual.contiguous()?, ForwardAdd(call))
+}
+
+/// Whether the kernels have the dtype, and the residual is as `xs` in all that counts.
+pub(crate) fn check_residual(xs: &Tensor, residual: &Tensor) -> Result<()> {
+    check_dtype(xs)?;
+    let op = NAME_OF_ADD;
+    if xs.dims() != residual.dims() {
+        let (lhs, rhs) = (xs.shape().clone(), residual.shape().clone());
+        return Err(Error::ShapeMismatchBinaryOp { lhs, rhs, op }.bt());
+    }
+    if xs.dtype() != residual.dtype() {
+        let (lhs, rhs) = (xs.dtype(), residual.dtype());
+        return Err(Error::DTypeMismatchBinaryOp { lhs, rhs, op }.bt());
+    }
+    if !xs.device().same_device(residual.device()) {
+        let (lhs, rhs) = (xs.device().location(), residual.device().location());
+        return Err(Error::DeviceMismatchBinaryOp { lhs, rhs, op }.bt());
+    }
+    Ok(())
 }
 
 /// Whether the kernels have the dtype; on other devices no more is taken.
@@ -95,9 +124,36 @@ struct Call {
     saved: OnceLock<Saved>,
 }
 
+impl Call {
+    fn new(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Arc<Self> {
+        // If nobody asks for a gradient there is nothing to save a mask for.
+        let save = if xs.track_op() {
+            save
+        } else {
+            SaveMask::Replay
+        };
+        Arc::new(Self {
+            draw,
+            save,
+            saved: OnceLock::new(),
+        })
+    }
+
+    fn keep(&self, saved: Option<Saved>) {
+        if let Some(saved) = saved {
+            // Another call of this very operation would have written the same.
+            let _ = self.saved.set(saved);
+        }
+    }
+}
+
 /// `xs` to `ys`.
 #[derive(Debug)]
 struct Forward(Arc<Call>);
+
+/// `xs` and a residual to the residual plus `ys`.
+#[derive(Debug)]
+struct ForwardAdd(Arc<Call>);
 
 /// The gradient of `ys` to that of `xs`.
 #[derive(Debug)]
@@ -132,6 +188,58 @@ impl CustomOp1 for Backward {
     }
 }
 
+impl CustomOp2 for ForwardAdd {
+    fn name(&self) -> &'static str {
+        NAME_OF_ADD
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &CpuStorage,
+        xs_layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        use CpuStorage::{BF16, F16, F32, F64};
+        let (of_xs, of_residual) = (
+            range(xs_layout, NAME_OF_ADD)?,
+            range(residual_layout, NAME_OF_ADD)?,
+        );
+        let sum = match (xs, residual) {
+            (F32(x), F32(r)) => F32(self.run(&x[of_xs], &r[of_residual])?),
+            (F64(x), F64(r)) => F64(self.run(&x[of_xs], &r[of_residual])?),
+            (F16(x), F16(r)) => F16(self.run(&x[of_xs], &r[of_residual])?),
+            (BF16(x), BF16(r)) => BF16(self.run(&x[of_xs], &r[of_residual])?),
+            _ => return Err(Error::UnsupportedDTypeForOp(xs.dtype(), NAME_OF_ADD).bt()),
+        };
+        Ok((sum, xs_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        residual: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let of_xs = if xs.track_op() {
+            backward(&self.0, gradient)?
+        } else {
+            None
+        };
+        Ok((of_xs, residual.track_op().then(|| gradient.clone())))
+    }
+}
+
+impl ForwardAdd {
+    fn run<T: Scalar>(&self, xs: &[T], residual: &[T]) -> Result<Vec<T>> {
+        let added = self.0.draw.forward_add(xs, residual, self.0.save);
+        let (sum, saved) = added.map_err(Error::wrap)?;
+        self.0.keep(saved);
+        Ok(sum)
+    }
+}
+
 fn backward(call: &Arc<Call>, gradient: &Tensor) -> Result<Option<Tensor>> {
     let gradient = gradient.contiguous()?;
     gradient.apply_op1(Backward(call.clone())).map(Some)
@@ -145,10 +253,7 @@ trait OnElements: CustomOp1 {
 impl OnElements for Forward {
     fn run<T: Scalar>(&self, xs: &[T]) -> Result<Vec<T>> {
         let (ys, saved) = self.0.draw.forward(xs, self.0.save).map_err(Error::wrap)?;
-        if let Some(saved) = saved {
-            // Another call of this very operation would have written the same.
-            let _ = self.0.saved.set(saved);
-        }
+        self.0.keep(saved);
         Ok(ys)
     }
 }
@@ -165,17 +270,23 @@ fn on_elements(
     layout: &Layout,
     op: &impl OnElements,
 ) -> Result<(CpuStorage, Shape)> {
-    let Some((begin, end)) = layout.contiguous_offsets() else {
-        return Err(Error::RequiresContiguous { op: op.name() }.bt());
-    };
+    let elements = range(layout, op.name())?;
     let out = match storage {
-        CpuStorage::F32(x) => CpuStorage::F32(op.run(&x[begin..end])?),
-        CpuStorage::F64(x) => CpuStorage::F64(op.run(&x[begin..end])?),
-        CpuStorage::F16(x) => CpuStorage::F16(op.run(&x[begin..end])?),
-        CpuStorage::BF16(x) => CpuStorage::BF16(op.run(&x[begin..end])?),
+        CpuStorage::F32(x) => CpuStorage::F32(op.run(&x[elements])?),
+        CpuStorage::F64(x) => CpuStorage::F64(op.run(&x[elements])?),
+        CpuStorage::F16(x) => CpuStorage::F16(op.run(&x[elements])?),
+        CpuStorage::BF16(x) => CpuStorage::BF16(op.run(&x[elements])?),
         other => return Err(Error::UnsupportedDTypeForOp(other.dtype(), op.name()).bt()),
     };
     Ok((out, layout.shape().clone()))
+}
+
+/// Where in its storage a tensor's elements lie one after another.
+fn range(layout: &Layout, op: &'static str) -> Result<Range<usize>> {
+    match layout.contiguous_offsets() {
+        Some((begin, end)) => Ok(begin..end),
+        None => Err(Error::RequiresContiguous { op }.bt()),
+    }
 }
 
 #[cfg(test)]

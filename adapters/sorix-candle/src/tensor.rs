@@ -58,6 +58,36 @@ pub trait DropoutExt {
         at: impl Into<MaskRegion>,
         mask_shape: impl Into<Shape>,
     ) -> Result<Tensor>;
+
+    /// [`dropout`](Self::dropout), added to a residual of the same shape, dtype and device: `residual +
+    /// dropout(xs)` in one pass.
+    ///
+    /// Product and sum are rounded to the dtype together, where two operations round 16 bits twice; so does
+    /// a device other than the CPU. The gradient of the residual is that of the result itself.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt), and a residual that does not fit.
+    ///
+    /// ```
+    /// use candle_core::{Device, Var};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let xs = Var::new(&[1f32, 2., 3., 4., 5.], &Device::Cpu)?;
+    /// let residual = Var::new(&[10f32, 20., 30., 40., 50.], &Device::Cpu)?;
+    /// let (rate, key) = (DropRate::new(0.5).unwrap(), MaskKey::new(42, 7));
+    /// let ys = xs.dropout_add(&residual, rate, key)?;
+    /// let apart = (residual.as_tensor() + xs.dropout(rate, key)?)?;
+    /// assert_eq!(ys.to_vec1::<f32>()?, apart.to_vec1::<f32>()?);
+    /// assert_eq!(ys.backward()?.get(&residual).unwrap().to_vec1::<f32>()?, [1.0; 5]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn dropout_add(
+        &self,
+        residual: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor>;
 }
 
 impl DropoutExt for Tensor {
@@ -74,5 +104,15 @@ impl DropoutExt for Tensor {
         let mask_shape = mask_shape.into();
         let draw = SliceDropout::broadcast(rate, at, self.dims(), mask_shape.dims());
         op::dropout(self, draw.map_err(Error::wrap)?, SaveMask::default())
+    }
+    fn dropout_add(
+        &self,
+        residual: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor> {
+        let draw = SliceDropout::broadcast(rate, at, self.dims(), self.dims());
+        let draw = draw.map_err(Error::wrap)?;
+        op::dropout_add(self, residual, draw, SaveMask::default())
     }
 }

@@ -6,8 +6,8 @@ use candle_core::{D, DType, Device, Module, ModuleT, Result, Tensor, Var};
 use sorix::nn::Module as _;
 use sorix_candle::{
     AlphaDropout, BroadcastDropout, DropPath, DropRate, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutExt, FeatureAlphaDropout, GaussianDropout, Generator, LockedDropout, MaskKey, SaveMask,
-    forms,
+    DropoutExt, DropoutLayer, FeatureAlphaDropout, GaussianDropout, Generator, LockedDropout,
+    MaskKey, SaveMask, SliceForm, forms,
 };
 
 const CPU: Device = Device::Cpu;
@@ -146,6 +146,116 @@ fn decisions_shared_along_axes() {
     );
 }
 
+/// Output and both gradients are those of sorix' own operation, in each dtype.
+#[test]
+fn a_residual_is_added_as_sorix_own_adds_it() -> Result<()> {
+    let shape = [5, 7, 123];
+    for (dtype, own_dtype) in DTYPES {
+        let xs = Var::from_tensor(&tensor(&shape, dtype))?;
+        let residual = Var::from_tensor(&xs.flip(&[0, 2])?.affine(0.3, 0.7)?)?;
+        let upstream = tensor(&shape, dtype).flip(&[1])?;
+        for p in [0.0, 0.1, 0.5, 1.0] {
+            let sum = xs.dropout_add(&residual, rate(p), KEY)?;
+            assert_eq!((sum.dtype(), sum.dims()), (dtype, &shape[..]));
+            let mut gradients = (&sum * &upstream)?.backward()?;
+            let [dx, dr] = [&xs, &residual].map(|var| gradients.remove(var).unwrap());
+
+            let own = |tensor: &Tensor| {
+                let all = tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+                let own = sorix::Tensor::from_vec(all.to_vec1::<f64>().unwrap(), shape).unwrap();
+                own.to_dtype(own_dtype).unwrap()
+            };
+            let own_xs = own(&xs).requires_grad(true);
+            let own_residual = own(&residual).requires_grad(true);
+            let expected = own_xs.dropout_add(&own_residual, rate(p), KEY, SaveMask::Replay);
+            let expected = expected.unwrap();
+            expected.backward_with(&own(&upstream)).unwrap();
+            assert_eq!(bits(&sum), bits_of_sorix(&expected), "{dtype:?} p = {p}");
+            let expected = own_xs.grad().unwrap();
+            assert_eq!(bits(&dx), bits_of_sorix(&expected), "{dtype:?} p = {p}: dx");
+            assert_eq!(bits(&dr), bits(&upstream), "{dtype:?} p = {p}: residual");
+        }
+    }
+    Ok(())
+}
+
+/// The sum of every form is that of the two operations apart, by the same key.
+fn adds_to_a_residual<F: SliceForm + Clone>(layer: DropoutLayer<F>, shape: &[usize]) {
+    for (p, save) in [
+        (0.0, SaveMask::Bits),
+        (0.4, SaveMask::Bits),
+        (0.4, SaveMask::Replay),
+    ] {
+        let mut layer = layer.clone().save_mask(save);
+        layer.set_p(p);
+        let seeded = || layer.clone().generator(Generator::new(42));
+        let xs = Var::from_tensor(&tensor(shape, DType::F32)).unwrap();
+        let residual = Var::from_tensor(&xs.affine(0.3, 0.7).unwrap()).unwrap();
+        let sum = seeded().forward_add(&xs, &residual, true).unwrap();
+        let dropped = seeded().forward(&xs, true).unwrap();
+        assert_eq!(
+            bits(&sum),
+            bits(&(residual.as_tensor() + &dropped).unwrap())
+        );
+        let gradient = |ys: &Tensor| ys.backward().unwrap().remove(&xs).unwrap();
+        assert_eq!(bits(&gradient(&sum)), bits(&gradient(&dropped)));
+        // Without a gradient of either there is nothing to keep.
+        let constant = seeded().forward_add(&xs.detach(), &residual, true).unwrap();
+        assert_eq!(bits(&constant), bits(&sum));
+        assert!(constant.backward().unwrap().get(&xs).is_none());
+
+        let eval = seeded().forward_add(&xs, &residual, false).unwrap();
+        assert_eq!(
+            bits(&eval),
+            bits(&(residual.as_tensor() + xs.as_tensor()).unwrap())
+        );
+    }
+}
+
+#[test]
+fn every_layer_adds_to_a_residual() {
+    adds_to_a_residual(Dropout::new(0.0), &[5, 7, 123]);
+    adds_to_a_residual(Dropout2d::new(0.0), &[3, 8, 5, 7]);
+    adds_to_a_residual(DropPath::new(0.0), &[50, 3, 7]);
+    adds_to_a_residual(DropPath::new(0.0).scale_by_keep(false), &[50, 21]);
+    adds_to_a_residual(AlphaDropout::new(0.0), &[9, 111]);
+    adds_to_a_residual(GaussianDropout::new(0.0), &[9, 111]);
+}
+
+#[test]
+fn a_residual_that_does_not_fit_is_refused_and_takes_no_key() -> Result<()> {
+    let generator = Arc::new(Generator::new(1));
+    let layer = Dropout::new(0.5).generator(generator.clone());
+    let xs = tensor(&[4, 6], DType::F32);
+    for (residual, expected) in [
+        (
+            tensor(&[6, 4], DType::F32),
+            "shape mismatch in sorix-dropout-add, lhs: [4, 6], rhs: [6, 4]",
+        ),
+        (tensor(&[1, 6], DType::F32), "lhs: [4, 6], rhs: [1, 6]"),
+        (
+            tensor(&[4, 6], DType::F64),
+            "dtype mismatch in sorix-dropout-add, lhs: F32, rhs: F64",
+        ),
+    ] {
+        for error in [
+            layer.forward_add(&xs, &residual, true),
+            layer.forward_add(&xs, &residual, false),
+            xs.dropout_add(&residual, rate(0.5), KEY),
+        ] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+    let integers = Tensor::zeros((4, 6), DType::U8, &CPU)?;
+    let error = integers.dropout_add(&integers, rate(0.5), KEY).unwrap_err();
+    assert!(error.to_string().contains("dtype U8"), "{error}");
+    assert_eq!(generator.state().offset, 0);
+    layer.forward_add(&xs, &xs, true)?;
+    assert_eq!(generator.state().offset, 1);
+    Ok(())
+}
+
 #[test]
 fn strides_do_not_show() -> Result<()> {
     let xs = tensor(&[6, 10, 21], DType::F32);
@@ -155,6 +265,9 @@ fn strides_do_not_show() -> Result<()> {
         let expected = bits(&copy.dropout(rate(0.4), KEY)?);
         assert_eq!(bits(&view.dropout(rate(0.4), KEY)?), expected);
         assert_eq!(view.dropout(rate(0.4), KEY)?.dims(), view.dims());
+        let expected = bits(&copy.dropout_add(&copy, rate(0.4), KEY)?);
+        assert_eq!(bits(&view.dropout_add(&copy, rate(0.4), KEY)?), expected);
+        assert_eq!(bits(&copy.dropout_add(&view, rate(0.4), KEY)?), expected);
     }
     // The gradient goes back through a view, and may itself be one.
     let xs = Var::from_tensor(&xs)?;

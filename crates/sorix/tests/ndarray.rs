@@ -35,6 +35,14 @@ fn agrees_with_the_kernels<T: Scalar>(value: impl Fn(f32) -> T) {
         assert_eq!(in_place.dropout_inplace(p, KEY).unwrap().bits(), &mask);
         assert_eq!(in_place, got);
 
+        let residual = x.mapv(|x| T::nearest(3.0 - x.to_f64() / 7.0));
+        let mut sum = vec![T::ZERO; x.len()];
+        let slices = (x.as_slice().unwrap(), residual.as_slice().unwrap());
+        dropout::dropout_add(rate, KEY, slices.0, slices.1, &mut sum, None).unwrap();
+        let (got, got_mask) = x.dropout_add(&residual, p, KEY).unwrap();
+        assert_eq!(got.as_slice().unwrap(), sum, "{} p = {p}: sum", T::NAME);
+        assert_eq!(got_mask.bits(), &mask);
+
         let mut dx = vec![T::ZERO; x.len()];
         dropout::backward(rate, &mask, x.as_slice().unwrap(), &mut dx).unwrap();
         let got = x.dropout_backward(&got_mask).unwrap();
@@ -67,6 +75,18 @@ fn a_view_of_any_strides_gets_the_mask_of_its_copy() {
         assert_eq!(got, y, "{what}");
         assert_eq!(got_mask.bits(), mask.bits(), "{what}");
         assert_eq!(view.dropout_backward(&mask).unwrap(), y, "{what}");
+        let expected = copy.dropout_add(&y, 0.3, KEY).unwrap().0;
+        assert_eq!(
+            view.dropout_add(&y, 0.3, KEY).unwrap().0,
+            expected,
+            "{what}"
+        );
+        let of_itself = copy.dropout_add(&copy, 0.3, KEY).unwrap().0;
+        assert_eq!(
+            view.dropout_add(&view, 0.3, KEY).unwrap().0,
+            of_itself,
+            "{what}"
+        );
         let axis = view.dropout_axis(0.3, KEY, Axis(1)).unwrap().0;
         assert_eq!(
             axis,
@@ -188,6 +208,11 @@ fn errors_say_what_was_expected_and_nothing_is_written() {
     assert_eq!(
         error.to_string(),
         "dropout_backward: expected an array of shape [2, 2], as the mask's, got [1, 4]"
+    );
+    let error = x.dropout_add(&array![[1.0, 2.0, 3.0, 4.0]], 0.5, KEY);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "dropout_add: expected a residual of shape [2, 2], as the array's, got [1, 4]"
     );
     // A window that reaches beyond the last index.
     assert!(x.dropout(0.5, KEY.window(u64::MAX - 1)).is_err());

@@ -2,7 +2,8 @@
 
 Three doors, which give the same mask for the same ``(seed, offset)``:
 
-* arrays of numpy: :func:`dropout`, :func:`dropout_backward`, :func:`replay`, :func:`mask`;
+* arrays of numpy: :func:`dropout`, :func:`dropout_add`, :func:`dropout_backward`, :func:`replay`,
+  :func:`mask`;
 * tensors of its own, with gradients: :func:`tensor`, and the modules of :mod:`sorix.nn`;
 * PyTorch: :mod:`sorix.torch`, which is imported only where it is asked for.
 
@@ -43,6 +44,7 @@ from ._sorix import (
     concatenate,
     default_generator,
     dropout,
+    dropout_add,
     dropout_backward,
     dtype,
     float16,
@@ -81,6 +83,7 @@ __all__ = [
     "concatenate",
     "default_generator",
     "dropout",
+    "dropout_add",
     "dropout_backward",
     "dtype",
     "enable_grad",

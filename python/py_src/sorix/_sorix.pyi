@@ -142,6 +142,16 @@ class Tensor:
     def maximum(self, other: Tensor) -> Tensor: ...
     def minimum(self, other: Tensor) -> Tensor: ...
     def masked_fill(self, mask: Tensor, value: float) -> Tensor: ...
+    def dropout_add(
+        self,
+        residual: Tensor,
+        p: float,
+        *,
+        seed: int,
+        offset: int = 0,
+        shard: Shard | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> Tensor: ...
     def abs(self) -> Tensor: ...
     def exp(self) -> Tensor: ...
     def expm1(self) -> Tensor: ...
@@ -242,6 +252,32 @@ def dropout(
 @overload
 def dropout(
     x: _ArrayLike,
+    p: float,
+    *,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[True],
+) -> tuple[_Array, _Bits]: ...
+@overload
+def dropout_add(
+    x: _ArrayLike,
+    residual: _ArrayLike,
+    p: float,
+    *,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[False] = False,
+) -> _Array: ...
+@overload
+def dropout_add(
+    x: _ArrayLike,
+    residual: _ArrayLike,
     p: float,
     *,
     seed: int,
@@ -413,6 +449,7 @@ def _load(
 ) -> list[tuple[str, int]]: ...
 def _draw(
     x: _Array,
+    residual: _Array | None,
     out: _Array | None,
     p: float,
     seed: int,

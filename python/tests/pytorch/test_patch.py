@@ -14,7 +14,7 @@ def calls(monkeypatch):
     """How often a kernel of sorix was called."""
     seen = []
     draw = _ops._draw
-    monkeypatch.setattr(_ops, "_draw", lambda *args: seen.append(args[2]) or draw(*args))
+    monkeypatch.setattr(_ops, "_draw", lambda *args: seen.append(args[3]) or draw(*args))
     return seen
 
 

@@ -70,6 +70,63 @@ def test_gradients(function, save_mask):
     assert torch.allclose(rows[0].reshape(24, 24).sum(0), dx.detach().flatten())
 
 
+@pytest.mark.parametrize("save_mask", ["key", "bits"])
+def test_gradients_of_a_sum(save_mask):
+    x, residual = torch.randn(2, 6, 4, dtype=torch.float64).requires_grad_().unbind()
+
+    def call(x, residual):
+        return st.dropout_add(x, residual, 0.3, key=(1, 2), save_mask=save_mask)
+
+    assert torch.autograd.gradcheck(
+        call, (x, residual), check_forward_ad=True, check_batched_grad=True
+    )
+    assert torch.autograd.gradgradcheck(call, (x, residual))
+    with torch.autograd.forward_ad.dual_level():
+        for position in (0, 1):
+            inputs = [x.detach(), residual.detach()]
+            inputs[position] = torch.autograd.forward_ad.make_dual(inputs[position], residual)
+            tangent = torch.autograd.forward_ad.unpack_dual(call(*inputs)).tangent
+            expected = residual if position else st.dropout(residual, 0.3, key=(1, 2))
+            assert torch.equal(tangent, expected)
+
+
+def test_the_sum_is_what_it_says_it_is():
+    key, rate = torch.tensor([1, 2]), torch.tensor(0.3, dtype=torch.float64)
+    base = torch.randn(2, 3, 4, 2)
+    for x in (base, base.to(memory_format=torch.channels_last), base[:, :, ::2]):
+        torch.library.opcheck(
+            torch.ops.sorix.dropout_add.default,
+            (x, torch.ones_like(x), key, rate, 0, 0, []),
+            test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+        )
+
+
+def test_a_module_that_adds():
+    layer = st.DropoutAdd(0.25)
+    assert repr(layer) == "DropoutAdd(p=0.25)"
+    x, residual = torch.randn(2, 1000)
+    torch.manual_seed(5)
+    y = layer(x, residual)
+    torch.manual_seed(5)
+    assert torch.equal(y, residual + st.Dropout(0.25)(x))
+    assert not torch.equal(layer(x, residual), y)
+    assert torch.equal(layer.eval()(x, residual), residual + x)
+    assert torch.equal(st.DropoutAdd(0.0)(x, residual), residual + x)
+    state = torch.get_rng_state()
+    own = st.DropoutAdd(0.25, generator=torch.Generator().manual_seed(5), save_mask="bits")
+    assert torch.equal(own(x, residual), y)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x, residual), residual + x)
+    for checkpointed in (False, True):
+        x, r = torch.ones(2, 100).unbind()
+        x.requires_grad_()
+        z = checkpoint(
+            lambda x, r: st.DropoutAdd(0.5)(x * 2.0, r), x, r, use_reentrant=checkpointed
+        )
+        z.sum().backward()
+        assert torch.equal(x.grad, torch.where(z == 1, 0.0, 4.0))
+
+
 @pytest.mark.parametrize("shared", [0, 0b1100])
 @pytest.mark.parametrize("form", [0, 1, 3])
 def test_the_operation_is_what_it_says_it_is(form, shared):
@@ -182,6 +239,35 @@ def test_functions_compile():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_sum_is_the_plain_one_and_compiled_once(backend):
+    torch._dynamo.reset()
+    layer = st.DropoutAdd(0.5)
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(layer, backend=counter, fullgraph=True)
+    x, residual = (torch.randn(16, 8, requires_grad=True) for _ in range(2))
+    frames = []
+    for p in (0.5, 0.1, 1.0, 0.0):
+        layer.p = p
+        results = []
+        for module in (layer, compiled):
+            torch.manual_seed(3)
+            y = module(x, residual)
+            results.append((y, *torch.autograd.grad(y, (x, residual), x.detach())))
+        for plain, other in zip(*results, strict=True):
+            assert torch.equal(plain, other)
+        frames.append(counter.frame_count)
+    assert frames == frames[:1] * 4
+    torch._dynamo.reset()
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def function(x, residual):
+        return st.dropout_add(x, residual, 0.5, key=(3, 4))
+
+    assert torch.equal(function(x, residual), st.dropout_add(x, residual, 0.5, key=(3, 4)))
+    torch._dynamo.reset()
+
+
 def test_autocast_leaves_the_dtype():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert st.Dropout(0.5)(torch.ones(3)).dtype == torch.float32
@@ -219,6 +305,30 @@ def test_vmap():
         assert torch.equal(matrix, torch.diag(st.dropout(x[0], 0.5, key=(1, 2))))
     _, tangent = torch.func.jvp(lambda x: st.dropout(x, 0.5, key=(1, 2)), (x[0],), (x[0] * 3,))
     assert torch.equal(tangent, 3 * st.dropout(x[0], 0.5, key=(1, 2)))
+
+
+def test_vmap_of_a_sum():
+    x, residual, keys = torch.randn(6, 64), torch.randn(64, 6), torch.arange(12).reshape(6, 2)
+
+    def add(x, residual, key):
+        return st.dropout_add(x, residual, 0.5, key=key)
+
+    rows = torch.func.vmap(add, in_dims=(0, 1, 0))(x, residual, keys)
+    expected = [add(*row) for row in zip(x, residual.T, keys, strict=True)]
+    assert torch.equal(rows, torch.stack(expected))
+    # One key is one mask, and either of the two may be the same for all samples.
+    for dims in ((0, 1), (None, 1), (0, None)):
+        inputs = x if dims[0] == 0 else x[0], residual if dims[1] == 1 else residual[:, 0]
+        rows = torch.func.vmap(lambda x, r: add(x, r, (1, 2)), in_dims=dims)(*inputs)
+        whole = (tensor.expand(6, 64) for tensor in (inputs[0], inputs[1].t()))
+        expected = [add(*row, (1, 2)) for row in zip(*whole, strict=True)]
+        assert torch.equal(rows, torch.stack(expected))
+    jacobians = torch.func.jacrev(add, argnums=(0, 1))(x[0], residual[:, 0], (1, 2))
+    assert torch.equal(jacobians[0], torch.diag(st.dropout(torch.ones(64), 0.5, key=(1, 2))))
+    assert torch.equal(jacobians[1], torch.eye(64))
+    forward = torch.func.jacfwd(add, argnums=(0, 1))(x[0], residual[:, 0], (1, 2))
+    assert torch.equal(forward[0], jacobians[0])
+    assert torch.equal(forward[1], jacobians[1])
 
 
 def test_copies_pickles_and_states():
@@ -273,12 +383,22 @@ def test_fake_tensors_and_other_devices():
         assert y.requires_grad
         y.sum().backward()
         assert x.grad.shape == x.shape
+        y = st.DropoutAdd(0.5)(x, torch.ones_like(x))
+        assert y.shape == x.shape
+        assert y.requires_grad
     assert layer(torch.ones(2, 3, 2, 2)).shape == (2, 3, 2, 2)
     for device_layer in (st.Dropout(0.5), st.AlphaDropout(0.5), st.DropPath(0.5)):
         assert device_layer(torch.ones(3, 2, device="meta")).device.type == "meta"
     with torch.device("meta"):
         layer = st.Dropout(0.5)
     assert layer(torch.ones(4)).shape == (4,)
+    meta = torch.ones(3, 2, device="meta")
+    assert st.dropout_add(meta, meta, 0.5).device.type == "meta"
+    complex_ones = torch.ones(64, dtype=torch.complex64)
+    added = st.dropout_add(complex_ones, complex_ones, 0.5)
+    assert set(added.real.tolist()) == {1.0, 3.0}
+    with pytest.raises(TypeError, match="on meta"):
+        st.dropout_add(meta, meta, 0.5, key=(1, 2))
     with pytest.raises(TypeError, match="on meta"):
         st.dropout(torch.ones(3, device="meta"), 0.5, key=(1, 2))
     assert st.dropout(torch.ones(3, dtype=torch.complex64), 0.5).dtype == torch.complex64

@@ -96,6 +96,68 @@ def test_gradients_have_the_mask_of_the_output(form, layout, save_mask):
     same(again, dx)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("save_mask", ["key", "bits"])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_a_residual_is_added_in_one_pass(dtype, save_mask, p):
+    x, residual = torch.randn(2, 3, 1000, dtype=torch.float64).to(dtype)
+    x.requires_grad_()
+    residual.requires_grad_()
+    key = (2**64 - 1, 5)
+    y = st.dropout_add(x, residual, p, key=key, save_mask=save_mask)
+    # Each product and each sum rounded in the type computed in, and 16 bits once more.
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    dropped = st.dropout(x.detach().to(wide), p, key=key)
+    same(y.detach(), (residual.detach().to(wide) + dropped).to(dtype))
+    if dtype != torch.bfloat16:
+        arrays = x.detach().numpy(), residual.detach().numpy()
+        expected = sorix.dropout_add(*arrays, p, seed=key[0], offset=key[1])
+        np.testing.assert_array_equal(y.detach().numpy(), expected)
+    dy = torch.randn(3, 1000).to(dtype)
+    dx, dr = torch.autograd.grad(y, (x, residual), dy)
+    same(dx, st.dropout(dy, p, key=key))
+    same(dr, dy)
+    # One of the two is enough to be recorded.
+    for inputs in ((x, residual.detach()), (x.detach(), residual)):
+        z = st.dropout_add(*inputs, p, key=key, save_mask=save_mask)
+        same(z.detach(), y.detach())
+        z.backward(dy)
+    same(x.grad, dx)
+    same(residual.grad, dy)
+
+
+@pytest.mark.parametrize("of_residual", [layout for layout in LAYOUTS if layout != "empty"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_two_tensors_do_not_show(layout, of_residual):
+    x, residual = LAYOUTS[layout](), LAYOUTS[of_residual]()
+    if layout == "empty":
+        residual = residual[:, :0]
+    shape = torch.broadcast_shapes(x.shape, residual.shape)
+    x, residual = x.expand(shape), residual.expand(shape)
+    y = st.dropout_add(x, residual, 0.4, key=(1, 2))
+    assert y.stride() == torch.empty_like(x).stride()
+    same(y, residual + st.dropout(x, 0.4, key=(1, 2)))
+
+
+def test_a_residual_that_does_not_fit_is_refused():
+    x, layer = torch.ones(4, 3), st.DropoutAdd(0.5)
+    for residual, kind, text in [
+        (torch.ones(3, 4), ValueError, r"residual: expected shape \(4, 3\), got \(3, 4\)"),
+        (torch.ones(3), ValueError, "residual: expected shape"),
+        (
+            torch.ones(4, 3).double(),
+            TypeError,
+            "residual: expected torch.float32, got torch.float64",
+        ),
+        (torch.ones(4, 3, device="meta"), ValueError, "residual: expected a tensor on cpu"),
+    ]:
+        for call in (layer.train(), layer.eval(), st.dropout_add):
+            with pytest.raises(kind, match=text):
+                call(x, residual)
+    with pytest.raises(ValueError, match="has to be between 0 and 1"):
+        st.dropout_add(x, x, 1.5)
+
+
 def test_channels_last_is_not_copied_for_channels():
     x = torch.randn(8, 16, 32, 32).to(memory_format=torch.channels_last)
     contiguous = torch.Tensor.contiguous
@@ -192,6 +254,9 @@ def test_shards_are_parts_of_the_one_mask():
             for start, stop in ((0, 2), (2, 4), (3, 4)):
                 shard = sorix.Shard(x.shape, axis, start, stop)
                 part = x.narrow(axis, start, stop - start).clone().requires_grad_()
+                if function is st.dropout:
+                    added = st.dropout_add(part, 3 * part, 0.5, key=(7, 8), shard=shard)
+                    same(added.detach(), 3 + whole.narrow(axis, start, stop - start))
                 y = function(part, 0.5, key=(7, 8), shard=shard)
                 same(y, whole.narrow(axis, start, stop - start))
                 y.sum().backward()

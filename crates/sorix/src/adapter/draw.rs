@@ -1,6 +1,7 @@
 //! [`SliceDropout`]: one draw of a dropout.
 
 use crate::adapter::{Map, SliceForm};
+use crate::kernels::backend::Beside;
 use crate::kernels::{
     Affine, AllocationError, BitMask, Broadcast, Buffers, DropRate, Engine, Error, LengthError,
     MaskRegion, dropout,
@@ -292,6 +293,92 @@ impl SliceDropout {
                 None
             }
         })
+    }
+
+    /// `residual` plus the [output](Self::forward) for an input, and what is to be saved for backward.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward_add_buffers`](Self::forward_add_buffers).
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{DropRate, MaskKey};
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::broadcast(rate, key, &[4], &[4])?;
+    /// let (y, _) = draw.forward_add(&[1.0_f32; 4], &[10.0; 4], SaveMask::Replay)?;
+    /// let dropped = draw.forward(&[1.0_f32; 4], SaveMask::Replay)?.0;
+    /// assert!(y.iter().zip(dropped).all(|(&y, dropped)| y == 10.0 + dropped));
+    /// # Ok::<(), sorix::kernels::Error>(())
+    /// ```
+    pub fn forward_add<T: Scalar>(
+        &self,
+        x: &[T],
+        residual: &[T],
+        save: SaveMask,
+    ) -> Result<(Vec<T>, Option<Saved>), Error> {
+        self.check_len(x.len())?;
+        let mut y = zeros(x.len())?;
+        let buffers = Buffers::new(residual, &mut y)?.with_elements(x)?;
+        let saved = self.forward_add_buffers(buffers, save)?;
+        Ok((y, saved))
+    }
+
+    /// [`forward_add`](Self::forward_add) into memory of the caller's, or over the residual. The input of
+    /// `buffers` is the residual, and x is beside it, [as many elements](Buffers::with_elements). The
+    /// gradient of x is that of dropout, [`backward`](Self::backward); that of the residual is the gradient
+    /// itself.
+    ///
+    /// Inverted dropout is one pass, and its product and sum are rounded to the element type together.
+    /// Other forms go over memory once more, and their output is rounded before it is added.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward_buffers`](Self::forward_buffers), and [`Error::Length`] if nothing is beside the
+    /// residual.
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{Buffers, DropRate, MaskKey};
+    /// let draw = SliceDropout::broadcast(DropRate::new(0.0)?, MaskKey::new(42, 0), &[2], &[2])?;
+    /// let mut residual = [1.0, 2.0];
+    /// let buffers = Buffers::in_place(&mut residual).with_elements(&[0.5, 0.25])?;
+    /// draw.forward_add_buffers(buffers, SaveMask::Replay)?;
+    /// assert_eq!(residual, [1.5, 2.25]);
+    /// # Ok::<(), sorix::kernels::Error>(())
+    /// ```
+    pub fn forward_add_buffers<T: Scalar>(
+        &self,
+        buffers: Buffers<'_, T>,
+        save: SaveMask,
+    ) -> Result<Option<Saved>, Error> {
+        self.check_len(buffers.len())?;
+        let engine = Engine::active()?;
+        match (self.map, &self.cover) {
+            (Map::Inverted, None) => {
+                let mut mask = match save {
+                    SaveMask::Bits => Some(BitMask::try_new(self.len)?),
+                    _ => None,
+                };
+                engine.dropout_add(self.rate, self.at, buffers, mask.as_mut())?;
+                Ok(mask.map(Saved::Bits))
+            }
+            (Map::Inverted, Some(cover)) => {
+                let mask = self.mask()?;
+                engine.dropout_add_broadcast(self.rate, &mask, cover, buffers)?;
+                Ok(saved(save, Saved::Bits(mask)))
+            }
+            _ => {
+                let Some(Beside::Elements(x)) = buffers.beside() else {
+                    return Err(LengthError::new("second input", self.len, 0).into());
+                };
+                let (dropped, saved) = self.forward(x, save)?;
+                buffers.update(|i, residual| T::from_acc(residual.to_acc() + dropped[i].to_acc()));
+                Ok(saved)
+            }
+        }
     }
 
     /// The gradient of the input for that of the output: from what forward saved, or from the key.

@@ -53,6 +53,14 @@ pub enum Error {
         /// The shape of the array that came.
         got: Vec<usize>,
     },
+    /// A residual of another shape.
+    #[error("dropout_add: expected a residual of shape {expected:?}, as the array's, got {got:?}")]
+    Residual {
+        /// The shape of the array that is dropped from.
+        expected: Vec<usize>,
+        /// The shape of the residual that came.
+        got: Vec<usize>,
+    },
 }
 
 impl From<kernels::InvalidRate> for Error {
@@ -187,6 +195,36 @@ pub trait DropoutExt<A: Scalar, D: Dimension> {
         axis: Axis,
     ) -> Result<(Array<A, D>, DropoutMask), Error>;
 
+    /// [`dropout`](Self::dropout), added to a residual of the same shape: `residual + dropout(x)` in one
+    /// pass, a new array in row-major order, and the mask.
+    ///
+    /// Product and sum are rounded to the element type together. The gradient of the array is that of
+    /// dropout, [`dropout_backward`](Self::dropout_backward); that of the residual is the gradient itself.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt).
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use sorix::kernels::MaskKey;
+    /// use sorix::ndarray::DropoutExt;
+    ///
+    /// let (x, residual) = (Array2::<f32>::ones((3, 4)), Array2::from_elem((3, 4), 10.0));
+    /// let key = MaskKey::new(42, 7);
+    /// let (y, mask) = x.dropout_add(&residual, 0.5, key)?;
+    /// assert_eq!(y, &residual + &x.dropout(0.5, key)?.0);
+    /// assert_eq!(y.dropout_backward(&mask)?, y.dropout(0.5, key)?.0);
+    /// assert!(x.dropout_add(&Array2::ones((4, 3)), 0.5, key).is_err());
+    /// # Ok::<(), sorix::ndarray::Error>(())
+    /// ```
+    fn dropout_add(
+        &self,
+        residual: &ArrayRef<A, D>,
+        p: f64,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Array<A, D>, DropoutMask), Error>;
+
     /// Of the gradient of an output, that of the input: `1 / (1 - p)` times it where the mask keeps,
     /// `+0.0` elsewhere.
     ///
@@ -254,6 +292,30 @@ impl<A: Scalar, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
         *extent = self.len_of(axis);
         let draw = SliceDropout::broadcast(DropRate::new(p)?, at, self.shape(), &mask_shape)?;
         dropped(self, draw)
+    }
+
+    fn dropout_add(
+        &self,
+        residual: &ArrayRef<A, D>,
+        p: f64,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Array<A, D>, DropoutMask), Error> {
+        let shape = self.shape();
+        if residual.shape() != shape {
+            return Err(Error::Residual {
+                expected: shape.to_vec(),
+                got: residual.shape().to_vec(),
+            });
+        }
+        let draw = SliceDropout::broadcast(DropRate::new(p)?, at, shape, shape)?;
+        // Copied only if they are not in row-major order.
+        let (x, residual) = (self.as_standard_layout(), residual.as_standard_layout());
+        let (Some(x), Some(residual)) = (x.as_slice(), residual.as_slice()) else {
+            return Err(not_in_order(self.len()));
+        };
+        let (y, saved) = draw.forward_add(x, residual, SaveMask::Bits)?;
+        let mask = with_mask(draw, saved, shape.to_vec())?;
+        Ok((with_shape_of(self, y)?, mask))
     }
 
     fn dropout_backward(&self, mask: &DropoutMask) -> Result<Array<A, D>, Error> {

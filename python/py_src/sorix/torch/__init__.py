@@ -26,10 +26,12 @@ True
 
 import torch as _torch
 
-_FLOOR = (2, 4)
+# What the tests run with. 2.4.1 lacks `DispatchKeySet.raw_repr`; with text in its place tests of gradients and of
+# torch.compile fail there, where each warning is an error.
+_FLOOR = (2, 15)
 if tuple(map(int, _torch.__version__.split(".")[:2])) < _FLOOR:
     raise ImportError(
-        f"sorix.torch needs PyTorch 2.4 or later, and {_torch.__version__} is installed"
+        f"sorix.torch needs PyTorch 2.15 or later, and {_torch.__version__} is installed"
     )
 
 from ._functional import (  # noqa: E402
@@ -39,6 +41,7 @@ from ._functional import (  # noqa: E402
     dropout1d,
     dropout2d,
     dropout3d,
+    dropout_add,
     feature_alpha_dropout,
     locked_dropout,
 )
@@ -48,6 +51,7 @@ from ._modules import (  # noqa: E402
     Dropout1d,
     Dropout2d,
     Dropout3d,
+    DropoutAdd,
     DropPath,
     FeatureAlphaDropout,
     LockedDropout,
@@ -62,6 +66,7 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "DropoutAdd",
     "FeatureAlphaDropout",
     "LockedDropout",
     "alpha_dropout",
@@ -70,6 +75,7 @@ __all__ = [
     "dropout1d",
     "dropout2d",
     "dropout3d",
+    "dropout_add",
     "feature_alpha_dropout",
     "is_patched",
     "locked_dropout",

@@ -22,9 +22,7 @@ _PARAMETERS = """
     p : float
         The probability of dropping, in [0, 1].
     training : bool
-        Whether anything is dropped.
-    inplace : bool
-        Whether to write over the input.
+        Whether anything is dropped.{}
     key : (int, int) or torch.Tensor, optional
         Seed and offset of the mask, each in [0, 2**64), or the same bits as a tensor of two int64; by default
         drawn from the generator.
@@ -35,6 +33,11 @@ _PARAMETERS = """
     save_mask : {{"key", "bits"}}
         What is kept for backward: 16 bytes, or a bit for each decision, which is a little faster.
     """
+
+
+_INPLACE = """
+    inplace : bool
+        Whether to write over the input."""
 
 
 def _checked(p: float) -> None:
@@ -81,6 +84,47 @@ def drop(
         if reason is not None:
             _ops.say_once(reason)
     return _by_torch(x, p, shared, form, inplace)
+
+
+def check_residual(x: Tensor, residual: Tensor) -> None:
+    """That a residual is as what is dropped from."""
+    if residual.shape != x.shape:
+        expected, got = tuple(x.shape), tuple(residual.shape)
+        raise ValueError(f"residual: expected shape {expected}, got {got}")
+    if residual.dtype != x.dtype:
+        raise TypeError(f"residual: expected {x.dtype}, got {residual.dtype}")
+    if residual.device != x.device:
+        raise ValueError(f"residual: expected a tensor on {x.device}, got one on {residual.device}")
+
+
+def drop_add(
+    x: Tensor,
+    residual: Tensor,
+    p: float,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+    rate: Tensor | None = None,
+) -> Tensor:
+    """Dropout of elements and a sum, in training. ``rate`` is as in :func:`drop`."""
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
+        if p == 0.0:
+            return residual + x
+        if _ops.is_ordinary(x) and _ops.is_ordinary(residual):
+            part = None if shard is None else _ops.shard_of(shard, x.shape, 0)
+            seed, offset = _ops.key_numbers(key, generator)
+            return _ops.drop_add(x, residual, (seed, offset, p, 0, SCALE, part), save_mask)
+    if _ops.is_traced(x) and _ops.is_traced(residual):
+        rate = _ops.rate_tensor(p) if rate is None else rate
+        key = _ops.key_tensor(key, generator)
+        part = None if shard is None else _ops.shard_of(shard, x.shape, 0)
+        function = _ops.TracedAdd if compiling else _ops.TransformedAdd
+        y: Tensor = function.apply(x, residual, key, rate, 0, SCALE, part or ())
+        return y
+    return residual + drop(x, p, key=key, generator=generator, shard=shard, rate=rate)
 
 
 def _traced(
@@ -144,7 +188,37 @@ def dropout(
     )
 
 
-def channels(x: Tensor, spatial: int) -> int:
+def dropout_add(
+    input: Tensor,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """``residual + dropout(input)`` in one pass over memory.
+
+    Product and sum are rounded to the dtype together, where two operations round 16 bits twice. The gradient
+    of the residual is that of the result itself."""
+    _checked(p)
+    check_residual(input, residual)
+    if not training:
+        return residual + input
+    return drop_add(
+        input,
+        residual,
+        p,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def channels(x: Tensor, spatial: int, stacklevel: int = 3) -> int:
     """Which axes share their decisions where whole channels are dropped, as PyTorch understands shapes."""
     name, dim = f"dropout{spatial}d", x.dim()
     if spatial == 1 and dim not in (2, 3):
@@ -155,11 +229,39 @@ def channels(x: Tensor, spatial: int) -> int:
         warnings.warn(
             f"{name}: Received a {dim}-D input to {name}, which is deprecated: {spatial + 1}-D or"
             f" {spatial + 2}-D is expected",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     # As there: a third axis of three is one of space for dropout2d, and not of an image without a batch.
     without_batch = dim == spatial + 1 and spatial != 2
     return _from_axis(1 if without_batch else 2, dim)
+
+
+def _channel_dropout(
+    spatial: int,
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    key: Key | None,
+    generator: torch.Generator | None,
+    shard: Shard | None,
+    save_mask: SaveMask,
+) -> Tensor:
+    """Drops whole channels, which have so many axes of space."""
+    _checked(p)
+    shared = channels(input, spatial, stacklevel=4)
+    if not training:
+        return input
+    return drop(
+        input,
+        p,
+        shared=shared,
+        inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
 
 
 def dropout1d(
@@ -174,20 +276,7 @@ def dropout1d(
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Drops whole channels of ``(N, C, L)`` or ``(C, L)``."""
-    _checked(p)
-    shared = channels(input, 1)
-    if not training:
-        return input
-    return drop(
-        input,
-        p,
-        shared=shared,
-        inplace=inplace,
-        key=key,
-        generator=generator,
-        shard=shard,
-        save_mask=save_mask,
-    )
+    return _channel_dropout(1, input, p, training, inplace, key, generator, shard, save_mask)
 
 
 def dropout2d(
@@ -202,20 +291,7 @@ def dropout2d(
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Drops whole channels of ``(N, C, H, W)``, or as PyTorch of ``(N, C, L)``."""
-    _checked(p)
-    shared = channels(input, 2)
-    if not training:
-        return input
-    return drop(
-        input,
-        p,
-        shared=shared,
-        inplace=inplace,
-        key=key,
-        generator=generator,
-        shard=shard,
-        save_mask=save_mask,
-    )
+    return _channel_dropout(2, input, p, training, inplace, key, generator, shard, save_mask)
 
 
 def dropout3d(
@@ -230,20 +306,7 @@ def dropout3d(
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Drops whole channels of ``(N, C, D, H, W)`` or ``(C, D, H, W)``."""
-    _checked(p)
-    shared = channels(input, 3)
-    if not training:
-        return input
-    return drop(
-        input,
-        p,
-        shared=shared,
-        inplace=inplace,
-        key=key,
-        generator=generator,
-        shard=shard,
-        save_mask=save_mask,
-    )
+    return _channel_dropout(3, input, p, training, inplace, key, generator, shard, save_mask)
 
 
 def alpha_dropout(
@@ -387,4 +450,8 @@ for _function, _more in [
         The axis of the steps.""",
     ),
 ]:
-    _function.__doc__ = (_function.__doc__ or "") + _PARAMETERS.format(_more)
+    _function.__doc__ = (_function.__doc__ or "") + _PARAMETERS.format(_more, _INPLACE)
+_RESIDUAL = """
+    residual : torch.Tensor
+        Of the shape, dtype and device of the input."""
+dropout_add.__doc__ = (dropout_add.__doc__ or "") + _PARAMETERS.format(_RESIDUAL, "")

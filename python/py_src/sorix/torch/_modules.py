@@ -17,15 +17,18 @@ _PARAMETERS = """
     ----------
     p : float
         The probability of dropping, in [0, 1]. It may be changed at any time; a compiled model is not
-        compiled again.
-    inplace : bool
-        Whether to write over the input.{}
+        compiled again.{}
     generator : torch.Generator, optional
         Where keys come from; by default PyTorch's own. A compiled model wants PyTorch's own.
     save_mask : {{"key", "bits"}}
         What is kept for backward: 16 bytes, or a bit for each decision, which is a little faster. Compiled
         models keep keys.
     """
+
+
+_INPLACE = """
+    inplace : bool
+        Whether to write over the input."""
 
 
 class _Dropout(nn.modules.dropout._DropoutNd):
@@ -89,6 +92,38 @@ class Dropout(_Dropout, nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Of any shape."""
         return self._drop(input) if self.training else input
+
+
+class DropoutAdd(_Dropout):
+    """``residual + dropout(input)`` in one pass over memory: the end of a residual branch."""
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+    ) -> None:
+        super().__init__(p, generator=generator, save_mask=save_mask)
+
+    def forward(self, input: Tensor, residual: Tensor) -> Tensor:
+        """Of any shape, both of the same."""
+        functional.check_residual(input, residual)
+        if not self.training:
+            return residual + input
+        compiling = torch.compiler.is_compiling()
+        return functional.drop_add(
+            input,
+            residual,
+            0.5 if compiling else self._p,
+            generator=self.generator,
+            save_mask=self.save_mask,
+            rate=self._rate if compiling else None,
+        )
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p}"
 
 
 class Dropout1d(_Dropout, nn.Dropout1d):
@@ -219,7 +254,8 @@ for _module, _more in [
         The axis of the steps.""",
     ),
 ]:
-    _module.__doc__ = (_module.__doc__ or "") + _PARAMETERS.format(_more)
+    _module.__doc__ = (_module.__doc__ or "") + _PARAMETERS.format(_INPLACE + _more)
+DropoutAdd.__doc__ = (DropoutAdd.__doc__ or "") + _PARAMETERS.format("")
 
 
 _OURS: dict[type[nn.Module], type[_Dropout]] = {

@@ -202,13 +202,13 @@ def _run(x: Tensor, call: Call) -> Tensor:
         mask = _mask_shape(x.shape, shared) if shared else None
         threads = _threads()
         if x.dtype is _bfloat16:
-            _draw(_array(x), _array(y), p, seed, offset, mask, form, shard, False, threads)
+            _draw(_array(x), None, _array(y), p, seed, offset, mask, form, shard, False, threads)
         else:
-            _draw(x.numpy(), y.numpy(), p, seed, offset, mask, form, shard, False, threads)
+            _draw(x.numpy(), None, y.numpy(), p, seed, offset, mask, form, shard, False, threads)
         return y
 
     def kernel(x: Any, y: Any, mask: list[int] | None) -> None:
-        _draw(x, y, p, seed, offset, mask, form, shard, False, _threads())
+        _draw(x, None, y, p, seed, offset, mask, form, shard, False, _threads())
 
     return _written(x, shared, kernel)
 
@@ -220,7 +220,7 @@ def _run_saving(x: Tensor, call: Call) -> tuple[Tensor, Any]:
 
     def kernel(x: Any, y: Any, mask: list[int] | None) -> None:
         nonlocal bits
-        bits = _draw(x, y, p, seed, offset, mask, form, shard, True, _threads())
+        bits = _draw(x, None, y, p, seed, offset, mask, form, shard, True, _threads())
 
     return _written(x, shared, kernel), bits
 
@@ -233,6 +233,18 @@ def _run_bits(x: Tensor, bits: Any, call: Call) -> Tensor:
         _apply(x, y, p, bits, mask, form, _threads())
 
     return _written(x, shared, kernel)
+
+
+def _run_add(x: Tensor, residual: Tensor, call: Call, save: bool) -> tuple[Tensor, Any]:
+    """Drops from an ordinary tensor and adds another one; not recorded. And the bits of the mask, if they are
+    to be saved."""
+    seed, offset, p, shared, form, shard = call
+    y = _empty_like(x)
+    row_major = y if y.is_contiguous() else _empty_like(x, memory_format=torch.contiguous_format)
+    arrays = _array(x.contiguous()), _array(residual.contiguous()), _array(row_major)
+    mask = _mask_shape(x.shape, shared)
+    bits = _draw(*arrays, p, seed, offset, mask, form, shard, save, _threads())
+    return (y if row_major is y else y.copy_(row_major)), bits
 
 
 def _written(
@@ -277,7 +289,8 @@ class Dropout(torch.autograd.Function):
         return _derivative(tangent, ctx.call)
 
 
-def _derivative(grad: Tensor, call: Call) -> Tensor:
+def _derivative(grad: Tensor, call: Call, bits: Any = None) -> Tensor:
+    """The gradient of the input from that of the output: by the bits, if they were saved and will do."""
     seed, offset, p, shared, form, shard = call
     if form == ALPHA:
         form = _ALPHA_DERIVATIVE
@@ -289,7 +302,7 @@ def _derivative(grad: Tensor, call: Call) -> Tensor:
     if (_is_grad_enabled() and grad.requires_grad) or _has_tangent(grad):
         result = Dropout.apply(grad, call)
         return result
-    return _run(grad, call)
+    return _run(grad, call) if bits is None else _run_bits(grad, bits, call)
 
 
 class DropoutBits(torch.autograd.Function):
@@ -304,22 +317,52 @@ class DropoutBits(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         call, bits = ctx.kept
-        if is_ordinary(grad) and not (_is_grad_enabled() and grad.requires_grad):
-            return _run_bits(grad, bits, call), None
-        return _derivative(grad, call), None
+        return _derivative(grad, call, bits), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         return _derivative(tangent, ctx.kept[0])
 
 
+class DropoutAdd(torch.autograd.Function):
+    """Keeps the key or the bits; the gradient of the residual is that of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, call: Call, save: bool) -> Tensor:
+        y, bits = _run_add(x, residual, call, save)
+        ctx.kept = call, bits
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        dx = _derivative(grad, *ctx.kept) if ctx.needs_input_grad[0] else None
+        return dx, grad, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, of_residual: Tensor, *_: None) -> Tensor:
+        return _derivative(tangent, ctx.kept[0]) + of_residual
+
+
+def drop_add(x: Tensor, residual: Tensor, call: Call, save_mask: Literal["key", "bits"]) -> Tensor:
+    """Drops from an ordinary tensor and adds another one, and is recorded if either requires a gradient."""
+    if _is_recorded(x) or _is_recorded(residual):
+        save = save_mask == "bits" and x.requires_grad
+        result: Tensor = DropoutAdd.apply(x, residual, call, save)
+        return result
+    return _run_add(x, residual, call, False)[0]
+
+
 def drop(x: Tensor, call: Call, save_mask: Literal["key", "bits"]) -> Tensor:
     """Drops from an ordinary tensor, and is recorded if it requires a gradient."""
-    if (x.requires_grad and _is_grad_enabled()) or _has_tangent(x):
+    if _is_recorded(x):
         function = Dropout if save_mask == "key" else DropoutBits
         result: Tensor = function.apply(x, call)
         return result
     return _run(x, call)
+
+
+def _is_recorded(x: Tensor) -> bool:
+    return (x.requires_grad and _is_grad_enabled()) or _has_tangent(x)
 
 
 def _has_tangent(x: Tensor) -> bool:
@@ -329,14 +372,14 @@ def _has_tangent(x: Tensor) -> bool:
 
 def drop_(x: Tensor, call: Call) -> Tensor:
     """The same over the tensor itself."""
-    if (_is_grad_enabled() and x.requires_grad) or _has_tangent(x) or not x.is_contiguous():
+    if _is_recorded(x) or not x.is_contiguous():
         # The copy checks that the tensor may be written, before it is, and rewrites its history.
         return x.copy_(drop(x, call, "key"))
     seed, offset, p, shared, form, shard = call
     with torch.no_grad():
         array = _array(x)
     mask = _mask_shape(x.shape, shared)
-    _draw(array, None, p, seed, offset, mask, form, shard, False, _threads())
+    _draw(array, None, None, p, seed, offset, mask, form, shard, False, _threads())
     if not x.is_inference():
         # So that whoever kept the tensor for backward finds out.
         torch.autograd.graph.increment_version(x)
@@ -361,10 +404,46 @@ def _kernel(
 
 
 _library.impl("dropout", _kernel, "CPU")
+_library.define(
+    "dropout_add(Tensor x, Tensor residual, Tensor key, Tensor rate, int shared, int form, int[] shard)"
+    " -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def _kernel_add(
+    x: Tensor,
+    residual: Tensor,
+    key: Tensor,
+    rate: Tensor,
+    shared: int,
+    form: int,
+    shard: list[int],
+) -> Tensor:
+    seed, offset = key.tolist()
+    with torch.no_grad():
+        call = (seed, offset, rate.item(), shared, form, tuple(shard) or None)
+        return _run_add(x, residual, call, False)[0]
+
+
+_library.impl("dropout_add", _kernel_add, "CPU")
 
 
 @torch.library.register_fake("sorix::dropout", lib=_library)
 def _fake(x: Tensor, key: Tensor, rate: Tensor, shared: int, form: int, shard: list[int]) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("sorix::dropout_add", lib=_library)
+def _fake_add(
+    x: Tensor,
+    residual: Tensor,
+    key: Tensor,
+    rate: Tensor,
+    shared: int,
+    form: int,
+    shard: list[int],
+) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -410,33 +489,80 @@ class Transformed(Traced):
         return Transformed.apply(tangent, key, rate, shared, form, shard)
 
     @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: tuple[int | None, ...],
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _by_sample(Transformed, info, in_dims, inputs)
+
+
+class TracedAdd(torch.autograd.Function):
+    """``sorix::dropout_add`` with its gradients, for compilers."""
+
+    @staticmethod
+    def forward(
         x: Tensor,
+        residual: Tensor,
         key: Tensor,
         rate: Tensor,
         shared: int,
         form: int,
         shard: tuple[int, ...],
-    ) -> tuple[Tensor, int]:
-        x_dim, key_dim, rate_dim = in_dims[:3]
-        if key_dim is None and rate_dim is None and x_dim is not None:
-            # One key: a mask that all samples share.
-            if shard:
-                axis, start, stop, *whole = shard
-                shard = (axis + 1, start, stop, 1, *whole)
-            x = x.movedim(x_dim, 0)
-            return Transformed.apply(x, key, rate, shared << 1 | 1, form, shard), 0
-        # A key for each sample, and what it names.
-        rows = (
-            (
-                tensor if dim is None else tensor.select(dim, i)
-                for tensor, dim in zip((x, key, rate), (x_dim, key_dim, rate_dim), strict=True)
-            )
-            for i in range(info.batch_size)
-        )
-        return torch.stack([Transformed.apply(*row, shared, form, shard) for row in rows]), 0
+    ) -> Tensor:
+        return torch.ops.sorix.dropout_add(x, residual, key, rate, shared, form, shard)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        Traced.setup_context(ctx, inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return Traced.backward(ctx, grad)[0], grad, None, None, None, None, None
+
+
+class TransformedAdd(TracedAdd):
+    """The same with all that the transforms of ``torch.func`` ask for."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        Transformed.setup_context(ctx, inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return Transformed.jvp(ctx, grad), grad, None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, of_residual: Tensor, *_: Any) -> Tensor:
+        return Transformed.jvp(ctx, tangent) + of_residual
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _by_sample(TransformedAdd, info, in_dims, inputs)
+
+
+def _by_sample(
+    function: type[torch.autograd.Function],
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    inputs: tuple[Any, ...],
+) -> tuple[Tensor, int]:
+    """A transformed function under ``vmap``: in one call, or sample by sample."""
+    *tensors, key, rate, shared, form, shard = inputs
+    *dims, key_dim, rate_dim = in_dims[: len(tensors) + 2]
+    if key_dim is None and rate_dim is None:
+        # One key: a mask that all samples share.
+        if shard:
+            axis, start, stop, *whole = shard
+            shard = (axis + 1, start, stop, 1, *whole)
+        batches = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, dims, strict=True)
+        ]
+        return function.apply(*batches, key, rate, shared << 1 | 1, form, shard), 0
+    # A key for each sample, and what it names.
+    columns = [
+        [tensor] * info.batch_size if dim is None else tensor.unbind(dim)
+        for tensor, dim in zip((*tensors, key, rate), (*dims, key_dim, rate_dim), strict=True)
+    ]
+    rows = [function.apply(*row, shared, form, shard) for row in zip(*columns, strict=True)]
+    return torch.stack(rows), 0
 
 
 # --- What a call becomes
