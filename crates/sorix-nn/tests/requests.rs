@@ -98,11 +98,11 @@ fn requests_do_not_pile_up_above_others() {
             }
         });
         // How often a thread takes up another request while it waits is up to the scheduler, how many it
-        // has on its stack is not; nor is the first request left to wait for all others.
+        // has on its stack is not; nor is the first request left to wait for most of the others.
         assert!(seen.deepest.into_inner() <= 3, "{threads} threads");
         let answered = seen.answered.into_inner().unwrap();
         let first = answered.iter().position(|&i| i == 0).unwrap();
-        assert!(first < 450, "the first request was answer {first}");
+        assert!(first < 250, "the first request was answer {first}");
     }
 }
 
