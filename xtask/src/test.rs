@@ -118,10 +118,20 @@ fn steps(workspace: &Workspace) -> Vec<Step> {
             "the fuzz targets find nothing in their seeds",
             run(fuzz_seeds(workspace)),
         ),
+        Step::new(
+            "kernels-release",
+            "the kernels as they are shipped, optimised",
+            run(vec![call(
+                "test --release --lib --tests --all-features --package=sorix-kernels",
+                &[],
+                &[],
+            )]),
+        ),
     ];
     // Of the same packages and features, so that each is compiled once.
     let optimised = [published.clone(), packages(&["sorix-stats".into()])].concat();
-    let optimised = |words: &str| call(words, &optimised, &["--all-features"]);
+    let build = "build --release --bins --examples --all-features";
+    let build = || call(build, &optimised, &[]);
     let built = workspace.target.join("release");
     let mut stats = Command::new(built.join("sorix-stats"));
     stats.arg("--quick");
@@ -129,24 +139,14 @@ fn steps(workspace: &Workspace) -> Vec<Step> {
     example.arg("42");
     steps.extend([
         Step::new(
-            "kernels-release",
-            "the kernels as they are shipped, optimised",
-            run(vec![optimised(
-                "test --release --test=kernels --test=portable",
-            )]),
-        ),
-        Step::new(
             "examples",
             "the examples build optimised, and the first one runs",
-            run(vec![
-                optimised("build --release --bins --examples"),
-                example,
-            ]),
+            run(vec![build(), example]),
         ),
         Step::new(
             "stats",
             "the statistics of the masks, in short and for a fixed seed",
-            run(vec![optimised("build --release --bins --examples"), stats]),
+            run(vec![build(), stats]),
         ),
     ]);
     // The first, the best, is in charge of the step `tests`; the reference is what the others are

@@ -124,8 +124,9 @@ impl Package {
     /// What builds the wheel and installs it in that environment: from the source distribution, as
     /// `pip install sorix-rs` does where there is no wheel.
     pub(crate) fn build_and_install(&self) -> Vec<Command> {
-        let words = "python -m pip wheel --quiet --disable-pip-version-check --no-deps \
-                     --no-build-isolation --no-binary sorix-rs --find-links";
+        // pip keeps what it built, by the archive's path, which is the same for every commit.
+        let words = "python -m pip wheel --quiet --disable-pip-version-check --no-cache-dir \
+                     --no-index --no-deps --no-build-isolation --no-binary sorix-rs --find-links";
         let mut from_source = self.built(&self.newest, words, &[&self.sources]);
         from_source
             .arg("--wheel-dir")

@@ -29,8 +29,6 @@ thread_local! {
 struct Seen {
     /// The most on one stack.
     deepest: AtomicUsize,
-    /// Those that began on the stack of another one.
-    above: AtomicUsize,
     /// Those that ended, in this order.
     answered: Mutex<Vec<usize>>,
 }
@@ -39,8 +37,6 @@ struct Seen {
 fn request<R>(seen: &Seen, number: usize, answer: impl FnOnce() -> R) -> R {
     let depth = DEPTH.get() + 1;
     seen.deepest.fetch_max(depth, Ordering::Relaxed);
-    seen.above
-        .fetch_add(usize::from(depth > 1), Ordering::Relaxed);
     DEPTH.set(depth);
     let answer = answer();
     DEPTH.set(depth - 1);
@@ -89,7 +85,7 @@ fn ten_thousand_requests_of_one_pool() {
 }
 
 #[test]
-fn requests_do_not_begin_above_others() {
+fn requests_do_not_pile_up_above_others() {
     let (model, x) = (model(), tensor([1.0; 64]));
     for threads in [1, 2, 4] {
         let seen = Seen::default();
@@ -101,8 +97,9 @@ fn requests_do_not_begin_above_others() {
                 });
             }
         });
-        // A thread takes up another request only if its helpers end at the wrong moment.
-        assert!(seen.above.into_inner() <= 50, "{threads} threads");
+        // How often a thread takes up another request while it waits is up to the scheduler, how many it
+        // has on its stack is not; nor is the first request left to wait for most of the others.
+        assert!(seen.deepest.into_inner() <= 3, "{threads} threads");
         let answered = seen.answered.into_inner().unwrap();
         let first = answered.iter().position(|&i| i == 0).unwrap();
         assert!(first < 250, "the first request was answer {first}");

@@ -35,7 +35,7 @@ _PARAMETERS = """
     """
 
 
-_INPLACE = """
+INPLACE = """
     inplace : bool
         Whether to write over the input."""
 
@@ -450,7 +450,7 @@ for _function, _more in [
         The axis of the steps.""",
     ),
 ]:
-    _function.__doc__ = (_function.__doc__ or "") + _PARAMETERS.format(_more, _INPLACE)
+    _function.__doc__ = (_function.__doc__ or "") + _PARAMETERS.format(_more, INPLACE)
 _RESIDUAL = """
     residual : torch.Tensor
         Of the shape, dtype and device of the input."""

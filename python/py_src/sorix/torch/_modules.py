@@ -26,11 +26,6 @@ _PARAMETERS = """
     """
 
 
-_INPLACE = """
-    inplace : bool
-        Whether to write over the input."""
-
-
 class _Dropout(nn.modules.dropout._DropoutNd):
     """What all have in common."""
 
@@ -254,7 +249,7 @@ for _module, _more in [
         The axis of the steps.""",
     ),
 ]:
-    _module.__doc__ = (_module.__doc__ or "") + _PARAMETERS.format(_INPLACE + _more)
+    _module.__doc__ = (_module.__doc__ or "") + _PARAMETERS.format(functional.INPLACE + _more)
 DropoutAdd.__doc__ = (DropoutAdd.__doc__ or "") + _PARAMETERS.format("")
 
 
