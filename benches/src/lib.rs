@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod case;
+pub mod chain;
 pub mod html;
 pub mod kernel;
 pub mod layers;

@@ -47,6 +47,10 @@ pub enum Op {
     ReluDropout,
     /// The same with a bias, a row of 1,024 elements.
     BiasReluDropout,
+    /// Forward of the GELU of the input, in the exact form.
+    GeluDropout,
+    /// Forward of SiLU of the input times the second input.
+    SwigluDropout,
     /// The layer norm of a residual, f32 for 16 bits, plus forward, over rows of 768.
     DropoutAddNorm768,
     /// The same over rows of 4,096.
@@ -90,7 +94,7 @@ impl Roof {
 
 impl Op {
     /// Every kernel, in the order of the tables.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::FillMask,
         Self::Forward,
         Self::Backward,
@@ -106,6 +110,8 @@ impl Op {
         Self::DropPathAdd,
         Self::ReluDropout,
         Self::BiasReluDropout,
+        Self::GeluDropout,
+        Self::SwigluDropout,
         Self::DropoutAddNorm768,
         Self::DropoutAddNorm4096,
         Self::ForwardBackward,
@@ -136,6 +142,8 @@ impl Op {
             Self::DropPathAdd => "drop_path_add",
             Self::ReluDropout => "relu_dropout",
             Self::BiasReluDropout => "bias_relu_dropout",
+            Self::GeluDropout => "gelu_dropout",
+            Self::SwigluDropout => "swiglu_dropout",
             Self::DropoutAddNorm768 => "dropout_add_norm_768",
             Self::DropoutAddNorm4096 => "dropout_add_norm_4096",
             Self::ForwardBackward => "forward_backward",
@@ -154,6 +162,8 @@ impl Op {
         match self {
             Self::DropoutAdd
             | Self::BiasDropoutAdd
+            | Self::GeluDropout
+            | Self::SwigluDropout
             | Self::DropoutAddNorm768
             | Self::DropoutAddNorm4096 => Roof::WithoutDropout,
             _ => Roof::Copy,
@@ -205,6 +215,8 @@ impl Op {
             | Self::BiasDropoutAdd
             | Self::ReluDropout
             | Self::BiasReluDropout
+            | Self::GeluDropout
+            | Self::SwigluDropout
             | Self::DropoutAddNorm768
             | Self::DropoutAddNorm4096
             | Self::ForwardBackward
@@ -225,12 +237,16 @@ impl Op {
         let mask = (elements as u64).div_ceil(64) * 8;
         match self {
             Self::FillMask => mask,
-            Self::Forward | Self::Backward | Self::ReluDropout | Self::BiasReluDropout => {
-                2 * tensor + mask
-            }
-            Self::ForwardSum | Self::ForwardSumCached | Self::DropoutAdd | Self::BiasDropoutAdd => {
-                3 * tensor + mask
-            }
+            Self::Forward
+            | Self::Backward
+            | Self::ReluDropout
+            | Self::BiasReluDropout
+            | Self::GeluDropout => 2 * tensor + mask,
+            Self::ForwardSum
+            | Self::ForwardSumCached
+            | Self::DropoutAdd
+            | Self::BiasDropoutAdd
+            | Self::SwigluDropout => 3 * tensor + mask,
             Self::DropPathAdd => 3 * tensor,
             Self::Replay
             | Self::BroadcastChannelsFirst
@@ -324,6 +340,21 @@ pub fn call<T: Value>(
             }
             engine.act_dropout(Activation::Relu, rate, key, buffers, Some(mask))
         }
+        // Without dropout it is the function, and draws nothing that would be dropped.
+        Op::GeluDropout if rate.p() == 0.0 => map(engine, Function::Gelu, input, output),
+        Op::GeluDropout => {
+            let buffers = Buffers::new(input, output)?;
+            engine.act_dropout(Activation::Gelu, rate, key, buffers, Some(mask))
+        }
+        Op::SwigluDropout if rate.p() == 0.0 => {
+            let buffers = Buffers::new(input, output)?.with_elements(second)?;
+            engine.map(Function::Silu, buffers);
+            Ok(())
+        }
+        Op::SwigluDropout => {
+            let buffers = Buffers::new(input, output)?.with_elements(second)?;
+            engine.map_dropout(Function::Silu, rate, key, buffers, Some(mask))
+        }
         Op::DropoutAddNorm768 => rows.dropout_add_norm(engine, rate, key, 768, input, output),
         Op::DropoutAddNorm4096 => rows.dropout_add_norm(engine, rate, key, 4096, input, output),
         Op::ForwardBackward | Op::TensorForwardBackward => {
@@ -350,7 +381,8 @@ fn map<T: Value>(
     input: &[T],
     output: &mut [T],
 ) -> Result<(), Error> {
-    Ok(engine.map(function, Buffers::new(input, output)?)?)
+    engine.map(function, Buffers::new(input, output)?);
+    Ok(())
 }
 
 /// How the small mask of `op` covers a tensor of so many elements.

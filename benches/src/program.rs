@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::case::{Case, Dtype, Shape, selected};
+use crate::chain;
 use crate::html;
 use crate::layers::Layer;
 use crate::machine::{Machine, cores, memory_budget};
@@ -47,7 +48,8 @@ struct Args {
     threads: Vec<u16>,
 
     /// Measure only the rows whose id `op/dtype/backend/size` contains this, for instance
-    /// `forward/f32`, `avx2/1Mi` or `8x128x768`; `step` for the training steps.
+    /// `forward/f32`, `avx2/1Mi` or `8x128x768`; `step` for the training steps, `chain` for fused operations
+    /// against those apart.
     #[arg(long, value_name = "SUBSTRING")]
     filter: Option<String>,
 
@@ -133,7 +135,10 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
     } else {
         Vec::new()
     };
-    if let (Some(filter), true) = (filter, plan.is_empty() && !steps) {
+    if let (Some(filter), true) = (
+        filter,
+        plan.is_empty() && !steps && !chain::selected(filter),
+    ) {
         let example = Case::all(&backends, &threads, None);
         let example = example.first().map_or_else(String::new, Case::id);
         bail!("no row has {filter:?} in its id; an id is like {example:?}");
@@ -160,7 +165,7 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
             .collect::<Vec<_>>()
             .join(", "),
     );
-    let report = Report {
+    let mut report = Report {
         machine,
         rows: with_stray_copies_named(plan.run()?),
         steps: if steps {
@@ -169,6 +174,9 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
             Vec::new()
         },
     };
+    report
+        .steps
+        .extend(chain::run(plan.sampling, &threads, filter)?);
 
     if !report.rows.is_empty() {
         println!("{}", report.table());
@@ -182,7 +190,7 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
             );
         }
     }
-    if steps {
+    if !report.steps.is_empty() {
         println!("{}", step::table(&report.steps));
     }
     if args.record {

@@ -99,7 +99,7 @@ pub struct Report {
     pub machine: Machine,
     /// What was measured.
     pub rows: Vec<Row>,
-    /// Training steps, which are compared with each other.
+    /// Training steps, and fused operations: each is compared with another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepRow>,
 }

@@ -111,7 +111,7 @@ pub fn run(sampling: Sampling, threads: &[usize], peers: &[(&str, Step)]) -> Res
 /// The rows as a table in plain text.
 #[must_use]
 pub fn table(rows: &[StepRow]) -> String {
-    let mut table = String::from("training step                     threads       ms   ratio to\n");
+    let mut table = String::from("step, or operations               threads       ms   ratio to\n");
     for row in rows {
         table += &format!(
             "{:32}  {:>7}  {:>7.2}  {:.4} of {:.2} ms ({})\n",
@@ -128,7 +128,7 @@ pub fn table(rows: &[StepRow]) -> String {
 
 /// Samples two things in turn, after each was done twice: the memory of the first time is there for
 /// the second. The threads of the one are at rest when the other begins.
-fn compare(
+pub(crate) fn compare(
     sampling: Sampling,
     mut subject: impl FnMut() -> Result<()>,
     mut against: impl FnMut() -> Result<()>,

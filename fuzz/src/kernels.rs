@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use sorix::kernels::backend::job::FillMask;
 use sorix::kernels::backend::{BitSliceMut, reference};
 use sorix::kernels::{
-    Activation, BitMask, Buffers, DropRate, Element, Engine, Error, Keep, MaskWindow,
+    Activation, BitMask, Buffers, DropRate, Element, Engine, Error, Function, Keep, MaskWindow,
 };
 
 use crate::inputs::{AnyBackend, Length, Rate, Window};
@@ -47,12 +47,20 @@ enum Fused {
     Add(Option<u8>),
     /// The rectifier; and such a bias.
     Relu(Option<u8>),
+    /// A function, which one; factors; and such a bias.
+    Map(u8, bool, Option<u8>),
 }
 
 impl Fused {
+    fn has_elements(self) -> bool {
+        matches!(self, Self::Add(_) | Self::Map(_, true, _))
+    }
+
     fn row(self) -> Option<usize> {
         match self {
-            Self::Add(Some(row)) | Self::Relu(Some(row)) => Some(1 + usize::from(row)),
+            Self::Add(Some(row)) | Self::Relu(Some(row)) | Self::Map(_, _, Some(row)) => {
+                Some(1 + usize::from(row))
+            }
             _ => None,
         }
     }
@@ -151,7 +159,7 @@ fn check<T: Element>(case: &Case) {
                 Buffers::new(x, y)
             };
             let buffers = buffers.and_then(|mut buffers| {
-                if let Fused::Add(_) = fused {
+                if fused.has_elements() {
                     buffers = buffers.with_elements(second.inside())?;
                 }
                 match &row {
@@ -166,6 +174,9 @@ fn check<T: Element>(case: &Case) {
                     (Fused::Add(_), mask) => engine.dropout_add(rate, window, buffers, mask),
                     (Fused::Relu(_), mask) => {
                         engine.act_dropout(Activation::Relu, rate, window, buffers, mask)
+                    }
+                    (Fused::Map(which, ..), mask) => {
+                        engine.map_dropout(function(which), rate, window, buffers, mask)
                     }
                     (Fused::Nothing, Some(mask)) => engine.forward(rate, window, buffers, mask),
                     (Fused::Nothing, None) => engine.replay(rate, window, buffers),
@@ -205,6 +216,10 @@ fn check<T: Element>(case: &Case) {
                 Fused::Nothing => (expected(rate, keep, x), keep),
                 Fused::Add(_) => (added(rate, keep, second.inside()[i], bias, x), keep),
                 Fused::Relu(_) => rectified(rate, keep, x, bias),
+                Fused::Map(which, times, _) => {
+                    let factor = times.then(|| second.inside()[i]);
+                    (mapped(function(which), rate, keep, x, bias, factor), keep)
+                }
             };
             #[allow(clippy::eq_op, reason = "a NaN is what is not equal to itself")]
             let both_nan = element != element && y != y;
@@ -253,6 +268,27 @@ fn rectified<T: Element>(rate: DropRate, keep: bool, x: T, bias: Option<T>) -> (
     } else {
         (T::narrow(sum * T::scale(rate)), true)
     }
+}
+
+fn function(which: u8) -> Function {
+    Function::ALL[usize::from(which) % Function::ALL.len()]
+}
+
+/// What a function of an element becomes, times a factor.
+fn mapped<T: Element>(
+    function: Function,
+    rate: DropRate,
+    keep: bool,
+    x: T,
+    bias: Option<T>,
+    factor: Option<T>,
+) -> T {
+    if !keep {
+        return T::ZERO;
+    }
+    let value = T::value(function, biased(x, bias));
+    let value = factor.map_or(value, |factor| value * factor.widened());
+    T::narrow(value * T::scale(rate))
 }
 
 /// The bits of a window that was checked to end at 2^64 - 1 at the latest.

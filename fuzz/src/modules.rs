@@ -7,8 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use sorix::nn::dropout::{DropoutLayer, Form};
 use sorix::nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, GaussianDropout, LockedDropout, Mode, Module, ReLUDropout,
-    Result, Shard,
+    Dropout3d, FeatureAlphaDropout, GELUDropout, GaussianDropout, LockedDropout, Mode, Module,
+    ReLUDropout, Result, Shard, SiLUDropout, SwiGLUDropout,
 };
 use sorix::{DType, Generator, Tensor};
 
@@ -48,6 +48,9 @@ enum Layer {
     Broadcast(Vec<Option<u8>>),
     SharedAlong(Vec<i8>),
     Relu,
+    Gelu(bool),
+    Silu,
+    Swiglu,
 }
 
 /// Up to six axes of up to five elements.
@@ -101,14 +104,23 @@ fn check(case: Case) {
 
     let before = generator.state();
     let Ok(y) = layer.forward(&x) else {
-        assert!(!case.eval, "{case:?}: eval takes any input");
+        let takes_any = case.eval && !matches!(case.layer, Layer::Swiglu);
+        assert!(!takes_any, "{case:?}: eval takes any input");
         assert!(leaf.grad().is_none(), "{case:?}");
         return;
     };
-    assert_eq!((y.shape(), y.dtype()), (x.shape(), dtype), "{case:?}");
+    let shape = match (&case.layer, x.shape()) {
+        (Layer::Swiglu, [before @ .., last]) => [before, &[last / 2]].concat(),
+        (_, shape) => shape.to_vec(),
+    };
+    assert_eq!((y.shape(), y.dtype()), (&shape[..], dtype), "{case:?}");
     let taken = generator.state().offset - before.offset;
     assert_eq!(taken, u64::from(!case.eval), "{case:?}: keys taken");
-    if case.eval && !matches!(case.layer, Layer::Relu) {
+    let activates = matches!(
+        case.layer,
+        Layer::Relu | Layer::Gelu(_) | Layer::Silu | Layer::Swiglu
+    );
+    if case.eval && !activates {
         assert!(y.same_storage(&x), "{case:?}");
     }
     y.sum().expect("a sum").backward().expect("once");
@@ -131,6 +143,10 @@ fn check(case: Case) {
     };
     let again = repeated().forward(&x).expect("as before");
     assert_eq!(bits(&again), bits(&y), "{case:?}: the same key again");
+    if let Layer::Swiglu = case.layer {
+        // Neither a residual nor a part is as long as the input.
+        return;
+    }
     let sum = repeated().forward_residual(&x, &x).expect("as before");
     assert_eq!((sum.shape(), sum.dtype()), (x.shape(), dtype), "{case:?}");
     // 16 bits are rounded once in one pass, and twice in two operations.
@@ -192,5 +208,9 @@ fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Dropping>> {
             Box::new(BroadcastDropout::shared_along(p, axes)?.generator(generator))
         }
         Layer::Relu => Box::new(ReLUDropout::new(p)?.generator(generator)),
+        Layer::Gelu(false) => Box::new(GELUDropout::new(p)?.generator(generator)),
+        Layer::Gelu(true) => Box::new(GELUDropout::with_tanh(p)?.generator(generator)),
+        Layer::Silu => Box::new(SiLUDropout::new(p)?.generator(generator)),
+        Layer::Swiglu => Box::new(SwiGLUDropout::new(p)?.generator(generator)),
     })
 }

@@ -34,9 +34,9 @@
 //! beyond element 2^64 - 1, or if an environment variable names a backend that this machine does not have
 //! or holds no number where one is expected.
 
+mod activation;
 mod norm;
 
-use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::broadcast::Broadcast;
 use crate::buffers::Buffers;
@@ -47,6 +47,10 @@ use crate::mask::{BitMask, BitSlice};
 use crate::rate::DropRate;
 use crate::region::MaskRegion;
 
+pub use activation::{
+    act_dropout, act_dropout_backward, act_dropout_in_place, act_dropout_replay, swiglu_dropout,
+    swiglu_dropout_backward,
+};
 pub use norm::{apply_add_norm, dropout_add_norm, norm_backward};
 
 /// The mask alone: which elements of the window are kept, as many as `mask` has.
@@ -513,85 +517,6 @@ pub fn bias_dropout_add_in_place<T: Element>(
 ) -> Result<(), Error> {
     let buffers = with_bias(Buffers::in_place(residual), bias)?.with_elements(x)?;
     Engine::active()?.dropout_add(rate, at, buffers, mask)
-}
-
-/// Dropout of an activation: `y = activation(x + bias) * scale` where the mask keeps, `+0.0` elsewhere. One
-/// pass over memory instead of three. The bias, if there is one, is a row as for [`bias_dropout_add`].
-///
-/// `x + bias` is rounded in the type computed in, the product too, and once more to the element type.
-///
-/// Of [`Activation::Relu`] the bits that are written to `mask`, if there is one, are those of the elements
-/// that are kept *and* not at most 0, or NaN: all that backward needs, which is [`backward`], so that x need
-/// not be kept. From a key backward would need x again: keep the bits.
-///
-/// Source: `launch_ls_dropout_act_bias` of LightSeq, for the activation and the bias; the bit for ReLU is our own.
-///
-/// # Errors
-///
-/// See the [module](self), and if `x` is not whole rows as long as the bias.
-///
-/// ```
-/// use sorix_kernels::{Activation, BitMask, DropRate, MaskKey, dropout};
-/// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(1, 0));
-/// let (x, bias) = ([-1.0, -1.0, 3.0, 3.0], [0.5, 2.0]);
-/// let (mut y, mut mask) = ([9.0; 4], BitMask::new(4));
-/// let relu = Activation::Relu;
-/// dropout::act_dropout(relu, DropRate::new(0.0)?, key, &x, Some(&bias), &mut y, Some(&mut mask))?;
-/// assert_eq!(y, [0.0, 1.0, 3.5, 5.0]);
-/// assert_eq!(mask, BitMask::from_bools(&[false, true, true, true]));
-///
-/// dropout::act_dropout(relu, rate, key, &x, Some(&bias), &mut y, Some(&mut mask))?;
-/// let mut dx = [9.0; 4];
-/// dropout::backward(rate, &mask, &[1.0; 4], &mut dx)?;
-/// for (i, (y, dx)) in y.into_iter().zip(dx).enumerate() {
-///     let sum = x[i] + bias[i % 2];
-///     assert!((y, dx) == (0.0, 0.0) || sum > 0.0 && (y, dx) == (2.0 * sum, 2.0));
-/// }
-/// # Ok::<(), sorix_kernels::Error>(())
-/// ```
-pub fn act_dropout<T: Element>(
-    activation: Activation,
-    rate: DropRate,
-    at: impl Into<MaskRegion>,
-    x: &[T],
-    bias: Option<&[T]>,
-    y: &mut [T],
-    mask: Option<&mut BitMask>,
-) -> Result<(), Error> {
-    let mut buffers = Buffers::new(x, y)?;
-    if let Some(bias) = bias {
-        buffers = with_bias(buffers, bias)?;
-    }
-    Engine::active()?.act_dropout(activation, rate, at, buffers, mask)
-}
-
-/// [`act_dropout`], over the input itself.
-///
-/// # Errors
-///
-/// As there.
-///
-/// ```
-/// use sorix_kernels::{Activation, DropRate, MaskKey, dropout};
-/// let mut x = [-1.0_f32, 2.0];
-/// let (rate, key) = (DropRate::new(0.0)?, MaskKey::new(1, 0));
-/// dropout::act_dropout_in_place(Activation::Relu, rate, key, &mut x, None, None)?;
-/// assert_eq!(x, [0.0, 2.0]);
-/// # Ok::<(), sorix_kernels::Error>(())
-/// ```
-pub fn act_dropout_in_place<T: Element>(
-    activation: Activation,
-    rate: DropRate,
-    at: impl Into<MaskRegion>,
-    x: &mut [T],
-    bias: Option<&[T]>,
-    mask: Option<&mut BitMask>,
-) -> Result<(), Error> {
-    let mut buffers = Buffers::in_place(x);
-    if let Some(bias) = bias {
-        buffers = with_bias(buffers, bias)?;
-    }
-    Engine::active()?.act_dropout(activation, rate, at, buffers, mask)
 }
 
 /// Buffers of whole rows as long as the bias, with the bias.

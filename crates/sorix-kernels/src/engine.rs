@@ -1,8 +1,8 @@
 //! [`Engine`]: a backend and how to run it.
 
+mod activation;
 mod norm;
 
-use crate::activation::Activation;
 use crate::affine::Affine;
 use crate::backend::Backend;
 use crate::broadcast::Broadcast;
@@ -15,7 +15,7 @@ use crate::error::{BackendError, Error, LengthError};
 use crate::function::Function;
 use crate::job::{
     Apply, ApplyBroadcast, Covered, Dropout, DropoutRegion, FillMask, FillRegion, Map, Settle,
-    Update,
+    Update, map_work,
 };
 use crate::mask::{BitMask, BitSlice, BitSliceMut, WORD};
 use crate::parallel::{self, Split};
@@ -216,24 +216,6 @@ impl<'b> Engine<'b> {
         Ok(())
     }
 
-    /// See [`dropout::act_dropout`](crate::dropout::act_dropout). Beside the input of `buffers` is the bias, if
-    /// there is one, as a [row](Buffers::with_row).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn act_dropout<T: Element>(
-        self,
-        activation: Activation,
-        rate: DropRate,
-        at: impl Into<MaskRegion>,
-        buffers: Buffers<'_, T>,
-        mask: Option<&mut BitMask>,
-    ) -> Result<(), Error> {
-        let pass = Pass::activation(activation, rate);
-        self.make_and_apply(rate, at.into(), pass, buffers, mask)
-    }
-
     /// See [`dropout::apply`](crate::dropout::apply), and [`dropout::backward`](crate::dropout::backward),
     /// which is the same of a gradient.
     ///
@@ -323,40 +305,23 @@ impl<'b> Engine<'b> {
     }
 
     /// See [`function::map`](crate::function::map); with elements beside the input of `buffers`, see
-    /// [`function::map_times`](crate::function::map_times).
-    ///
-    /// # Errors
-    ///
-    /// [`LengthError`] if a row is beside the input.
+    /// [`function::map_times`](crate::function::map_times); with a row, it is added to the input first.
     ///
     /// ```
     /// use sorix_kernels::{Buffers, Engine, Function, dispatch};
     /// let engine = Engine::new(dispatch::by_name("portable")?).sequential();
     /// let mut x = [0.0_f32, f32::NEG_INFINITY];
-    /// engine.map(Function::Sigmoid, Buffers::in_place(&mut x))?;
+    /// engine.map(Function::Sigmoid, Buffers::in_place(&mut x));
     /// assert_eq!(x, [0.5, 0.0]);
     /// # Ok::<(), sorix_kernels::Error>(())
     /// ```
-    pub fn map<T: Element>(
-        self,
-        function: Function,
-        buffers: Buffers<'_, T>,
-    ) -> Result<(), LengthError> {
-        /// What a copy would move in the time that an element takes: 4 copies of f32, and 20 of f64, which
-        /// are not vectors.
-        const F32_BYTES: usize = 32;
-        const F64_BYTES: usize = 320;
-
-        let per_element = if size_of::<T>() == size_of::<f64>() {
-            F64_BYTES
-        } else {
-            F32_BYTES
-        };
-        let work = buffers.len().saturating_mul(per_element);
-        let streaming = buffers.len() * size_of::<T>() > self.streaming_above;
-        let job = Map::new(function, buffers)?.streaming(streaming);
-        self.run(job, work, |job| T::kernels(self.backend).map(job));
-        Ok(())
+    pub fn map<T: Element>(self, function: Function, buffers: Buffers<'_, T>) {
+        let len = buffers.len();
+        let streaming = len * size_of::<T>() > self.streaming_above;
+        let job = Map::new(function, buffers).streaming(streaming);
+        self.run(job, map_work::<T>(len), |job| {
+            T::kernels(self.backend).map(job);
+        });
     }
 
     /// Applies a mask that covers the elements by repetition.
@@ -414,7 +379,7 @@ impl<'b> Engine<'b> {
     }
 
     /// Makes a mask and applies `pass` by it; the bits go to `mask` if there is one.
-    fn make_and_apply<T: Element>(
+    pub(crate) fn make_and_apply<T: Element>(
         self,
         rate: DropRate,
         region: MaskRegion,
@@ -474,7 +439,12 @@ impl<'b> Engine<'b> {
 
     /// Keeps or drops all elements, at a rate that is not worth a random bit. The bits that are left of kept
     /// ones go to `out`, if they are wanted.
-    fn settle<T: Element>(self, kept: bool, update: Update<'_, T>, out: Option<BitSliceMut<'_>>) {
+    pub(crate) fn settle<T: Element>(
+        self,
+        kept: bool,
+        update: Update<'_, T>,
+        out: Option<BitSliceMut<'_>>,
+    ) {
         let bytes = update.bytes();
         let update = self.sized(update);
         let job = Settle { kept, update, out };
@@ -488,7 +458,7 @@ impl<'b> Engine<'b> {
     }
 
     /// Says whether the output is large enough to be written around the cache.
-    fn sized<'a, T: Element>(self, update: Update<'a, T>) -> Update<'a, T> {
+    pub(crate) fn sized<'a, T: Element>(self, update: Update<'a, T>) -> Update<'a, T> {
         let bytes = update.len() * size_of::<T>();
         update.streaming(bytes > self.streaming_above)
     }

@@ -38,7 +38,7 @@ use crate::error::Error;
 /// # Ok::<(), sorix_kernels::Error>(())
 /// ```
 pub fn map<T: Element>(function: Function, x: &[T], y: &mut [T]) -> Result<(), Error> {
-    Engine::active()?.map(function, Buffers::new(x, y)?)?;
+    Engine::active()?.map(function, Buffers::new(x, y)?);
     Ok(())
 }
 
@@ -56,7 +56,7 @@ pub fn map<T: Element>(function: Function, x: &[T], y: &mut [T]) -> Result<(), E
 /// # Ok::<(), sorix_kernels::Error>(())
 /// ```
 pub fn map_in_place<T: Element>(function: Function, x: &mut [T]) -> Result<(), Error> {
-    Engine::active()?.map(function, Buffers::in_place(x))?;
+    Engine::active()?.map(function, Buffers::in_place(x));
     Ok(())
 }
 
@@ -81,7 +81,7 @@ pub fn map_times<T: Element>(
     y: &mut [T],
 ) -> Result<(), Error> {
     let buffers = Buffers::new(x, y)?.with_elements(factor)?;
-    Engine::active()?.map(function, buffers)?;
+    Engine::active()?.map(function, buffers);
     Ok(())
 }
 
@@ -91,7 +91,7 @@ pub fn map_times<T: Element>(
 ///
 /// f32, bf16 and f16 are computed in f32 and rounded once more to the element type; f64 is computed in f64.
 /// Every backend writes the same bits, on every machine and for every alignment and length; of NaN it is
-/// only said that it stays NaN.
+/// only said that it stays NaN, unless a function says more.
 ///
 /// In f32 a function is polynomials and quotients of additions, multiplications and divisions, each rounded
 /// once; nothing is fused. e^x is made as 2^n e^r with |r| ≤ ln(2)/2, ln(2) being subtracted in two parts (Cody
@@ -117,6 +117,7 @@ pub fn map_times<T: Element>(
 /// | [`Silu`](Self::Silu) | 3.0 | |
 /// | [`Gelu`](Self::Gelu) | 6.1 | in the lower tail, where an error of the argument is multiplied |
 /// | [`GeluTanh`](Self::GeluTanh) | 3 from -1 up, 200 at -10 | by the argument of tanh, which is rounded |
+/// | [`Relu`](Self::Relu), [`ReluDerivative`](Self::ReluDerivative) | 0 | |
 /// | [`TanhDerivative`](Self::TanhDerivative), [`SigmoidDerivative`](Self::SigmoidDerivative) | 4.1 | |
 /// | the other derivatives | | absolute: 3e-7 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +146,10 @@ pub enum Function {
     ///
     /// Source: Hendrycks and Gimpel, as above, section 2.
     GeluTanh,
+    /// The rectifier: x if it is not at most 0, else `+0.0`; NaN stays NaN.
+    Relu,
+    /// The derivative of [`Relu`](Self::Relu): `+0.0` where x is at most 0, else 1, of NaN, too.
+    ReluDerivative,
     /// The derivative of [`Tanh`](Self::Tanh).
     TanhDerivative,
     /// The derivative of [`Sigmoid`](Self::Sigmoid).
@@ -167,6 +172,8 @@ impl Function {
         Self::Silu,
         Self::Gelu,
         Self::GeluTanh,
+        Self::Relu,
+        Self::ReluDerivative,
         Self::TanhDerivative,
         Self::SigmoidDerivative,
         Self::SiluDerivative,
@@ -190,6 +197,8 @@ impl Function {
             Self::Silu => "silu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_tanh",
+            Self::Relu => "relu",
+            Self::ReluDerivative => "relu_derivative",
             Self::TanhDerivative => "tanh_derivative",
             Self::SigmoidDerivative => "sigmoid_derivative",
             Self::SiluDerivative => "silu_derivative",

@@ -12,6 +12,7 @@ use crate::affine::Affine;
 use crate::buffers::{Beside, Buffers};
 use crate::element::Element;
 use crate::error::LengthError;
+use crate::function::Function;
 use crate::kernel::{Arithmetic, Bias, Biased, Compute, Row, Seam};
 use crate::rate::DropRate;
 use crate::simd::Lanes;
@@ -83,6 +84,8 @@ pub enum Reads {
     Row,
     /// Elements; and a row, if there is one.
     ElementsAndRow,
+    /// Elements, if there are any; and a row, if there is one.
+    Any,
 }
 
 /// What a pass makes of dropped elements.
@@ -121,6 +124,15 @@ passes! {
         /// What a kept element is multiplied by.
         scale: T::Scale
     }
+    /// `f(x + row) * element * scale` where kept, `+0.0` elsewhere: dropout of a function of x; or of its product
+    /// with the elements beside it; or, with a derivative, and the gradient of the values beside x, that of x.
+    /// Without a row nothing is added to x, without elements nothing multiplied by.
+    Map = "map", reads Any {
+        /// The function.
+        function: Function,
+        /// What a kept element is multiplied by, last.
+        scale: T::Scale
+    }
 }
 
 impl<T: Element> Pass<T> {
@@ -146,6 +158,19 @@ impl<T: Element> Pass<T> {
         let scale = T::scale(rate);
         match activation {
             Activation::Relu => Self::Rectify { scale },
+            Activation::Gelu | Activation::GeluTanh | Activation::Silu => Self::Map {
+                function: activation.function(),
+                scale,
+            },
+        }
+    }
+
+    /// Inverted dropout, at `rate`, of `function` of the input.
+    #[must_use]
+    pub fn map(function: Function, rate: DropRate) -> Self {
+        Self::Map {
+            function,
+            scale: T::scale(rate),
         }
     }
 
@@ -184,13 +209,16 @@ impl<T: Element> Pass<T> {
             }),
             PassKind::AddScaled => Self::add_scaled(rate),
             PassKind::Rectify => Self::activation(Activation::Relu, rate),
+            PassKind::Map => Self::map(Function::Silu, rate),
         }
     }
 
     /// What dropped elements become.
     pub(crate) fn dropped(&self) -> Dropped<T> {
         match *self {
-            Self::Scale { .. } | Self::Rectify { .. } => Dropped::Constant(T::ZERO),
+            Self::Scale { .. } | Self::Rectify { .. } | Self::Map { .. } => {
+                Dropped::Constant(T::ZERO)
+            }
             Self::Affine { dropped, .. } => Dropped::Constant(dropped),
             Self::AddScaled { .. } => Dropped::Input,
         }
@@ -204,12 +232,13 @@ impl<T: Element> Pass<T> {
         let row = beside.row().map_or(0, |(row, _)| row.len());
         let expected = match reads {
             Reads::ElementsAndRow => buffers.len(),
+            Reads::Any => elements,
             Reads::Nothing | Reads::Row => 0,
         };
         LengthError::check("second input", expected, elements)?;
         match reads {
             Reads::Nothing => LengthError::check("row", 0, row),
-            Reads::Row | Reads::ElementsAndRow => Ok(()),
+            Reads::Row | Reads::ElementsAndRow | Reads::Any => Ok(()),
         }
     }
 
@@ -255,6 +284,7 @@ impl<T: Element> Pass<T> {
             (pass @ Self::AddScaled { .. }, None, _) => {
                 unreachable!("{pass:?} was checked to have what it reads")
             }
+            (Self::Map { .. }, ..) => unreachable!("it has a loop of its own: `kernel/map.rs`"),
         }
     }
 }

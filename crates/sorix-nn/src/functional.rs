@@ -29,7 +29,8 @@
 use sorix_core::{DropRate, SaveMask, Tensor};
 
 use crate::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, Paths, Rectified, draw_by,
+    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, GeluElements, Locked, Paths,
+    Rectified, SiluElements, SwigluElements, draw_by,
 };
 use crate::error::Result;
 use crate::generator::Generator;
@@ -227,4 +228,43 @@ forms! {
     /// # Ok::<(), sorix_nn::Error>(())
     /// ```
     relu_dropout: Rectified;
+
+    /// [`GELUDropout`](crate::GELUDropout), of the exact GELU, as a function.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let (x, generator) = (tensor([[-1.0, 1.0]; 50]), Generator::new(42));
+    /// let y = functional::gelu_dropout(&x, 0.5, Mode::Eval, &generator)?;
+    /// assert_eq!(y.to_vec::<f64>()?, x.gelu()?.to_vec::<f64>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    gelu_dropout: GeluElements::default();
+
+    /// [`SiLUDropout`](crate::SiLUDropout) as a function.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Generator, Mode, functional};
+    ///
+    /// let (x, generator) = (tensor([[-1.0, 1.0]; 50]), Generator::new(42));
+    /// let y = functional::silu_dropout(&x, 0.5, Mode::Eval, &generator)?;
+    /// assert_eq!(y.to_vec::<f64>()?, x.silu()?.to_vec::<f64>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    silu_dropout: SiluElements;
+
+    /// [`SwiGLUDropout`](crate::SwiGLUDropout) as a function: of an input of twice the length of the output.
+    ///
+    /// ```
+    /// use sorix_core::tensor;
+    /// use sorix_nn::{Generator, Mode, Module, SwiGLU, functional};
+    ///
+    /// let (x, generator) = (tensor([[-1.0, 1.0]; 50]), Generator::new(42));
+    /// let y = functional::swiglu_dropout(&x, 0.5, Mode::Eval, &generator)?;
+    /// assert_eq!(y.to_vec::<f64>()?, SwiGLU.forward(&x)?.to_vec::<f64>()?);
+    /// # Ok::<(), sorix_nn::Error>(())
+    /// ```
+    swiglu_dropout: SwigluElements;
 }

@@ -20,7 +20,7 @@
 //! # Map
 //!
 //! * [`Module`]: what a layer is, with a derive for your own; [`Mode`]: whether it trains.
-//! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`Tanh`], [`Sigmoid`],
+//! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`SiLU`], [`SwiGLU`], [`Tanh`], [`Sigmoid`],
 //!   [`Softmax`], [`Dropout`], [`DropoutAddNorm`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
 //! * [`loss`]: mean squared error, cross entropy, of two classes too. [`mod@init`]: first values of parameters.
@@ -64,13 +64,13 @@ pub use batches::{Batches, BatchesState, permutation};
 pub use checkpoint::{Checkpoint, CheckpointEntry, error::CheckpointError};
 pub use dropout::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GaussianDropout, LockedDropout, ReLUDropout,
-    Residual, Shard, WeightDropout,
+    Dropout3d, EmbeddingDropout, FeatureAlphaDropout, GELUDropout, GaussianDropout, LockedDropout,
+    ReLUDropout, Residual, Shard, SiLUDropout, SwiGLUDropout, WeightDropout,
 };
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
 pub use layers::{
-    DropoutAddNorm, Embedding, GELU, LayerNorm, Linear, ReLU, Sigmoid, Softmax, Tanh,
+    DropoutAddNorm, Embedding, GELU, LayerNorm, Linear, ReLU, SiLU, Sigmoid, Softmax, SwiGLU, Tanh,
 };
 pub use loss::Reduction;
 pub use mode::Mode;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use sorix_core::{DType, MaskKey, Tensor};
 use sorix_nn::{
-    DropPath, Dropout, GaussianDropout, Generator, Module, ReLU, ReLUDropout, Residual, Result,
-    Sequential, Shard, monte_carlo, monte_carlo_rows,
+    DropPath, Dropout, GELU, GELUDropout, GaussianDropout, Generator, Module, ReLU, ReLUDropout,
+    Residual, Result, Sequential, Shard, SiLU, SiLUDropout, SwiGLU, SwiGLUDropout, monte_carlo,
+    monte_carlo_rows,
 };
 
 const KEY: MaskKey = MaskKey { seed: 1, offset: 2 };
@@ -20,29 +21,41 @@ fn bits(x: &Tensor) -> Vec<u64> {
     x.into_iter().map(f64::to_bits).collect()
 }
 
-/// ReLU and dropout as two layers.
-fn apart(p: f64, generator: &Arc<Generator>) -> Sequential {
-    let dropout = Dropout::new(p).unwrap().generator(Arc::clone(generator));
-    Sequential::new().with(ReLU).with(dropout)
+/// What a layer makes of an input, by its bits, and the gradient of that, in which a zero has no sign: of two layers it
+/// is a product with a slope of either sign.
+fn call(layer: &dyn Module) -> (Vec<u64>, Vec<f64>) {
+    let x = randn(&[30, 40], 1).requires_grad(true);
+    let y = layer.forward(&x).unwrap();
+    y.backward_with(&randn(y.shape(), 2)).unwrap();
+    (bits(&y), x.grad().unwrap().to_vec().unwrap())
 }
 
 #[test]
-fn relu_dropout_is_the_two_layers_in_one() {
-    for p in [0.0, 0.3, 1.0] {
-        let generators = [(); 2].map(|()| Arc::new(Generator::new(42)));
-        let fused = ReLUDropout::new(p).unwrap();
-        let fused = fused.generator(Arc::clone(&generators[0]));
-        let apart = apart(p, &generators[1]);
-        for _ in 0..3 {
-            let of = |layer: &dyn Module| {
-                let x = randn(&[30, 40], 1).requires_grad(true);
-                let y = layer.forward(&x).unwrap();
-                y.backward_with(&randn(&[30, 40], 2)).unwrap();
-                (bits(&y), bits(&x.grad().unwrap()))
-            };
-            assert_eq!(of(&fused), of(&apart), "p = {p}");
+fn an_activation_with_dropout_is_the_two_layers_in_one() {
+    // The scale is a power of two, so that no product with it is rounded, in whatever order.
+    for p in [0.0, 0.5, 1.0] {
+        macro_rules! check {
+            ($($fused:expr, $activation:expr;)*) => {$({
+                let generators = [(); 2].map(|()| Arc::new(Generator::new(42)));
+                let mut fused = $fused.unwrap().generator(Arc::clone(&generators[0]));
+                let dropout = Dropout::new(p).unwrap().generator(Arc::clone(&generators[1]));
+                let mut apart = Sequential::new().with($activation).with(dropout);
+                for _ in 0..3 {
+                    assert_eq!(call(&fused), call(&apart), "{fused:?}");
+                }
+                assert_eq!(generators[0].state(), generators[1].state());
+                fused.eval();
+                apart.eval();
+                assert_eq!(call(&fused), call(&apart), "{fused:?}");
+            })*};
         }
-        assert_eq!(generators[0].state(), generators[1].state());
+        check! {
+            ReLUDropout::new(p), ReLU;
+            GELUDropout::new(p), GELU::new();
+            GELUDropout::with_tanh(p), GELU::with_tanh();
+            SiLUDropout::new(p), SiLU;
+            SwiGLUDropout::new(p), SwiGLU;
+        }
     }
 }
 
@@ -101,7 +114,9 @@ fn a_residual_is_added_by_every_form() {
         DropPath::new(0.3).map(DropPath::per_batch),
         DropPath::new(0.3).map(|path| path.scale_by_keep(false)),
         GaussianDropout::new(0.3),
-        ReLUDropout::new(0.3)
+        ReLUDropout::new(0.3),
+        GELUDropout::new(0.3),
+        SiLUDropout::new(0.3)
     );
 }
 
@@ -185,6 +200,13 @@ fn what_does_not_fit_takes_no_key() {
     );
     let narrow = x.to_dtype(DType::F32).unwrap();
     assert!(dropout.forward_add(&x, &narrow).is_err());
+    let swiglu = SwiGLUDropout::new(0.5)
+        .unwrap()
+        .generator(Arc::clone(&generator));
+    assert_eq!(
+        message(swiglu.forward(&x)),
+        "SwiGLUDropout: expected a last axis of even length, got shape [4, 3]"
+    );
     assert_eq!(generator.state().offset, 0);
     let y = dropout.forward_with_key(&x, KEY).unwrap();
     assert_eq!(y.shape(), [4, 3]);

@@ -29,10 +29,10 @@
 #[doc(no_inline)]
 pub use crate::nn::{
     Adam, AdamW, AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d,
-    Dropout2d, Dropout3d, Embedding, EmbeddingDropout, FeatureAlphaDropout, GELU, GaussianDropout,
-    Generator, LayerNorm, Linear, LockedDropout, Mode, Module, Optimizer, ReLU, ReLUDropout,
-    Reduction, Residual, Schedule, Sequential, Sgd, Sigmoid, Softmax, Tanh, WeightDropout,
-    functional, init, loss, manual_seed,
+    Dropout2d, Dropout3d, Embedding, EmbeddingDropout, FeatureAlphaDropout, GELU, GELUDropout,
+    GaussianDropout, Generator, LayerNorm, Linear, LockedDropout, Mode, Module, Optimizer, ReLU,
+    ReLUDropout, Reduction, Residual, Schedule, Sequential, Sgd, SiLU, SiLUDropout, Sigmoid,
+    Softmax, SwiGLU, SwiGLUDropout, Tanh, WeightDropout, functional, init, loss, manual_seed,
 };
 #[doc(no_inline)]
 pub use sorix_core::autograd::no_grad;

@@ -3,7 +3,7 @@
 use sorix::kernels::Affine;
 use sorix::{Activation, BitMask, DType, MaskKey, Tensor, TensorResult as Result};
 
-use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Unary};
+use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Smooth, Unary};
 use crate::inputs::{Rarely, Rate};
 
 /// Of a standardized row.
@@ -78,6 +78,15 @@ impl Op {
                 let bias = biased.then_some(y);
                 x.act_dropout(Activation::Relu, bias, rate, key, save.into())
             }
+            &Self::ActDropout(Rate(rate), save, smooth, biased) => {
+                let activation = match smooth {
+                    Smooth::Gelu => Activation::Gelu,
+                    Smooth::GeluTanh => Activation::GeluTanh,
+                    Smooth::Silu => Activation::Silu,
+                };
+                x.act_dropout(activation, biased.then_some(y), rate, key, save.into())
+            }
+            &Self::SwigluDropout(Rate(rate), save) => x.swiglu_dropout(y, rate, key, save.into()),
         }
     }
 }

@@ -4,7 +4,7 @@ use sorix::kernels::DropRate;
 use sorix::{BitMask, MaskKey};
 
 use super::apply::{EPSILON, affine, eighths, halves, mask, row_indices, small};
-use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Unary};
+use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Smooth, Unary};
 use crate::inputs::Rate;
 use crate::kernels::keep_bits;
 use crate::model::{Array, Dual, rows};
@@ -94,6 +94,17 @@ impl Op {
                 let scale = inverted(rate);
                 sum.covered(&x.shape, &bits, |x| scale(x.relu()), Dual::default())
             }
+            &Self::ActDropout(Rate(rate), _, smooth, biased) => {
+                let sum = if biased { &with_bias(x, y)? } else { x };
+                let bits = bits(rate, key, &x.shape);
+                let (activation, scale) = (smooth.dual(), inverted(rate));
+                sum.covered(&x.shape, &bits, |x| scale(activation(x)), Dual::default())
+            }
+            &Self::SwigluDropout(Rate(rate), _) => {
+                let product = of_equals(x, y, |gate, up| silu(gate) * up)?;
+                let bits = bits(rate, key, &x.shape);
+                product.covered(&x.shape, &bits, inverted(rate), Dual::default())
+            }
         }
     }
 
@@ -105,10 +116,26 @@ impl Op {
             Self::DropoutAdd(..)
             | Self::DropoutAddBroadcast(..)
             | Self::BiasDropoutAdd(..)
-            | Self::ReluDropout(_, _, true) => x || y,
+            | Self::ReluDropout(_, _, true)
+            | Self::ActDropout(_, _, _, true)
+            | Self::SwigluDropout(..) => x || y,
             _ => x,
         }
     }
+}
+
+impl Smooth {
+    fn dual(self) -> fn(Dual) -> Dual {
+        match self {
+            Self::Gelu => Dual::gelu,
+            Self::GeluTanh => Dual::gelu_tanh,
+            Self::Silu => silu,
+        }
+    }
+}
+
+fn silu(x: Dual) -> Dual {
+    x * x.sigmoid()
 }
 
 fn binary(op: Binary) -> fn(Dual, Dual) -> Dual {
@@ -156,8 +183,13 @@ fn reduce(op: Reduction, over: &Over, x: &Array) -> Option<Array> {
 
 /// The sum of two of one shape.
 fn sum_of_equals(x: &Array, y: &Array) -> Option<Array> {
-    let sum = (x.shape == y.shape).then(|| x.zip(y, binary(Binary::Add)));
-    sum.flatten()
+    of_equals(x, y, binary(Binary::Add))
+}
+
+/// Two of one shape, element by element.
+fn of_equals(x: &Array, y: &Array, f: fn(Dual, Dual) -> Dual) -> Option<Array> {
+    let zipped = (x.shape == y.shape).then(|| x.zip(y, f));
+    zipped.flatten()
 }
 
 /// The sum with a bias as long as the last axis.

@@ -87,6 +87,18 @@ pub(super) enum Op {
     BiasDropoutAdd(Rate, Save),
     /// With the other operand as the bias, or without.
     ReluDropout(Rate, Save, bool),
+    /// With the other operand as the bias, or without.
+    ActDropout(Rate, Save, Smooth, bool),
+    /// Gated by this, times the other operand.
+    SwigluDropout(Rate, Save),
+}
+
+/// An activation that has a derivative everywhere.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(super) enum Smooth {
+    Gelu,
+    GeluTanh,
+    Silu,
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]

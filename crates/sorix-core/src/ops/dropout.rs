@@ -8,6 +8,7 @@
 mod act;
 mod add;
 mod add_norm;
+mod swiglu;
 
 use std::sync::Arc;
 

@@ -70,6 +70,108 @@ fn each_is_the_operations_apart_bit_for_bit() {
     }
 }
 
+/// The activation by an operation of its own.
+fn activated(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => x.relu(),
+        Activation::Gelu => x.gelu(),
+        Activation::GeluTanh => x.gelu_tanh(),
+        Activation::Silu => x.silu(),
+        other => panic!("{} has no operation of its own", other.name()),
+    }
+}
+
+/// Gradients are the same where the scale is a power of two, as its product is not rounded then, and near
+/// elsewhere.
+#[test]
+fn activations_are_the_operations_apart() {
+    for (dtype, off) in [(DType::F32, 1e-6), (DType::F64, 1e-14)] {
+        for shape in [&[7, 3, 50][..], &[2000], &[0, 5], &[40, 1]] {
+            let of = |salt| random(shape, salt).to_dtype(dtype).unwrap();
+            let bias = random(&shape[shape.len() - 1..], 3);
+            let (x, up, bias) = (of(1), of(2), bias.to_dtype(dtype).unwrap());
+            for (p, save) in RATES.into_iter().flat_map(|p| SAVES.map(|save| (p, save))) {
+                let what = format!("{dtype} {shape:?}, p = {p}, {save:?}");
+                let dropped = |x: &Tensor| x.dropout(rate(p), KEY, save);
+                let check = |name: &str, fused: Vec<Vec<u64>>, apart: Vec<Vec<u64>>| {
+                    assert_eq!(fused[0], apart[0], "{name} of {what}");
+                    if p != 0.1 {
+                        // Apart, a dropped element's gradient is zero times a slope, of either sign.
+                        let unsigned = |all: &[Vec<u64>]| -> Vec<f64> {
+                            let numbers = all.iter().flatten().copied();
+                            numbers.map(|bits| f64::from_bits(bits) + 0.0).collect()
+                        };
+                        assert_eq!(unsigned(&fused), unsigned(&apart), "{name} of {what}");
+                    }
+                    for (a, b) in fused.iter().flatten().zip(apart.iter().flatten()) {
+                        let (a, b) = (f64::from_bits(*a), f64::from_bits(*b));
+                        let near = (a - b).abs() <= off * (1.0 + b.abs());
+                        assert!(near, "{name} of {what}: {a}, {b}");
+                    }
+                };
+                for &activation in Activation::ALL {
+                    let inputs = [x.clone(), bias.clone()];
+                    let fused = bits(&inputs, |x| {
+                        x[0].act_dropout(activation, Some(&x[1]), rate(p), KEY, save)
+                    });
+                    let apart = bits(&inputs, |x| {
+                        dropped(&activated(activation, &x[0].add(&x[1])?)?)
+                    });
+                    check(activation.name(), fused, apart);
+                    let alone = bits(&inputs[..1], |x| {
+                        x[0].act_dropout(activation, None, rate(p), KEY, save)
+                    });
+                    let apart = bits(&inputs[..1], |x| dropped(&activated(activation, &x[0])?));
+                    check(activation.name(), alone, apart);
+                }
+                let inputs = [x.clone(), up.clone()];
+                let fused = bits(&inputs, |x| x[0].swiglu_dropout(&x[1], rate(p), KEY, save));
+                let apart = bits(&inputs, |x| dropped(&x[0].silu()?.mul(&x[1])?));
+                // The order of the factors is another one.
+                assert_eq!(fused[0], apart[0], "swiglu_dropout of {what}");
+                for (a, b) in fused.iter().flatten().zip(apart.iter().flatten()) {
+                    let (a, b) = (f64::from_bits(*a), f64::from_bits(*b));
+                    let near = (a - b).abs() <= off * (1.0 + b.abs());
+                    assert!(near, "swiglu_dropout of {what}: {a}, {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_gradients_that_are_wanted_are_made() {
+    let (x, other) = (random(&[4, 6], 1), random(&[6], 2));
+    for save in SAVES {
+        let silu = Activation::Silu;
+        let leaf = other.requires_grad(true);
+        let y = x
+            .act_dropout(silu, Some(&leaf), rate(0.5), KEY, save)
+            .unwrap();
+        y.sum().unwrap().backward().unwrap();
+        assert!(leaf.grad().is_some() && x.grad().is_none());
+        for of_up in [false, true] {
+            let (gate, up) = (x.requires_grad(!of_up), x.requires_grad(of_up));
+            let y = gate.swiglu_dropout(&up, rate(0.5), KEY, save).unwrap();
+            y.sum().unwrap().backward().unwrap();
+            assert_eq!(
+                (gate.grad().is_some(), up.grad().is_some()),
+                (!of_up, of_up)
+            );
+        }
+    }
+}
+
+#[test]
+fn an_activation_whose_input_was_written_has_no_gradient() {
+    let x = random(&[100], 1).requires_grad(true);
+    let y = x.act_dropout(Activation::Gelu, None, rate(0.5), KEY, SaveMask::Bits);
+    let y = y.unwrap();
+    no_grad(|| x.assign(&random(&[100], 7))).unwrap();
+    let error = y.sum().unwrap().backward().unwrap_err().to_string();
+    assert!(error.contains("ActDropoutBackward"), "{error}");
+}
+
 /// Nearest to what is computed without rounding, where the operations apart go astray.
 #[test]
 fn sixteen_bits_are_rounded_once() {
@@ -227,6 +329,10 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(
         message(x.dropout_add_broadcast(&other, rate(0.5), KEY, &[4, 1], SaveMask::Bits)),
         "dropout_add_broadcast(float64[4, 3], float64[3, 4]): expected shape [4, 3], got [3, 4]"
+    );
+    assert_eq!(
+        message(x.swiglu_dropout(&other, rate(0.5), KEY, SaveMask::Bits)),
+        "swiglu_dropout(float64[4, 3], float64[3, 4]): expected shape [4, 3], got [3, 4]"
     );
     let error = message(x.dropout_add_broadcast(&residual, rate(0.5), KEY, &[4], SaveMask::Bits));
     assert!(error.contains("mask shape"), "{error}");

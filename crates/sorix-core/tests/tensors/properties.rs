@@ -163,6 +163,23 @@ const UNARY: &[Unary] = &[
         let bias = sum_of_rows(&x.mul_scalar(1e-3)?)?;
         x.act_dropout(Activation::Relu, Some(&bias), rate(), KEY, SaveMask::Bits)
     }),
+    ("act_dropout gelu with a bias", 1, Real, |x| {
+        let (gelu, bias) = (Activation::Gelu, sum_of_rows(x)?);
+        x.act_dropout(gelu, Some(&bias), rate(), KEY, SaveMask::Bits)
+    }),
+    ("act_dropout gelu_tanh, replayed", 0, Real, |x| {
+        x.act_dropout(Activation::GeluTanh, None, rate(), KEY, SaveMask::Replay)
+    }),
+    ("act_dropout silu", 0, Real, |x| {
+        x.act_dropout(Activation::Silu, None, rate(), KEY, SaveMask::Bits)
+    }),
+    ("silu", 0, Real, Tensor::silu),
+    ("swiglu_dropout", 0, Real, |x| {
+        x.swiglu_dropout(&x.exp()?, rate(), KEY, SaveMask::Bits)
+    }),
+    ("swiglu_dropout, replayed", 0, Real, |x| {
+        x.exp()?.swiglu_dropout(x, rate(), KEY, SaveMask::Replay)
+    }),
     ("dropout_add_norm", 1, Real, |x| {
         let norm = NormOptions::layer(0.1);
         let (z, sum) = x.dropout_add_norm(&x.exp()?, norm, rate(), KEY, SaveMask::Bits)?;

@@ -16,6 +16,7 @@ mod norm;
 mod region;
 #[cfg(feature = "parallel")]
 mod split;
+mod swiglu;
 
 use crate::buffers::{Beside, Buffers};
 use crate::element::Element;
@@ -27,11 +28,13 @@ use crate::pass::Pass;
 
 pub(crate) use broadcast::{ApplyBroadcast, Covered};
 pub use map::Map;
+pub(crate) use map::work as map_work;
 pub(crate) use norm::ROWS_OF_BLOCK;
 pub use norm::{DropoutAddNorm, NormBackward, RowMask};
 pub(crate) use region::{DropoutRegion, FillRegion};
 #[cfg(feature = "parallel")]
 pub(crate) use split::Split;
+pub(crate) use swiglu::SwigluBackward;
 
 /// Write the bits of a window of a mask.
 #[derive(Debug)]
@@ -139,7 +142,8 @@ impl<'a, T: Element> Update<'a, T> {
 
     /// Whether our backends make the bits of the mask between the elements: `kernel/dropout.rs`.
     pub(crate) fn is_interleaved(&self) -> bool {
-        !self.pass.decides() && self.beside().row().is_none()
+        let has_own_loop = matches!(self.pass, Pass::Map { .. });
+        !has_own_loop && !self.pass.decides() && self.beside().row().is_none()
     }
 
     /// The number of elements.
@@ -160,8 +164,11 @@ impl<'a, T: Element> Update<'a, T> {
         self.buffers
     }
 
-    /// How many bytes are read and written.
+    /// How many bytes are read and written; or, if computing takes longer, would be in that time.
     pub(crate) fn bytes(&self) -> usize {
+        if let Pass::Map { .. } = self.pass {
+            return map_work::<T>(self.len());
+        }
         let inputs = 1 + usize::from(self.beside().elements().is_some());
         (inputs + 1) * size_of::<T>() * self.len()
     }

@@ -6,7 +6,9 @@
 mod function;
 mod norm;
 
+use crate::buffers::Beside;
 use crate::element::Element;
+use crate::function::Function;
 use crate::job::{Apply, Dropout, FillMask, Map, Update};
 use crate::keep::KeepRule;
 use crate::key::MaskWindow;
@@ -77,6 +79,11 @@ fn update<T: Element>(
                 }
                 _ => (x, false),
             },
+            Pass::Map { function, scale } if kept => {
+                let value = value(function, x, beside, i);
+                (T::narrow(value * scale), true)
+            }
+            Pass::Map { .. } => (T::ZERO, false),
             Pass::Rectify { scale } => {
                 let sum = plus_bias(x, beside.of_row(i));
                 if sum <= T::factor(0.0) || !kept {
@@ -95,14 +102,18 @@ fn update<T: Element>(
 
 /// Computes a function of every element.
 pub fn map<T: Element>(job: Map<'_, T>) {
-    let (function, factors) = (job.function(), job.factors());
-    job.into_buffers().update(|i, x| {
-        let value = T::value(function, x.widened());
-        match factors {
-            Some(factors) => factors[i].times(value),
-            None => T::narrow(value),
-        }
-    });
+    let (function, beside) = (job.function(), job.beside());
+    job.into_buffers()
+        .update(|i, x| T::narrow(value(function, x, beside, i)));
+}
+
+/// A function of element `i`, which is `x`, plus its bias, and times what is beside it.
+fn value<T: Element>(function: Function, x: T, beside: Beside<'_, T>, i: usize) -> T::Scale {
+    let value = T::value(function, plus_bias(x, beside.of_row(i)));
+    match beside.element(i) {
+        Some(factor) => value * factor.widened(),
+        None => value,
+    }
 }
 
 /// An element plus its bias, if there is one, in the type computed in.

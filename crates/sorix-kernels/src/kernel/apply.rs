@@ -319,7 +319,7 @@ where
 
 /// The word of which bit 0 is bit `at` of `words`. Behind the last word all bits are 0.
 #[inline(always)]
-fn word_at(words: &[u64], at: usize) -> u64 {
+pub(super) fn word_at(words: &[u64], at: usize) -> u64 {
     let (first, shift) = (at / WORD, at % WORD);
     let next = words.get(first + 1).copied().unwrap_or_default();
     // In two steps, as a shift by all 64 bits is none.

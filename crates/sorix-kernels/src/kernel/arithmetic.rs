@@ -175,7 +175,7 @@ impl<'a, T: Element> Row<'a, T> {
 
     /// The group that begins with element `at` of the row.
     #[inline(always)]
-    fn group(self, at: usize) -> &'a [T; GROUP] {
+    pub(super) fn group(self, at: usize) -> &'a [T; GROUP] {
         let (elements, from): (&[T], _) = if at + GROUP <= self.row.len() {
             (self.row, at)
         } else {

@@ -26,6 +26,8 @@ impl Function {
             Self::Silu => code.with(Silu),
             Self::Gelu => code.with(Gelu),
             Self::GeluTanh => code.with(GeluTanh),
+            Self::Relu => code.with(Relu),
+            Self::ReluDerivative => code.with(ReluDerivative),
             Self::TanhDerivative => code.with(TanhDerivative),
             Self::SigmoidDerivative => code.with(SigmoidDerivative),
             Self::SiluDerivative => code.with(SiluDerivative),
@@ -98,6 +100,22 @@ formulas! {
             Logistic::new(f, inner).gated(f, x, inner)
         },
         f64: |x| gate(at_least(x, -100.0), gelu_tanh_inner_f64(x).0);
+    /// [`Function::Relu`].
+    Relu,
+        f32: |f, x| {
+            // Added to zero, as -0.0 is not greater than it.
+            let zero = f.splat(0.0);
+            f.plus(zero, f.greater(zero, x))
+        },
+        f64: |x| if x <= 0.0 { 0.0 } else { x };
+    /// [`Function::ReluDerivative`].
+    ReluDerivative,
+        f32: |f, x| {
+            // Less than the least number there is above 0; NaN is not.
+            let least = f.splat(f32::from_bits(1));
+            f.select_less(x, least, f.splat(0.0), f.splat(1.0))
+        },
+        f64: |x| if x <= 0.0 { 0.0 } else { 1.0 };
     /// [`Function::TanhDerivative`].
     TanhDerivative,
         f32: |f, x| {

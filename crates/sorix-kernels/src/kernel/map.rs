@@ -1,34 +1,80 @@
 //! A function of every element: the loop, whatever the formula is.
 //!
 //! The arithmetic is most of the work, so that the loop is there once for each formula, and asks as it goes
-//! what it reads and how it writes.
+//! what it reads, whether it drops, and how it writes.
 
+use crate::buffers::Buffers;
 use crate::element::Element;
-use crate::job::Map;
+use crate::function::Function;
+use crate::job::{Apply, Map};
+use crate::kernel::apply::word_at;
+use crate::kernel::arithmetic::{Row, Seam};
 use crate::kernel::elements::unaligned_head;
 use crate::kernel::formulas::UseFormula;
+use crate::mask::BitSlice;
 use crate::simd::{Fence, Formula, GROUP, Kernel, Lanes, Simd};
 
-impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Map<'_, T> {
+/// A [`Map`], or [`Pass::Map`](crate::Pass::Map) by the bits of a mask.
+pub(super) struct Mapping<'a, T: Element> {
+    function: Function,
+    buffers: Buffers<'a, T>,
+    streaming: bool,
+    /// The bits, and what kept elements are multiplied by.
+    kept: Option<(BitSlice<'a>, T::Scale)>,
+}
+
+impl<'a, T: Element> From<Map<'a, T>> for Mapping<'a, T> {
+    fn from(job: Map<'a, T>) -> Self {
+        Self {
+            function: job.function(),
+            streaming: job.is_streaming(),
+            buffers: job.into_buffers(),
+            kept: None,
+        }
+    }
+}
+
+impl<'a, T: Element> Mapping<'a, T> {
+    /// The pass over the elements of `job`, by its bits.
+    pub(super) fn by_bits(function: Function, scale: T::Scale, job: Apply<'a, T>) -> Self {
+        let mask = job.mask();
+        let update = job.into_update();
+        Self {
+            function,
+            streaming: update.is_streaming(),
+            buffers: update.into_buffers(),
+            kept: Some((mask, scale)),
+        }
+    }
+}
+
+impl<T: Element, S: Simd + Lanes<T>> Kernel<S> for Mapping<'_, T> {
     #[inline(always)]
     fn run(self, simd: S) {
-        self.function().formula(MapBy { simd, job: self });
+        self.function.formula(MapBy { simd, job: self });
     }
 }
 
 struct MapBy<'a, T: Element, S> {
     simd: S,
-    job: Map<'a, T>,
+    job: Mapping<'a, T>,
 }
 
 impl<T: Element, S: Lanes<T>> UseFormula for MapBy<'_, T, S> {
     #[inline(always)]
     fn with(self, formula: impl Formula) {
         let Self { simd, job } = self;
-        let (streaming, factors) = (job.is_streaming(), job.factors());
-        let (x, y) = job.into_buffers().into_slices();
+        let beside = job.buffers.beside();
+        let (x, y) = job.buffers.into_slices();
+        let factors = beside.elements();
+        let seam = beside.row().map(|(row, _)| Seam::new(row));
+        let mut row = beside.row().zip(seam.as_ref());
+        let kept = job.kept.map(|(mask, scale)| {
+            let (words, start) = mask.words_and_start();
+            (words, start, simd.splat_wide(scale))
+        });
         // A line that was just read is in the cache: going around it would pay nothing.
-        let fence = (streaming && x.is_some()).then(|| Fence::after(simd));
+        let fence = (job.streaming && x.is_some()).then(|| Fence::after(simd));
         let head = unaligned_head(y);
         // Less than a group is computed here, as one.
         let [mut some_x, mut some_factors, mut some_y] = [[T::ZERO; GROUP]; 3];
@@ -44,6 +90,10 @@ impl<T: Element, S: Lanes<T>> UseFormula for MapBy<'_, T, S> {
                 }
             };
             let factors = factors.map(|factors| group(&factors[range.clone()], &mut some_factors));
+            let bias = row
+                .as_mut()
+                .map(|((row, at), seam)| biases(row, at, seam, len));
+            let bits = kept.map(|(words, start, scale)| (word_at(words, start + at), scale));
             let whole = y[range.clone()].first_chunk_mut();
             let streamed = whole.is_some().then_some(fence.as_ref()).flatten();
             let out = whole.unwrap_or(&mut some_y);
@@ -51,11 +101,21 @@ impl<T: Element, S: Lanes<T>> UseFormula for MapBy<'_, T, S> {
                 simd.prefetch_write(out);
             }
             for lanes in (0..len).step_by(S::LANES) {
-                let mut wide = simd.function(formula, simd.widen(simd.load(x, lanes)));
+                let mut wide = simd.widen(simd.load(x, lanes));
+                if let Some(bias) = bias {
+                    wide = simd.plus(wide, simd.widen(simd.load(bias, lanes)));
+                }
+                wide = simd.function(formula, wide);
                 if let Some(factors) = factors {
                     wide = simd.times(wide, simd.widen(simd.load(factors, lanes)));
                 }
-                let stored = simd.narrow(wide, true);
+                let stored = match bits {
+                    Some((bits, scale)) => {
+                        let stored = simd.narrow(simd.times(wide, scale), true);
+                        simd.keep(stored, bits, lanes)
+                    }
+                    None => simd.narrow(wide, true),
+                };
                 match streamed {
                     Some(fence) => simd.stream(stored, out, lanes, fence),
                     None => simd.store(stored, out, lanes),
@@ -67,6 +127,22 @@ impl<T: Element, S: Lanes<T>> UseFormula for MapBy<'_, T, S> {
             at += len;
         }
     }
+}
+
+/// The group of a row that begins at `at`, which moves on by `len`.
+#[inline(always)]
+fn biases<'a, T: Element>(
+    row: &'a [T],
+    at: &mut usize,
+    seam: &'a Seam<T>,
+    len: usize,
+) -> &'a [T; GROUP] {
+    let group = Row::new(row, 0, seam).group(*at);
+    *at += len;
+    if *at >= row.len() {
+        *at %= row.len();
+    }
+    group
 }
 
 /// The elements as a group: themselves if they are one, else copied into the front of `room`.
@@ -84,7 +160,6 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
-    use crate::function::Function;
     use crate::simd::Portable;
 
     /// Asserts that `formula` of one number is what the kernel makes of it in a vector.
@@ -118,8 +193,8 @@ mod tests {
     {
         for &function in Function::ALL {
             let mut y = x.to_vec();
-            let job = Map::new(function, crate::Buffers::in_place(&mut y)).unwrap();
-            Portable.vectorize(job);
+            let job = Map::new(function, Buffers::in_place(&mut y));
+            Portable.vectorize(Mapping::from(job));
             function.formula(OneIsAVector {
                 function,
                 x,

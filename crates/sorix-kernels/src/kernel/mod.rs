@@ -3,7 +3,7 @@
 //! [`fill_mask`] makes the bits of a mask, in blocks of 512 that come from [`tile`]; [`apply`] applies
 //! bits to [`elements`], by the [`arithmetic`] of a [`Pass`](crate::Pass); [`dropout`], which is
 //! forward and replay, does both at the same time. [`norm`] has the jobs over rows. [`map`] makes a function of
-//! every element, by one of the [`formulas`]. [`SimdBackend`] is the backend that they make.
+//! every element, by one of the [`formulas`], with dropout or without. [`SimdBackend`] is the backend that they make.
 
 mod apply;
 mod arithmetic;
@@ -16,10 +16,12 @@ mod norm;
 mod tile;
 
 pub(crate) use arithmetic::{Arithmetic, Bias, Biased, Compute, Row, Seam};
+use map::Mapping;
 
 use crate::backend::{Backend, Kernels, MakeMasks};
 use crate::element::Element;
 use crate::job::{Apply, Dropout, DropoutAddNorm, FillMask, Map, NormBackward};
+use crate::pass::Pass;
 use crate::simd::{Lanes, RowLanes, Simd};
 
 /// The backend over an instruction set: hands each job to the kernel that is written once for all.
@@ -40,7 +42,12 @@ impl<S: Simd> MakeMasks for SimdBackend<S> {
 
 impl<T: Element, S: Simd + Lanes<T> + RowLanes<T>> Kernels<T> for SimdBackend<S> {
     fn apply(&self, job: Apply<'_, T>) {
-        self.0.vectorize(job);
+        match job.update().pass() {
+            Pass::Map { function, scale } => {
+                self.0.vectorize(Mapping::by_bits(function, scale, job));
+            }
+            _ => self.0.vectorize(job),
+        }
     }
 
     fn dropout(&self, job: Dropout<'_, T>) {
@@ -60,6 +67,6 @@ impl<T: Element, S: Simd + Lanes<T> + RowLanes<T>> Kernels<T> for SimdBackend<S>
     }
 
     fn map(&self, job: Map<'_, T>) {
-        self.0.vectorize(job);
+        self.0.vectorize(Mapping::from(job));
     }
 }

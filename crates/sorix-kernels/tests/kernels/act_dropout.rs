@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use sorix_kernels::stream::TILE;
-use sorix_kernels::{Activation, BitMask, Buffers, Element, Engine, MaskKey};
+use sorix_kernels::{Activation, BitMask, Buffers, Element, Engine, Function, MaskKey};
 
 use crate::common::{for_each_backend, rate};
 
@@ -188,4 +188,220 @@ fn threads_windows_and_shards_agree() {
             assert_eq!(mask.get(at), whole_bits.get(i));
         }
     });
+}
+
+/// x and a gradient, of which every seventh is not a number.
+fn x_and_gradient(len: usize) -> (Vec<f32>, Vec<f32>) {
+    let x = (0..len).map(|i| (i * 7 % 1009) as f32 / 64.0 - 8.0);
+    let dy = (0..len).map(|i| match i % 7 {
+        3 => f32::NAN,
+        i => i as f32 - 3.5,
+    });
+    (x.collect(), dy.collect())
+}
+
+/// `want` where kept, `+0.0` elsewhere, down to the bits of a NaN's being one.
+#[track_caller]
+fn assert_masked(got: &[f32], want: &[f32], keep: &BitMask, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, keep) in keep.iter().enumerate() {
+        let want = if keep { want[i] } else { 0.0 };
+        let same = got[i].to_bits() == want.to_bits() || got[i].is_nan() && want.is_nan();
+        assert!(same, "{what}, element {i}: {}, not {want}", got[i]);
+    }
+}
+
+#[test]
+fn it_is_the_activation_then_dropout_bit_for_bit() {
+    let len = 2 * TILE + 77;
+    let (x, dy) = x_and_gradient(len);
+    let bias: Vec<f32> = (0..30).map(|i| (i % 5) as f32 - 2.0).collect();
+    let sums: Vec<f32> = (0..len).map(|i| x[i] + bias[i % 30]).collect();
+    for_each_backend(|engine| {
+        for &activation in Activation::ALL {
+            for p in [0.0, 0.1, 0.5, 1.0] {
+                let what = format!("{}, p = {p}", activation.name());
+                let scale = rate(p).scale() as f32;
+                let mut keep = BitMask::new(len);
+                engine.fill_mask(rate(p), KEY, &mut keep).unwrap();
+                let mut want = vec![0.0; len];
+                engine.map(
+                    activation.function(),
+                    Buffers::new(&sums, &mut want).unwrap(),
+                );
+                let want: Vec<f32> = want.iter().map(|y| y * scale).collect();
+
+                let (mut y, mut mask) = (vec![9.0; len], BitMask::new(len));
+                let buffers = Buffers::new(&x, &mut y).unwrap().with_row(&bias).unwrap();
+                engine
+                    .act_dropout(activation, rate(p), KEY, buffers, Some(&mut mask))
+                    .unwrap();
+                assert_masked(&y, &want, &keep, &what);
+                if activation != Activation::Relu {
+                    assert_eq!(mask, keep, "{what}");
+                }
+
+                let mut slope = vec![0.0; len];
+                engine.map(
+                    activation.derivative(),
+                    Buffers::new(&sums, &mut slope).unwrap(),
+                );
+                let want: Vec<f32> = slope.iter().zip(&dy).map(|(s, g)| s * g * scale).collect();
+                let buffers = Buffers::new(&x, &mut y).unwrap().with_row(&bias).unwrap();
+                let buffers = buffers.with_elements(&dy).unwrap();
+                engine
+                    .map_apply(activation.derivative(), rate(p), &mask, buffers)
+                    .unwrap();
+                let stored = y.clone();
+                if activation == Activation::Relu {
+                    // Where x is not above 0, the bit is gone, and with it what the gradient has.
+                    assert_masked(&y, &want, &mask, &what);
+                } else {
+                    assert_masked(&y, &want, &keep, &what);
+                }
+
+                let mut replayed = dy.clone();
+                let buffers = Buffers::new(&x, &mut replayed).unwrap();
+                let buffers = buffers.with_row(&bias).unwrap();
+                let buffers = buffers.with_elements(&dy).unwrap();
+                engine
+                    .map_dropout(activation.derivative(), rate(p), KEY, buffers, None)
+                    .unwrap();
+                if activation != Activation::Relu {
+                    assert_masked(&replayed, &stored, &keep, &what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn swiglu_is_silu_of_the_gate_times_up_then_dropout() {
+    let len = TILE + 1077;
+    let (gate, dy) = x_and_gradient(len);
+    let up: Vec<f32> = (0..len).map(|i| (i % 11) as f32 - 5.0).collect();
+    for_each_backend(|engine| {
+        for p in [0.0, 0.1, 1.0] {
+            let what = format!("p = {p}");
+            let scale = rate(p).scale() as f32;
+            let mut value = vec![0.0; len];
+            engine.map(Function::Silu, Buffers::new(&gate, &mut value).unwrap());
+            let mut slope = vec![0.0; len];
+            let derivative = Function::SiluDerivative;
+            engine.map(derivative, Buffers::new(&gate, &mut slope).unwrap());
+
+            let (mut y, mut mask) = (vec![9.0; len], BitMask::new(len));
+            let buffers = Buffers::new(&gate, &mut y).unwrap();
+            let buffers = buffers.with_elements(&up).unwrap();
+            engine
+                .map_dropout(Function::Silu, rate(p), KEY, buffers, Some(&mut mask))
+                .unwrap();
+            let want: Vec<f32> = (0..len).map(|i| value[i] * up[i] * scale).collect();
+            assert_masked(&y, &want, &mask, &what);
+
+            let (mut d_gate, mut d_up) = (vec![9.0; len], vec![9.0; len]);
+            let of = |d_gate: Option<&mut [f32]>, d_up: Option<&mut [f32]>| {
+                let rate = rate(p);
+                engine.swiglu_dropout_backward(rate, &mask, &gate, &up, &dy, d_gate, d_up)
+            };
+            of(Some(&mut d_gate), Some(&mut d_up)).unwrap();
+            let want: Vec<f32> = (0..len)
+                .map(|i| slope[i] * (dy[i] * up[i]) * scale)
+                .collect();
+            assert_masked(&d_gate, &want, &mask, &what);
+            let want: Vec<f32> = (0..len).map(|i| value[i] * dy[i] * scale).collect();
+            assert_masked(&d_up, &want, &mask, &what);
+
+            // Either by itself.
+            let (mut one, mut other) = (vec![9.0; len], vec![9.0; len]);
+            of(Some(&mut one), None).unwrap();
+            of(None, Some(&mut other)).unwrap();
+            assert_masked(&one, &d_gate, &mask, &what);
+            assert_masked(&other, &d_up, &mask, &what);
+        }
+    });
+}
+
+#[test]
+fn the_gradient_of_swiglu_does_not_overflow_where_it_is_small() {
+    // 300 * 300 is beyond f16; silu'(-20) is -4e-8.
+    let (gate, all) = ([f16::from_f64(-16.0)], [f16::from_f64(300.0)]);
+    let mask = BitMask::from_bools(&[true]);
+    for_each_backend(|engine| {
+        let mut d_gate = all;
+        let [up, dy] = [&all, &all];
+        engine
+            .swiglu_dropout_backward(rate(0.5), &mask, &gate, up, dy, Some(&mut d_gate), None)
+            .unwrap();
+        // silu'(-16) = s (1 - 16 (1 - s)) = -1.68803e-6, times 90,000, times 2.
+        assert_eq!(d_gate[0], f16::from_f64(-0.303_845));
+    });
+}
+
+#[test]
+fn gradients_of_other_lengths_are_errors_and_nothing_is_written() {
+    use sorix_kernels::dropout;
+
+    let (silu, mask, x) = (Activation::Silu, BitMask::new(4), [1.0_f32; 4]);
+    let mut out = [7.0_f32; 4];
+    let of = |done: Result<(), sorix_kernels::Error>| done.unwrap_err().to_string();
+    let short = &x[..3];
+    assert_eq!(
+        of(dropout::act_dropout_backward(
+            silu,
+            rate(0.5),
+            &mask,
+            &x,
+            None,
+            short,
+            &mut out
+        )),
+        "length of gradient: expected 4, got 3"
+    );
+    assert_eq!(
+        of(dropout::act_dropout_replay(
+            silu,
+            rate(0.5),
+            KEY,
+            &x,
+            Some(short),
+            &x,
+            &mut out
+        )),
+        "length of input (whole rows of the bias): expected 3, got 4"
+    );
+    assert_eq!(
+        of(dropout::swiglu_dropout(
+            rate(0.5),
+            KEY,
+            &x,
+            short,
+            &mut out,
+            None
+        )),
+        "length of up: expected 4, got 3"
+    );
+    for (up, dy, mask, message) in [
+        (short, &x[..], &mask, "length of up: expected 4, got 3"),
+        (
+            &x[..],
+            short,
+            &mask,
+            "length of gradient: expected 4, got 3",
+        ),
+        (
+            &x[..],
+            &x[..],
+            &BitMask::new(5),
+            "length of mask: expected 4, got 5",
+        ),
+    ] {
+        let out = Some(&mut out[..]);
+        let done = dropout::swiglu_dropout_backward(rate(0.5), mask, &x, up, dy, None, out);
+        assert_eq!(of(done), message);
+    }
+    let done =
+        dropout::swiglu_dropout_backward(rate(0.5), &mask, &x, &x, &x, Some(&mut out[..3]), None);
+    assert_eq!(of(done), "length of gradient of gate: expected 4, got 3");
+    assert_eq!(out, [7.0; 4]);
 }

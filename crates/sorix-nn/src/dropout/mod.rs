@@ -15,7 +15,7 @@
 //! | [`GaussianDropout`] | nothing: noise on each element |
 //! | [`WeightDropout`] | weights of a [`Linear`](crate::Linear) |
 //! | [`EmbeddingDropout`] | rows of an [`Embedding`](crate::Embedding) |
-//! | [`ReLUDropout`] | elements of a rectifier's output, in one pass with it |
+//! | [`ReLUDropout`], [`GELUDropout`], [`SiLUDropout`], [`SwiGLUDropout`] | elements of an activation's output, in one pass with it |
 //!
 //! A residual is added to what is left by [`forward_add`](DropoutLayer::forward_add), for elements and
 //! paths in one pass, or around a block by [`Residual`].
@@ -48,6 +48,7 @@
 //! # Ok::<(), sorix_nn::Error>(())
 //! ```
 
+mod activated;
 mod alpha;
 mod channels;
 mod drop_block;
@@ -58,7 +59,6 @@ mod gaussian;
 mod input;
 mod locked;
 mod noise_shape;
-mod rectified;
 mod replay;
 mod residual;
 mod rows;
@@ -70,6 +70,10 @@ use std::sync::Arc;
 
 use sorix_core::{DropRate, MaskKey, MaskRegion, SaveMask, Tensor};
 
+pub use activated::{
+    GELUDropout, GeluElements, ReLUDropout, Rectified, SiLUDropout, SiluElements, SwiGLUDropout,
+    SwigluElements,
+};
 pub use alpha::{Alpha, AlphaDropout, FeatureAlpha, FeatureAlphaDropout};
 pub use channels::{Channels, Dropout1d, Dropout2d, Dropout3d};
 pub use drop_block::{Blocks, DropBlock2d};
@@ -79,7 +83,6 @@ pub use embedding::{EmbeddingDropout, Rows};
 pub use gaussian::{Gaussian, GaussianDropout};
 pub use locked::{Locked, LockedDropout};
 pub use noise_shape::{BroadcastDropout, NoiseShape};
-pub use rectified::{ReLUDropout, Rectified};
 pub use residual::Residual;
 pub use shard::Shard;
 pub use weight::WeightDropout;

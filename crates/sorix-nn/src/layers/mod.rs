@@ -7,7 +7,9 @@ mod layer_norm;
 pub(crate) mod linear;
 mod relu;
 mod sigmoid;
+mod silu;
 mod softmax;
+pub(crate) mod swiglu;
 mod tanh;
 
 pub use dropout_add_norm::DropoutAddNorm;
@@ -17,5 +19,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use relu::ReLU;
 pub use sigmoid::Sigmoid;
+pub use silu::SiLU;
 pub use softmax::Softmax;
+pub use swiglu::SwiGLU;
 pub use tanh::Tanh;

@@ -16,6 +16,7 @@ mod powf;
 mod relu;
 mod selu;
 mod sigmoid;
+mod silu;
 mod softplus;
 mod sqrt;
 mod tanh;

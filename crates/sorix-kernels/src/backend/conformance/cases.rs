@@ -145,7 +145,7 @@ pub(super) fn jobs(shape: Case) -> impl Iterator<Item = Case> {
     let of_passes = passes.flat_map(|(kind, dtype)| {
         let rows: &[bool] = match kind.reads() {
             Reads::Nothing => &[false],
-            Reads::Row | Reads::ElementsAndRow => &[false, true],
+            Reads::Row | Reads::ElementsAndRow | Reads::Any => &[false, true],
         };
         rows.iter().flat_map(move |&with_row| {
             [

@@ -2,7 +2,7 @@
 
 use super::{
     Apply, ApplyBroadcast, Dropout, DropoutAddNorm, DropoutRegion, FillMask, FillRegion, Map,
-    NormBackward, Settle, inside,
+    NormBackward, Settle, SwigluBackward, inside,
 };
 use crate::element::Element;
 use crate::parallel;
@@ -47,6 +47,16 @@ impl<T: Element> Split for Settle<'_, T> {
 impl<T: Element> Split for Map<'_, T> {
     fn len(&self) -> usize {
         self.len()
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
+    }
+}
+
+impl<T: Element> Split for SwigluBackward<'_, T> {
+    fn len(&self) -> usize {
+        self.gate.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {

@@ -10,10 +10,18 @@ use crate::function::Function;
 
 /// The function in f32.
 pub(crate) fn value_f32(function: Function, x: f32) -> f32 {
-    if x.is_nan() {
+    if x.is_nan() && function != Function::ReluDerivative {
         return x;
     }
     match function {
+        Function::Relu => {
+            if x > 0.0 {
+                x
+            } else {
+                0.0
+            }
+        }
+        Function::ReluDerivative => f32::from(u8::from(x > 0.0 || x.is_nan())),
         Function::Exp => exp(x),
         Function::Tanh => tanh(x.abs()).copysign(x),
         Function::Sigmoid => {
@@ -72,10 +80,18 @@ pub(crate) fn value_f32(function: Function, x: f32) -> f32 {
 
 /// The function in f64, by `libm`.
 pub(crate) fn value_f64(function: Function, x: f64) -> f64 {
-    if x.is_nan() {
+    if x.is_nan() && function != Function::ReluDerivative {
         return x;
     }
     match function {
+        Function::Relu => {
+            if x > 0.0 {
+                x
+            } else {
+                0.0
+            }
+        }
+        Function::ReluDerivative => f64::from(u8::from(x > 0.0 || x.is_nan())),
         Function::Exp => libm::exp(x),
         Function::Tanh => libm::tanh(x),
         Function::Sigmoid => times_logistic_f64(1.0, x),
