@@ -275,6 +275,10 @@ impl Bench {
         let measured = pool.install(|| -> Result<Measured> {
             // Touches the mask's pages, and makes the mask that backward reads.
             call(Op::FillMask, engine, rate, &mut operands)?;
+            if case.op.roof() == Roof::WithoutDropout {
+                // Makes what rows have beside the tensors, and touches its pages.
+                call(case.op, engine, without, &mut operands)?;
+            }
             let failed = RefCell::new(None);
             let measured = in_turn(
                 sampling,

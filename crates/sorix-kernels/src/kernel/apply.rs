@@ -13,10 +13,10 @@ use crate::element::Element;
 use crate::job::{Apply, Update};
 use crate::kernel::arithmetic::{Arithmetic, Compute, ReadBeside};
 use crate::kernel::elements::{Elements, Group, Write, unaligned_head, with_elements};
-use crate::kernel::tile::{Made, Meanwhile};
+use crate::kernel::tile::Meanwhile;
 use crate::mask::{BitSlice, BitSliceMut, WORD, low_bits};
 use crate::simd::{Fence, GROUP, Kernel, Lanes, Simd};
-use crate::stream::{BLOCK, LANES};
+use crate::stream::{BLOCK, LANES, TILE};
 
 /// How many blocks of a mask are made before the elements of a block are read: a load that follows
 /// the store of its word too closely waits for the stores of the output that are between.
@@ -25,6 +25,9 @@ const BLOCKS_BEFORE: usize = 4;
 /// Streaming stores go to this many pages of memory in turn, a group to each. In the memory of a
 /// Granite Rapids a pass then takes 0.6 to 0.9 copies, where page after page takes 0.7 to 1.2.
 const PAGES: usize = 4;
+
+/// How many words are moved at a time: those of a tile, which are also a multiple of the groups of [`PAGES`] pages.
+const MOVED: usize = TILE / WORD;
 
 /// Bytes in a page.
 const PAGE: usize = 4096;
@@ -138,6 +141,8 @@ where
     /// The bit of the words at which the mask of the head begins, and that of the groups.
     start: usize,
     groups_start: usize,
+    /// Words for the groups that come next, and what is left of them, once they are needed.
+    moved: Option<[[u64; MOVED]; 2]>,
     element: core::marker::PhantomData<T>,
 }
 
@@ -181,6 +186,7 @@ where
             done: 0,
             start,
             groups_start: start + head,
+            moved: None,
             element: core::marker::PhantomData,
         }
     }
@@ -225,62 +231,123 @@ where
     /// Groups that are streamed together: those of [`PAGES`] pages.
     const SIDE_BY_SIDE: usize = PAGES * PAGE / (GROUP * size_of::<T>());
 
-    /// The next `n` whole groups, of which there must be as many.
+    /// The next `n` whole groups, of which there must be as many: at most [`MOVED`] unless their words can be
+    /// [read where they are](Self::are_in_place). Where stores are streamed and `n` groups are whole pages, say so.
     ///
-    /// The loop over groups is in the program once for each kind of elements and of stores, whatever the
-    /// shift of the mask and the order of the groups: it is made anew for each pass, dtype and backend.
+    /// The loop over groups is made anew for each pass, dtype and backend, so it stands in few places, whatever
+    /// the shift of the mask: it reads a word for each group, and words that lie at a shift are moved first.
     #[inline(always)]
-    fn groups(&mut self, words: &mut impl Words, n: usize) {
-        let (begin, end) = (self.done, self.done + n);
-        let in_page = Self::SIDE_BY_SIDE / PAGES;
-        let side_by_side = if W::STREAMED {
-            n - n % Self::SIDE_BY_SIDE
+    fn groups(&mut self, words: &mut impl Words, n: usize, whole_pages: bool) {
+        let at = self.groups_start + self.done * GROUP;
+        let (now, left): (&[u64], &mut [u64]) = if self.are_in_place() {
+            (&words.words()[at / WORD..][..n], &mut [])
         } else {
-            0
+            let [now, left] = self.moved.get_or_insert([[0; MOVED]; 2]);
+            move_words(words.words(), at, &mut now[..n]);
+            (&now[..n], &mut left[..n])
         };
-        for i in 0..=side_by_side {
-            let range = if i < side_by_side {
-                let place = i % Self::SIDE_BY_SIDE;
-                let group = begin + i - place + place % PAGES * in_page + place / PAGES;
-                group..group + 1
-            } else {
-                begin + side_by_side..end
-            };
-            self.run(words, range);
-        }
-        self.done = end;
-    }
-
-    /// Whole groups, in order.
-    #[inline(always)]
-    fn run(&mut self, words: &mut impl Words, range: Range<usize>) {
-        let (elements, beside) = &mut self.groups;
-        let groups = elements
-            .groups(range.clone())
-            .zip(beside.groups(range.clone()));
-        for (i, (group, beside)) in range.zip(groups) {
-            let at = self.groups_start + i * GROUP;
-            let word = word_at(words.words(), at);
-            let left = apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
-            if A::DECIDES {
-                words.leave(at, GROUP, left);
+        let mut run = Run {
+            simd: self.simd,
+            write: self.write,
+            arithmetic: self.arithmetic,
+            groups: &mut self.groups,
+            begin: self.done,
+            words: now,
+            left,
+        };
+        let mut done = 0;
+        if W::STREAMED {
+            let in_page = Self::SIDE_BY_SIDE / PAGES;
+            while n - done >= Self::SIDE_BY_SIDE {
+                for place in 0..in_page {
+                    for page in 0..PAGES {
+                        let group = done + page * in_page + place;
+                        run.of(group..group + 1);
+                    }
+                }
+                done += Self::SIDE_BY_SIDE;
             }
         }
+        if !(W::STREAMED && whole_pages) {
+            run.of(done..n);
+        }
+        if let (true, Some([_, left])) = (A::DECIDES, &self.moved) {
+            leave_words(words, at, &left[..n]);
+        }
+        self.done += n;
+    }
+
+    /// Whether there is a word for each group, and it stays as it is.
+    #[inline(always)]
+    fn are_in_place(&self) -> bool {
+        !A::DECIDES && self.groups_start.is_multiple_of(WORD)
     }
 
     /// All of it, by words that are all there.
     #[inline(always)]
     pub(super) fn all(mut self, mut words: impl Words) {
-        self.groups(&mut words, self.count);
-        self.finish(words);
+        self.head(&mut words);
+        while self.done < self.count {
+            let mut n = self.count - self.done;
+            if !self.are_in_place() {
+                n = n.min(MOVED);
+            }
+            self.groups(&mut words, n, false);
+        }
+        self.rest(words);
+    }
+
+    /// What is left of at most [`MOVED`] groups, by words that are all there.
+    #[inline(always)]
+    pub(super) fn finish(mut self, mut words: impl Words) {
+        self.head(&mut words);
+        self.groups(&mut words, self.count - self.done, false);
+        self.rest(words);
     }
 
     /// What does not fill a group.
     #[inline(always)]
-    pub(super) fn finish(mut self, mut words: impl Words) {
-        self.head(&mut words);
+    fn rest(self, mut words: impl Words) {
         let start = self.groups_start + self.count * GROUP;
         Self::part(self.arithmetic, self.rest, &mut words, start);
+    }
+}
+
+/// Groups on their way, with a word for each.
+struct Run<'a, W, A, T: Element, S: Lanes<T>, E>
+where
+    A: Arithmetic<T, S>,
+{
+    simd: S,
+    write: W,
+    arithmetic: A,
+    groups: &'a mut (E, A::Beside),
+    /// The group to which the first word belongs.
+    begin: usize,
+    words: &'a [u64],
+    left: &'a mut [u64],
+}
+
+impl<W, A, T, S, E> Run<'_, W, A, T, S, E>
+where
+    W: Write<T, S>,
+    A: Arithmetic<T, S>,
+    T: Element,
+    S: Lanes<T>,
+    E: Elements<T>,
+{
+    /// Applies the words `range`.
+    #[inline(always)]
+    fn of(&mut self, range: Range<usize>) {
+        let (elements, beside) = &mut *self.groups;
+        let place = self.begin + range.start..self.begin + range.end;
+        let groups = elements.groups(place.clone()).zip(beside.groups(place));
+        for ((i, &word), (group, beside)) in range.clone().zip(&self.words[range]).zip(groups) {
+            let bits = apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
+            if A::DECIDES {
+                self.left[i] = bits;
+            }
+        }
     }
 }
 
@@ -293,27 +360,37 @@ where
     E: Elements<T>,
 {
     #[inline(always)]
-    fn step(&mut self, blocks: &[[u64; LANES]], made: Made) {
+    fn step(&mut self, blocks: &[[u64; LANES]], made: usize) {
         let words = &mut blocks.as_flattened();
-        let n = match made {
-            Made::All => self.count - self.done,
-            Made::Blocks(made) => {
-                // The last of a group's bits may be in the word after its first.
-                let ready = (made * LANES)
-                    .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
-                    .min(self.count);
-                let n = ready.saturating_sub(self.done);
-                if W::STREAMED {
-                    n - n % Self::SIDE_BY_SIDE
-                } else {
-                    n
-                }
-            }
-        };
+        // The last of a group's bits may be in the word after its first.
+        let ready = (made * LANES)
+            .saturating_sub(BLOCKS_BEFORE * LANES + self.groups_start.div_ceil(WORD))
+            .min(self.count);
+        let mut n = ready.saturating_sub(self.done);
+        if W::STREAMED {
+            n -= n % Self::SIDE_BY_SIDE;
+        }
         if n > 0 {
             self.head(words);
-            self.groups(words, n);
+            self.groups(words, n, true);
         }
+    }
+}
+
+/// Moves the words of which bit 0 is bit `at` of `words` and each 64th after it to `to`. Not inlined, as it stands in
+/// each loop and is the same for all.
+#[inline(never)]
+fn move_words(words: &[u64], at: usize, to: &mut [u64]) {
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = word_at(words, at + i * WORD);
+    }
+}
+
+/// Leaves the bits `left` of those from bit `at` on.
+#[inline(never)]
+fn leave_words(words: &mut impl Words, at: usize, left: &[u64]) {
+    for (i, &left) in left.iter().enumerate() {
+        words.leave(at + i * WORD, WORD, left);
     }
 }
 

@@ -31,16 +31,8 @@ use crate::stream::{BLOCK, LANES, PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, TI
 /// Other work, done between the blocks of a tile: the processor then has something to do while one
 /// step of a generator waits for the one before it.
 pub(super) trait Meanwhile {
-    /// Does what there is to do for a block, or, given all `blocks`, what is left to do.
-    fn step(&mut self, blocks: &[[u64; LANES]], made: Made);
-}
-
-/// Which blocks are made.
-#[derive(Clone, Copy)]
-pub(super) enum Made {
-    /// So many, from the first on.
-    Blocks(usize),
-    All,
+    /// Does what there is to do for a block, given the first `made` of `blocks`.
+    fn step(&mut self, blocks: &[[u64; LANES]], made: usize);
 }
 
 /// No other work.
@@ -48,7 +40,7 @@ pub(super) struct Nothing;
 
 impl Meanwhile for Nothing {
     #[inline(always)]
-    fn step(&mut self, _: &[[u64; LANES]], _: Made) {}
+    fn step(&mut self, _: &[[u64; LANES]], _: usize) {}
 }
 
 /// The words of a tile, aligned so that no vector of them straddles two cache lines.
@@ -207,18 +199,9 @@ pub(super) fn make<S: Simd>(
     meanwhile: &mut impl Meanwhile,
 ) {
     let mut tile = TileBits::new(simd, key, span.tile);
-    let count = span.end.div_ceil(BLOCK);
-    for block in 0..=count {
-        // One call, since what it does is made anew for each.
-        let made = if block < count {
-            Made::Blocks(block)
-        } else {
-            Made::All
-        };
-        meanwhile.step(blocks, made);
-        if block < count {
-            simd.store_words(tile.block(rule), &mut blocks[block]);
-        }
+    for block in 0..span.end.div_ceil(BLOCK) {
+        meanwhile.step(blocks, block);
+        simd.store_words(tile.block(rule), &mut blocks[block]);
     }
 }
 
