@@ -45,6 +45,7 @@ from ._functional import (  # noqa: E402
     feature_alpha_dropout,
     locked_dropout,
 )
+from ._fused import act_dropout, bias_dropout_add, swiglu_dropout  # noqa: E402
 from ._modules import (  # noqa: E402
     AlphaDropout,
     Dropout,
@@ -54,7 +55,11 @@ from ._modules import (  # noqa: E402
     DropoutAdd,
     DropPath,
     FeatureAlphaDropout,
+    GELUDropout,
     LockedDropout,
+    ReLUDropout,
+    SiLUDropout,
+    SwiGLUDropout,
     replace,
 )
 from ._patch import is_patched, patch, unpatch  # noqa: E402
@@ -68,8 +73,14 @@ __all__ = [
     "Dropout3d",
     "DropoutAdd",
     "FeatureAlphaDropout",
+    "GELUDropout",
     "LockedDropout",
+    "ReLUDropout",
+    "SiLUDropout",
+    "SwiGLUDropout",
+    "act_dropout",
     "alpha_dropout",
+    "bias_dropout_add",
     "drop_path",
     "dropout",
     "dropout1d",
@@ -81,5 +92,6 @@ __all__ = [
     "locked_dropout",
     "patch",
     "replace",
+    "swiglu_dropout",
     "unpatch",
 ]
