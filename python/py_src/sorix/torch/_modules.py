@@ -60,15 +60,19 @@ class _Dropout(nn.modules.dropout._DropoutNd):
         with _disable_current_modes(), torch.inference_mode(False):
             self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
+    def _probability(self, *inputs: Tensor) -> tuple[float, Tensor | None]:
+        """As a number; or for a compiled graph as a tensor, and then any number will do."""
+        if torch.compiler.is_compiling() and all(_ops.is_traced(x) for x in inputs):
+            return 0.5, self._rate
+        return self._p, None
+
     def _drop(self, input: Tensor, shared: int = 0, form: int = SCALE) -> Tensor:
-        if torch.compiler.is_compiling():
-            p, rate = 0.5, self._rate
-        else:
-            p, rate = self._p, None
-            if not self.inplace and p != 0.0 and _ops.is_ordinary(input):
-                # The same as below, with less in between.
-                seed, offset = _ops.key_numbers(None, self.generator)
-                return _ops.drop(input, (seed, offset, p, shared, form, None), self.save_mask)
+        p, rate = self._probability(input)
+        straight = not torch.compiler.is_compiling() and not self.inplace and p != 0.0
+        if straight and _ops.is_ordinary(input):
+            # The same as below, with less in between.
+            seed, offset = _ops.key_numbers(None, self.generator)
+            return _ops.drop(input, (seed, offset, p, shared, form, None), self.save_mask)
         return functional.drop(
             input,
             p,
@@ -101,9 +105,8 @@ class _Fused(_Dropout):
     ) -> None:
         super().__init__(p, generator=generator, save_mask=save_mask)
 
-    def _draw(self) -> _fused.Draw:
-        compiling = torch.compiler.is_compiling()
-        p, rate = (0.5, self._rate) if compiling else (self._p, None)
+    def _draw(self, *inputs: Tensor) -> _fused.Draw:
+        p, rate = self._probability(*inputs)
         return _fused.Draw(p, None, self.generator, None, self.save_mask, rate)
 
     def extra_repr(self) -> str:
@@ -121,7 +124,7 @@ class DropoutAdd(_Fused):
             functional.check_like("bias", input, bias, input.shape[-1:])
         if not self.training:
             return residual + (input if bias is None else input + bias)
-        draw = self._draw()
+        draw = self._draw(input, residual)
         if bias is not None:
             return _fused.bias_add(input, bias, residual, draw)
         return functional.drop_add(
@@ -143,7 +146,7 @@ class _ActDropout(_Fused):
         activation = self._activation()
         if not self.training:
             return _fused_ops.activate(activation, input)
-        return _fused.act(input, None, activation, self._draw())
+        return _fused.act(input, None, activation, self._draw(input))
 
 
 class ReLUDropout(_ActDropout):
@@ -200,7 +203,7 @@ class SwiGLUDropout(_Fused):
         functional.check_like("up", gate, up)
         if not self.training:
             return nn.functional.silu(gate) * up
-        return _fused.swiglu(gate, up, self._draw())
+        return _fused.swiglu(gate, up, self._draw(gate, up))
 
 
 class Dropout1d(_Dropout, nn.Dropout1d):
