@@ -26,10 +26,10 @@ pub(crate) fn activation(name: &str) -> Result<Activation> {
 
 /// How a call draws, and on how many threads: those of the process, if it is `None`.
 #[derive(Clone, Copy, Debug)]
-struct Draw {
-    rate: DropRate,
-    at: MaskRegion,
-    threads: Option<usize>,
+pub(crate) struct Draw {
+    pub(crate) rate: DropRate,
+    pub(crate) at: MaskRegion,
+    pub(crate) threads: Option<usize>,
 }
 
 impl Draw {
@@ -52,7 +52,7 @@ impl Draw {
     }
 
     /// As ``sorix.torch`` says it: a shard is axis, start, stop and the shape of the whole.
-    fn of_torch(
+    pub(crate) fn of_torch(
         p: f64,
         seed: i64,
         offset: i64,

@@ -11,6 +11,7 @@ mod error;
 mod fused;
 mod generator;
 mod nn;
+mod norm;
 mod optim;
 mod tensor;
 mod threads;
@@ -41,6 +42,8 @@ mod _sorix {
         binary_cross_entropy_with_logits, cross_entropy, embedding, layer_norm, linear,
         monte_carlo, mse_loss,
     };
+    #[pymodule_export]
+    use crate::norm::{_norm_draw, _norm_gradients};
     #[pymodule_export]
     use crate::optim::PyOptimizer;
     #[pymodule_export]

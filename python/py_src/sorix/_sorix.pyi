@@ -712,3 +712,31 @@ def _swiglu_gradients(
     bits: _Bits | None,
     threads: int,
 ) -> None: ...
+def _norm_draw(
+    x: _Array,
+    residual: _Array,
+    weight: _Array | None,
+    shift: _Array | None,
+    z: _Array,
+    sum: _Array,
+    moments: _Array,
+    rows: tuple[bool, int, float],
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    save: bool,
+    threads: int,
+) -> _Bits | None: ...
+def _norm_gradients(
+    dz: _Array,
+    more: _Array | None,
+    sum: _Array,
+    moments: _Array,
+    weight: _Array | None,
+    d_sum: _Array,
+    d_weight: _Array | None,
+    d_shift: _Array | None,
+    rows: tuple[bool, int, float],
+    threads: int,
+) -> None: ...

@@ -53,6 +53,7 @@ from ._modules import (  # noqa: E402
     Dropout2d,
     Dropout3d,
     DropoutAdd,
+    DropoutAddNorm,
     DropPath,
     FeatureAlphaDropout,
     GELUDropout,
@@ -62,6 +63,7 @@ from ._modules import (  # noqa: E402
     SwiGLUDropout,
     replace,
 )
+from ._norm import dropout_add_norm  # noqa: E402
 from ._patch import is_patched, patch, unpatch  # noqa: E402
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "DropoutAdd",
+    "DropoutAddNorm",
     "FeatureAlphaDropout",
     "GELUDropout",
     "LockedDropout",
@@ -87,6 +90,7 @@ __all__ = [
     "dropout2d",
     "dropout3d",
     "dropout_add",
+    "dropout_add_norm",
     "feature_alpha_dropout",
     "is_patched",
     "locked_dropout",

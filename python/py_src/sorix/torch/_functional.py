@@ -86,13 +86,19 @@ def drop(
     return _by_torch(x, p, shared, form, inplace)
 
 
-def check_like(name: str, x: Tensor, other: Tensor, shape: tuple[int, ...] | None = None) -> None:
-    """That another tensor is as what is dropped from, in shape too unless it has one of its own."""
+def check_like(
+    name: str,
+    x: Tensor,
+    other: Tensor,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """That another tensor is as what is dropped from, but for a shape and a dtype of its own."""
     expected = tuple(x.shape) if shape is None else tuple(shape)
     if tuple(other.shape) != expected:
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(other.shape)}")
-    if other.dtype != x.dtype:
-        raise TypeError(f"{name}: expected {x.dtype}, got {other.dtype}")
+    if other.dtype != (dtype or x.dtype):
+        raise TypeError(f"{name}: expected {dtype or x.dtype}, got {other.dtype}")
     if other.device != x.device:
         raise ValueError(f"{name}: expected a tensor on {x.device}, got one on {other.device}")
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _functional as functional
-from . import _fused, _fused_ops, _ops
+from . import _fused, _fused_ops, _norm, _ops
 from ._functional import SaveMask
 from ._ops import ALPHA, SCALE, UNSCALED
 
@@ -204,6 +204,92 @@ class SwiGLUDropout(_Fused):
         if not self.training:
             return nn.functional.silu(gate) * up
         return _fused.swiglu(gate, up, self._draw(gate, up))
+
+
+class DropoutAddNorm(_Fused):
+    """The normalised ``residual + dropout(input)``, and that sum, in one pass over memory: what stands between the
+    sublayers of a transformer. The parameters have the names of ``nn.LayerNorm``'s, so that the state of one fits
+    the other.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The lengths of the last axes that are normalised.
+    p : float
+        The probability of dropping, in [0, 1].
+    eps : float
+        Is added to the variance, or to the mean of squares.
+    elementwise_affine : bool
+        Whether there are a weight and a bias.
+    bias : bool
+        Whether there is a bias; of RMS there is none.
+    norm : {"layer", "rms"}
+        As ``nn.LayerNorm`` or as ``nn.RMSNorm``.
+    generator : torch.Generator, optional
+        Where keys come from; by default PyTorch's own. A compiled model wants PyTorch's own.
+    save_mask : {"key", "bits"}
+        What is kept for backward of the mask: 16 bytes, or a bit for each element, which is a little faster.
+    device, dtype
+        Of weight and bias.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import sorix.torch
+    >>> layer = sorix.torch.DropoutAddNorm(4, 0.5)
+    >>> x, residual = torch.randn(2, 3, 4)
+    >>> z, total = layer(x, residual)
+    >>> bool(torch.allclose(z, torch.nn.functional.layer_norm(total, (4,)), atol=1e-6))
+    True
+    >>> _, total = layer.eval()(x, residual)
+    >>> bool((total == residual + x).all())
+    True
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | list[int] | tuple[int, ...],
+        p: float = 0.5,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        norm: Literal["layer", "rms"] = "layer",
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(p, generator=generator, save_mask=save_mask)
+        _norm.check_norm(norm, eps)
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape = tuple(shape)
+        self.eps = float(eps)
+        self.norm = norm
+
+        def parameter(value: float) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, value, device=device, dtype=dtype))
+
+        bias = bias and elementwise_affine and norm == "layer"
+        self.register_parameter("weight", parameter(1.0) if elementwise_affine else None)
+        self.register_parameter("bias", parameter(0.0) if bias else None)
+
+    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Of an input that ends in these axes, and a residual of its shape; the normalised sum, and the sum."""
+        weight, bias = self.weight, self.bias
+        _norm.check_tensors(input, residual, self.normalized_shape, weight, bias)
+        draw = self._draw(input, residual) if self.training else _norm.undrawn()
+        if draw.p == 0.0:
+            draw = _norm.undrawn()
+        rows = _norm.Rows(len(self.normalized_shape), self.eps, self.norm == "rms")
+        return _norm.add_norm(input, residual, weight, bias, rows, draw)
+
+    def extra_repr(self) -> str:
+        """The axes and the options."""
+        return f"{self.normalized_shape}, p={self.p}, eps={self.eps}, norm={self.norm!r}"
 
 
 class Dropout1d(_Dropout, nn.Dropout1d):
