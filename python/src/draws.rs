@@ -6,9 +6,9 @@ use numpy::{
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use sorix::adapter::{Saved, SliceDropout};
-use sorix::kernels::{BitMask, Buffers, DropRate, Element, MaskKey, MaskRegion};
+use sorix::kernels::{BitMask, Buffers, DropRate, Element, LengthError, MaskKey, MaskRegion};
 use sorix::nn::dropout::Alpha;
-use sorix::{Affine, SaveMask};
+use sorix::{Affine, DType, SaveMask};
 
 use crate::array::{Input, Item, Lent, Output, with_item};
 use crate::error::{Raised, Result};
@@ -156,23 +156,30 @@ pub(crate) fn region(
     shard.region(key)
 }
 
+/// What is read beside an input: as many elements, and a row as long as its last axis.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beside<'a, 'py> {
+    pub(crate) elements: Option<&'a Input<'py>>,
+    pub(crate) row: Option<&'a Input<'py>>,
+}
+
 /// Runs `draw` over the elements of `x` and `out`, which may be the same array, and of what is read beside `x`.
-fn run<T: Item + Element, R: Send>(
+pub(crate) fn run<T: Item + Element, R: Send>(
     x: &Input<'_>,
-    beside: Option<&Input<'_>>,
+    beside: Beside<'_, '_>,
     out: &Output<'_>,
     threads: Option<usize>,
     draw: impl FnOnce(Buffers<'_, T>) -> Result<R, sorix::kernels::Error> + Send,
 ) -> Result<R> {
     let py = x.given.py();
-    let arrays = if beside.is_some() { 3 } else { 2 };
+    let Beside { elements, row } = beside;
+    let arrays = if elements.is_some() { 3 } else { 2 };
     let bytes = arrays * x.bytes();
-    let beside = beside.map(Input::lend::<T>).transpose()?;
-    let beside = beside.as_ref().map(Lent::slice).transpose()?;
-    let draw = |buffers: Buffers<'_, T>| match beside {
-        Some(elements) => draw(buffers.with_elements(elements)?),
-        None => draw(buffers),
-    };
+    let elements = elements.map(Input::lend::<T>).transpose()?;
+    let elements = elements.as_ref().map(Lent::slice).transpose()?;
+    let row = row.map(Input::lend::<T>).transpose()?;
+    let row = row.as_ref().map(Lent::slice).transpose()?;
+    let draw = |buffers: Buffers<'_, T>| draw(beside_of(buffers, elements, row)?);
     if x.given.is(&out.given) {
         let mut lent = out.lend::<T>()?;
         let y = lent.slice()?;
@@ -185,7 +192,21 @@ fn run<T: Item + Element, R: Send>(
     Ok(threads::kernel(py, bytes, threads, draw)?)
 }
 
-fn output<'py>(x: &Input<'py>, out: Option<&Bound<'py, PyAny>>) -> Result<Output<'py>> {
+fn beside_of<'a, T: Element>(
+    mut buffers: Buffers<'a, T>,
+    elements: Option<&'a [T]>,
+    row: Option<&'a [T]>,
+) -> Result<Buffers<'a, T>, LengthError> {
+    if let Some(elements) = elements {
+        buffers = buffers.with_elements(elements)?;
+    }
+    if let Some(row) = row {
+        buffers = buffers.with_row(row)?;
+    }
+    Ok(buffers)
+}
+
+pub(crate) fn output<'py>(x: &Input<'py>, out: Option<&Bound<'py, PyAny>>) -> Result<Output<'py>> {
     match out {
         Some(out) => Output::given(out, x),
         None => Output::like(x),
@@ -265,21 +286,28 @@ pub(crate) fn dropout<'py>(
     let out = output(&x, out)?;
     let save = saving(return_mask);
     let draw = SliceDropout::broadcast(rate, at, x.shape(), x.shape())?;
-    let mask = with_item!(x.dtype, T => run::<T, _>(&x, None, &out, None, |buffers| {
+    let mask = with_item!(x.dtype, T => run::<T, _>(&x, Beside::default(), &out, None, |buffers| {
         draw.forward_buffers(buffers, save)
     }))?;
-    returned(out, mask)
+    returned(out, saved_bits(mask))
 }
 
 /// What Python gets: the output, and the mask if it was saved.
-fn returned<'py>(out: Output<'py>, mask: Option<Saved>) -> Result<Bound<'py, PyAny>> {
+pub(crate) fn returned<'py>(out: Output<'py>, mask: Option<BitMask>) -> Result<Bound<'py, PyAny>> {
     let py = out.given.py();
     match mask {
-        Some(Saved::Bits(mask)) => {
+        Some(mask) => {
             let mask = PyArray1::from_vec(py, mask.to_bytes());
             Ok((out.given, mask).into_pyobject(py)?.into_any())
         }
-        _ => Ok(out.given.into_any()),
+        None => Ok(out.given.into_any()),
+    }
+}
+
+fn saved_bits(saved: Option<Saved>) -> Option<BitMask> {
+    match saved {
+        Some(Saved::Bits(mask)) => Some(mask),
+        _ => None,
     }
 }
 
@@ -343,25 +371,40 @@ pub(crate) fn dropout_add<'py>(
 ) -> Result<Bound<'py, PyAny>> {
     let rate = DropRate::new(p)?;
     let (x, residual) = (Input::new(x)?, Input::new(residual)?);
-    if residual.dtype != x.dtype {
-        let (expected, got) = (x.dtype, residual.dtype);
-        let text = format!("residual: expected dtype {expected}, got {got}");
-        return Err(Raised::type_(text));
-    }
-    if residual.shape() != x.shape() {
-        let (expected, got) = (x.shape(), residual.shape());
-        let text = format!("residual: expected shape {expected:?}, got {got:?}");
-        return Err(Raised::value(text));
-    }
+    expect("residual", &residual, x.shape(), x.dtype)?;
     let key = MaskKey::new(seed, offset);
     let at = region(key, first, shard.map(Bound::get), x.shape())?;
     let out = output(&residual, out)?;
     let save = saving(return_mask);
     let draw = SliceDropout::broadcast(rate, at, x.shape(), x.shape())?;
-    let mask = with_item!(x.dtype, T => run::<T, _>(&residual, Some(&x), &out, None, |buffers| {
+    let beside = Beside {
+        elements: Some(&x),
+        row: None,
+    };
+    let mask = with_item!(x.dtype, T => run::<T, _>(&residual, beside, &out, None, |buffers| {
         draw.forward_add_buffers(buffers, save)
     }))?;
-    returned(out, mask)
+    returned(out, saved_bits(mask))
+}
+
+/// An error unless an argument has this shape and dtype.
+pub(crate) fn expect(
+    name: &str,
+    argument: &Input<'_>,
+    shape: &[usize],
+    dtype: DType,
+) -> Result<()> {
+    if argument.dtype != dtype {
+        let got = argument.dtype;
+        let text = format!("{name}: expected dtype {dtype}, got {got}");
+        return Err(Raised::type_(text));
+    }
+    if argument.shape() != shape {
+        let got = argument.shape();
+        let text = format!("{name}: expected shape {shape:?}, got {got:?}");
+        return Err(Raised::value(text));
+    }
+    Ok(())
 }
 
 fn saving(bits: bool) -> SaveMask {
@@ -409,14 +452,14 @@ pub(crate) fn dropout_backward<'py>(
     let mask = Saved::Bits(bits(mask, dy.shape())?);
     let out = output(&dy, out)?;
     let draw = SliceDropout::broadcast(rate, MaskKey::new(0, 0), dy.shape(), dy.shape())?;
-    with_item!(dy.dtype, T => run::<T, _>(&dy, None, &out, None, |buffers| {
+    with_item!(dy.dtype, T => run::<T, _>(&dy, Beside::default(), &out, None, |buffers| {
         draw.backward_buffers(Some(&mask), buffers)
     }))?;
     Ok(out.given)
 }
 
 /// A mask that a user gives for a tensor of `shape`.
-fn bits(mask: &Bound<'_, PyAny>, shape: &[usize]) -> Result<BitMask> {
+pub(crate) fn bits(mask: &Bound<'_, PyAny>, shape: &[usize]) -> Result<BitMask> {
     let len = shape.iter().product();
     if let Ok(bytes) = mask.cast::<PyArray1<u8>>() {
         let bytes = bytes.to_vec().map_err(PyErr::from)?;
@@ -607,19 +650,22 @@ pub(crate) fn _draw<'py>(
     let save = saving(save);
     let residual = residual.map(|residual| Input::of_torch(residual.cast()?));
     let mask = match residual.transpose()? {
-        None => with_item!(x.dtype, T => run::<T, _>(&x, None, &out, Some(threads), |buffers| {
-            draw.forward_buffers(buffers, save)
-        })),
-        Some(residual) => with_item!(x.dtype, T => {
-            run::<T, _>(&residual, Some(&x), &out, Some(threads), |buffers| {
+        None => {
+            with_item!(x.dtype, T => run::<T, _>(&x, Beside::default(), &out, Some(threads), |buffers| {
+                draw.forward_buffers(buffers, save)
+            }))
+        }
+        Some(residual) => {
+            let beside = Beside {
+                elements: Some(&x),
+                row: None,
+            };
+            with_item!(x.dtype, T => run::<T, _>(&residual, beside, &out, Some(threads), |buffers| {
                 draw.forward_add_buffers(buffers, save)
-            })
-        }),
+            }))
+        }
     }?;
-    Ok(match mask {
-        Some(Saved::Bits(mask)) => Some(words(py, &mask)),
-        _ => None,
-    })
+    Ok(saved_bits(mask).map(|mask| words(py, &mask)))
 }
 
 /// For ``sorix.torch``: the gradient by the bits of [`_draw`], of `x` to `out`, or to `x` itself.
@@ -637,22 +683,16 @@ pub(crate) fn _apply<'py>(
     let rate = DropRate::new(p)?;
     let (x, out) = of_torch(x, out)?;
     let mask_shape = mask_shape.as_deref().unwrap_or(x.shape());
-    let mask = {
-        let bits = bits.try_readonly()?;
-        let bytes = bits.as_slice().map_err(PyErr::from)?;
-        let words = bytes.as_chunks::<8>().0.iter();
-        let words = words.map(|&word| u64::from_le_bytes(word)).collect();
-        Saved::Bits(BitMask::from_words(words, mask_shape.iter().product())?)
-    };
+    let mask = Saved::Bits(of_words(bits, mask_shape.iter().product())?);
     let draw = SliceDropout::broadcast(rate, MaskKey::new(0, 0), x.shape(), mask_shape)?;
     let draw = draw.with_affine(affine(form, rate)?);
-    with_item!(x.dtype, T => run::<T, _>(&x, None, &out, Some(threads), |buffers| {
+    with_item!(x.dtype, T => run::<T, _>(&x, Beside::default(), &out, Some(threads), |buffers| {
         draw.backward_buffers(Some(&mask), buffers)
     }))
 }
 
 /// The arrays of PyTorch's tensors, the second of which may be the first.
-fn of_torch<'py>(
+pub(crate) fn of_torch<'py>(
     x: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> Result<(Input<'py>, Output<'py>)> {
@@ -661,7 +701,16 @@ fn of_torch<'py>(
     Ok((x, out))
 }
 
-fn words<'py>(py: Python<'py>, mask: &BitMask) -> Bound<'py, PyArray1<u8>> {
+/// The mask that [`words`] gave.
+pub(crate) fn of_words(bits: &Bound<'_, PyArray1<u8>>, len: usize) -> Result<BitMask> {
+    let bits = bits.try_readonly()?;
+    let bytes = bits.as_slice().map_err(PyErr::from)?;
+    let words = bytes.as_chunks::<8>().0.iter();
+    let words = words.map(|&word| u64::from_le_bytes(word)).collect();
+    Ok(BitMask::from_words(words, len)?)
+}
+
+pub(crate) fn words<'py>(py: Python<'py>, mask: &BitMask) -> Bound<'py, PyArray1<u8>> {
     let words = mask.words().iter();
     PyArray1::from_vec(py, words.flat_map(|word| word.to_le_bytes()).collect())
 }

@@ -8,8 +8,10 @@ mod checkpoint;
 mod draws;
 mod dtype;
 mod error;
+mod fused;
 mod generator;
 mod nn;
+mod norm;
 mod optim;
 mod tensor;
 mod threads;
@@ -27,14 +29,21 @@ mod _sorix {
     #[pymodule_export]
     use crate::dtype::PyDType;
     #[pymodule_export]
+    use crate::fused::{
+        _act_draw, _act_gradient, _bias_draw, _swiglu_draw, _swiglu_gradients, act_dropout,
+        act_dropout_backward, bias_dropout_add, swiglu_dropout, swiglu_dropout_backward,
+    };
+    #[pymodule_export]
     use crate::generator::{PyGenerator, default_generator, manual_seed};
     #[pymodule_export]
     use crate::nn::{
-        _check_rate, _clip_grad_norm, _clip_grad_value, _dropout, _embedding_dropout,
-        _new_embedding, _new_linear, _weight_dropout, DropoutForm,
+        _check_rate, _clip_grad_norm, _clip_grad_value, _dropout, _dropout_add_norm,
+        _embedding_dropout, _new_embedding, _new_linear, _swiglu, _weight_dropout, DropoutForm,
         binary_cross_entropy_with_logits, cross_entropy, embedding, layer_norm, linear,
         monte_carlo, mse_loss,
     };
+    #[pymodule_export]
+    use crate::norm::{_norm_draw, _norm_gradients};
     #[pymodule_export]
     use crate::optim::PyOptimizer;
     #[pymodule_export]

@@ -4,13 +4,14 @@ use pyo3::prelude::*;
 use sorix::autograd::no_grad;
 use sorix::kernels::MaskKey;
 use sorix::nn::dropout::{
-    Alpha, Blocks, Channels, DropoutLayer, Elements, FeatureAlpha, Form, Gaussian, Locked,
-    NoiseShape, Paths, Rows,
+    Alpha, Blocks, Channels, DropoutLayer, Elements, FeatureAlpha, Form, Gaussian, GeluElements,
+    Locked, NoiseShape, Paths, Rectified, Rows, SiluElements, SwigluElements,
 };
 use sorix::nn::loss::{self, CrossEntropy, Reduction};
+use sorix::nn::visit::Visit;
 use sorix::nn::{
-    self, Dropout, Embedding, EmbeddingDropout, LayerNorm, Linear, Mode, Module, WeightDropout,
-    functional,
+    self, Dropout, DropoutAddNorm, Embedding, EmbeddingDropout, LayerNorm, Linear, Mode, Module,
+    SwiGLU, WeightDropout, functional,
 };
 use sorix::{DropRate, Generator, GeneratorState, SaveMask, Tensor};
 
@@ -39,6 +40,10 @@ enum AnyForm {
     Locked(Locked),
     NoiseShape(NoiseShape),
     Blocks(Blocks),
+    Rectified(Rectified),
+    Gelu(GeluElements),
+    Silu(SiluElements),
+    Swiglu(SwigluElements),
 }
 
 /// Runs the block with `$form` as the form.
@@ -56,6 +61,10 @@ macro_rules! with_form {
             AnyForm::Locked($form) => $block,
             AnyForm::NoiseShape($form) => $block,
             AnyForm::Blocks($form) => $block,
+            AnyForm::Rectified($form) => $block,
+            AnyForm::Gelu($form) => $block,
+            AnyForm::Silu($form) => $block,
+            AnyForm::Swiglu($form) => $block,
         }
     };
 }
@@ -125,6 +134,32 @@ impl DropoutForm {
     }
 
     #[staticmethod]
+    fn relu() -> Self {
+        Self(AnyForm::Rectified(Rectified))
+    }
+
+    #[staticmethod]
+    fn gelu(approximate: &str) -> Result<Self> {
+        match approximate {
+            "none" => Ok(Self(AnyForm::Gelu(GeluElements::default()))),
+            "tanh" => Ok(Self(AnyForm::Gelu(GeluElements::with_tanh()))),
+            _ => Err(Raised::value(format!(
+                "approximate: expected \"none\" or \"tanh\", got {approximate:?}"
+            ))),
+        }
+    }
+
+    #[staticmethod]
+    fn silu() -> Self {
+        Self(AnyForm::Silu(SiluElements))
+    }
+
+    #[staticmethod]
+    fn swiglu() -> Self {
+        Self(AnyForm::Swiglu(SwigluElements))
+    }
+
+    #[staticmethod]
     fn blocks(block_size: usize) -> Result<Self> {
         Ok(Self(AnyForm::Blocks(Blocks::new(block_size)?)))
     }
@@ -138,9 +173,16 @@ enum At {
     Shard(nn::Shard),
 }
 
-/// Drops from a tensor.
+/// What is added in the pass of a dropout: a residual, and to the input a bias.
+#[derive(Debug)]
+struct Added {
+    bias: Option<Tensor>,
+    residual: Tensor,
+}
+
+/// Drops from a tensor, and adds that to a residual if there is one.
 #[pyfunction]
-#[pyo3(signature = (x, form, p, training, generator, replay, key, shard))]
+#[pyo3(signature = (x, form, p, training, generator, replay, key, shard, bias=None, residual=None))]
 #[expect(
     clippy::too_many_arguments,
     reason = "one crossing into Rust for all of it"
@@ -155,7 +197,14 @@ pub(crate) fn _dropout(
     replay: bool,
     key: Option<(u64, u64)>,
     shard: Option<PyRef<'_, Shard>>,
+    bias: Option<PyRef<'_, PyTensor>>,
+    residual: Option<PyRef<'_, PyTensor>>,
 ) -> Result<PyTensor> {
+    let bias = bias.map(|bias| bias.0.clone());
+    let added = residual.map(|residual| Added {
+        bias,
+        residual: residual.0.clone(),
+    });
     let key = key.map(|(seed, offset)| GeneratorState { seed, offset });
     let at = match (shard, key) {
         (Some(shard), _) => At::Shard(shard.of_tensor()?),
@@ -185,13 +234,24 @@ pub(crate) fn _dropout(
                 layer = layer.generator(generator);
             }
             layer.set_mode(mode);
-            drop_by(&layer, x, &at)
+            drop_by(&layer, x, &at, added.as_ref())
         })
     };
     Ok(PyTensor(threads::operation(py, bytes(x), work)?))
 }
 
-fn drop_by<F: Form>(layer: &DropoutLayer<F>, x: &Tensor, at: &At) -> nn::Result<Tensor> {
+fn drop_by<F: Form>(
+    layer: &DropoutLayer<F>,
+    x: &Tensor,
+    at: &At,
+    added: Option<&Added>,
+) -> nn::Result<Tensor> {
+    if let Some(Added { bias, residual }) = added {
+        return match bias {
+            Some(bias) => layer.forward_bias_add(x, bias, residual),
+            None => layer.forward_add(x, residual),
+        };
+    }
     match at {
         At::Generator => layer.forward(x),
         At::Key(key) => layer.forward_with_key(x, *key),
@@ -318,6 +378,60 @@ pub(crate) fn layer_norm(
         }
     };
     forward(py, &norm.eps(eps)?, &x.0, x.bytes())
+}
+
+/// ``silu(gate) * up`` of the two halves of the last axis.
+#[pyfunction]
+pub(crate) fn _swiglu(py: Python<'_>, x: PyRef<'_, PyTensor>) -> Result<PyTensor> {
+    forward(py, &SwiGLU, &x.0, x.bytes())
+}
+
+/// The normalised ``residual + dropout(x)``, and that sum: a layer norm, or without a shift RMS.
+#[pyfunction]
+#[pyo3(signature = (x, residual, rms, shape, weight, bias, eps, p, training, generator, replay))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one crossing into Rust for all of it"
+)]
+pub(crate) fn _dropout_add_norm(
+    py: Python<'_>,
+    x: PyRef<'_, PyTensor>,
+    residual: PyRef<'_, PyTensor>,
+    rms: bool,
+    shape: Vec<usize>,
+    weight: Option<PyRef<'_, PyTensor>>,
+    bias: Option<PyRef<'_, PyTensor>>,
+    eps: f64,
+    p: f64,
+    training: bool,
+    generator: Option<PyRef<'_, PyGenerator>>,
+    replay: bool,
+) -> Result<(PyTensor, PyTensor)> {
+    let dropout = dropping(Elements, p, training, generator)?;
+    let dropout: Dropout = dropout.save_mask(if replay {
+        SaveMask::Replay
+    } else {
+        SaveMask::Bits
+    });
+    let layer = if rms {
+        let mut layer = DropoutAddNorm::rms(&shape, x.0.dtype(), dropout)?;
+        if let Some(given) = weight {
+            layer.visit_own_parameters_mut(&mut |_, weight| *weight = given.0.clone());
+        }
+        layer.eps(eps)?
+    } else {
+        let norm = match (weight, bias) {
+            (Some(weight), Some(bias)) => {
+                LayerNorm::from_tensors(weight.0.clone(), bias.0.clone())?
+            }
+            _ => LayerNorm::new(&shape)?.without_affine(),
+        };
+        DropoutAddNorm::new(norm.eps(eps)?, dropout)
+    };
+    let (x, residual) = (&x.0, &residual.0);
+    let work = || layer.add(x, residual);
+    let (z, sum) = threads::operation(py, bytes(x).max(bytes(residual)), work)?;
+    Ok((PyTensor(z), PyTensor(sum)))
 }
 
 /// A new weight and bias of a linear layer.

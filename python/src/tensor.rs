@@ -12,8 +12,8 @@ use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyTuple, PyType};
-use sorix::kernels::{DropRate, MaskKey};
-use sorix::{DType, SaveMask, Tensor, TensorResult};
+use sorix::kernels::{DropRate, MaskKey, MaskRegion};
+use sorix::{DType, NormOptions, SaveMask, Tensor, TensorResult};
 
 pub(crate) use self::create::{
     arange, concatenate, from_array, full, normal, ones, randn, stack, tensor, uniform, where_,
@@ -24,6 +24,7 @@ use crate::array::with_item;
 use crate::draws::{Shard, region};
 use crate::dtype::{self, AnyDType, PyDType, bfloat16, numpy};
 use crate::error::{Raised, Result};
+use crate::fused;
 use crate::threads;
 
 /// An array that knows how it was computed.
@@ -67,6 +68,29 @@ impl PyTensor {
     ) -> Result<Self> {
         let (x, bytes) = (&self.0, self.bytes().max(bytes(other)));
         Ok(Self(threads::operation(py, bytes, || f(x, other))?))
+    }
+
+    /// How an operation on this tensor that is given a key drops.
+    fn draw(
+        &self,
+        p: f64,
+        (seed, offset): (u64, u64),
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<(DropRate, MaskRegion, SaveMask)> {
+        let rate = DropRate::new(p)?;
+        let save = match save_mask {
+            "bits" => SaveMask::Bits,
+            "key" => SaveMask::Replay,
+            _ => {
+                return Err(Raised::value(format!(
+                    "save_mask: expected 'bits' or 'key', got {save_mask:?}"
+                )));
+            }
+        };
+        let key = MaskKey::new(seed, offset);
+        let at = region(key, 0, shard.map(Bound::get), self.0.shape())?;
+        Ok((rate, at, save))
     }
 
     /// Runs an operation on this tensor and what stands on the other side of an operator.
@@ -563,21 +587,218 @@ impl PyTensor {
         shard: Option<&Bound<'_, Shard>>,
         save_mask: &str,
     ) -> Result<Self> {
-        let rate = DropRate::new(p)?;
-        let save = match save_mask {
-            "bits" => SaveMask::Bits,
-            "key" => SaveMask::Replay,
-            _ => {
-                return Err(Raised::value(format!(
-                    "save_mask: expected 'bits' or 'key', got {save_mask:?}"
-                )));
-            }
-        };
-        let key = MaskKey::new(seed, offset);
-        let at = region(key, 0, shard.map(Bound::get), self.0.shape())?;
+        let (rate, at, save) = self.draw(p, (seed, offset), shard, save_mask)?;
         self.binary(py, &residual.0, |x, residual| {
             x.dropout_add(residual, rate, at, save)
         })
+    }
+
+    /// ``dropout(activation(x + bias))`` in one pass over memory, by the mask of a key.
+    ///
+    /// 16 bits are rounded once. Of ``"relu"`` one bit for each element is kept for backward, whatever
+    /// ``save_mask`` says; of the others this tensor, the bias and the mask.
+    ///
+    /// Parameters
+    /// ----------
+    /// activation : {"relu", "gelu", "gelu_tanh", "silu"}
+    ///     What is computed; ``"gelu"`` is the exact form, ``"gelu_tanh"`` the approximation.
+    /// p : float
+    ///     The probability of dropping, in [0, 1].
+    /// bias : Tensor, optional
+    ///     Of the dtype of this tensor, as long as its last axis.
+    /// seed, offset, shard, save_mask
+    ///     As for :meth:`dropout_add`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> x = sorix.tensor([1.0, -1.0, 3.0, 4.0], requires_grad=True)
+    /// >>> y = x.act_dropout("relu", 0.5, seed=42)
+    /// >>> y
+    /// tensor([2., 0., 0., 8.], dtype=sorix.float64)
+    /// >>> y.sum().backward()
+    /// >>> x.grad
+    /// tensor([2., 0., 0., 2.], dtype=sorix.float64)
+    #[pyo3(signature = (activation, p, *, bias=None, seed, offset=0, shard=None, save_mask="bits"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn act_dropout(
+        &self,
+        py: Python<'_>,
+        activation: &str,
+        p: f64,
+        bias: Option<PyRef<'_, Self>>,
+        seed: u64,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<Self> {
+        let activation = fused::activation(activation)?;
+        let (rate, at, save) = self.draw(p, (seed, offset), shard, save_mask)?;
+        let bias = bias.map(|bias| bias.0.clone());
+        self.unary(py, |x| {
+            x.act_dropout(activation, bias.as_ref(), rate, at, save)
+        })
+    }
+
+    /// ``dropout(silu(gate) * up)`` in one pass over memory, by the mask of a key; this tensor is the gate.
+    ///
+    /// 16 bits are rounded once. Both tensors are kept for backward, and the mask.
+    ///
+    /// Parameters
+    /// ----------
+    /// up : Tensor
+    ///     Of the shape and dtype of this tensor.
+    /// p, seed, offset, shard, save_mask
+    ///     As for :meth:`dropout_add`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> gate, up = sorix.full(4, 800.0), sorix.tensor([1.0, 2.0, 3.0, 4.0], dtype="float32")
+    /// >>> gate.swiglu_dropout(up, 0.5, seed=42)
+    /// tensor([1600., 3200.,    0., 6400.], dtype=sorix.float32)
+    #[pyo3(signature = (up, p, *, seed, offset=0, shard=None, save_mask="bits"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn swiglu_dropout(
+        &self,
+        py: Python<'_>,
+        up: PyRef<'_, Self>,
+        p: f64,
+        seed: u64,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<Self> {
+        let (rate, at, save) = self.draw(p, (seed, offset), shard, save_mask)?;
+        self.binary(py, &up.0, |gate, up| {
+            gate.swiglu_dropout(up, rate, at, save)
+        })
+    }
+
+    /// ``residual + dropout(x + bias)`` in one pass over memory, by the mask of a key.
+    ///
+    /// 16 bits are rounded once. The gradient of the bias is the sum of that of this tensor over all axes but
+    /// the last, in an order that no number of threads changes.
+    ///
+    /// Parameters
+    /// ----------
+    /// bias : Tensor
+    ///     Of the dtype of this tensor, as long as its last axis.
+    /// residual : Tensor
+    ///     Of the shape and dtype of this tensor.
+    /// p, seed, offset, shard, save_mask
+    ///     As for :meth:`dropout_add`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> x, residual = sorix.ones((2, 2)), sorix.full((2, 2), 10.0)
+    /// >>> bias = sorix.tensor([0.5, -0.5], dtype="float32", requires_grad=True)
+    /// >>> y = x.bias_dropout_add(bias, residual, 0.5, seed=42)
+    /// >>> y.flatten()
+    /// tensor([13., 11., 10., 11.], dtype=sorix.float32)
+    /// >>> y.sum().backward()
+    /// >>> bias.grad
+    /// tensor([2., 4.], dtype=sorix.float32)
+    #[pyo3(signature = (bias, residual, p, *, seed, offset=0, shard=None, save_mask="bits"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn bias_dropout_add(
+        &self,
+        py: Python<'_>,
+        bias: PyRef<'_, Self>,
+        residual: PyRef<'_, Self>,
+        p: f64,
+        seed: u64,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<Self> {
+        let (rate, at, save) = self.draw(p, (seed, offset), shard, save_mask)?;
+        let bias = &bias.0;
+        self.binary(py, &residual.0, |x, residual| {
+            x.bias_dropout_add(bias, residual, rate, at, save)
+        })
+    }
+
+    /// The rows of ``residual + dropout(x + bias)``, normalised, and that sum, in one pass over memory, by the
+    /// mask of a key.
+    ///
+    /// In the prenorm form of a transformer the sum is the next residual; in the postnorm form the normalised
+    /// rows are. The sum, and all gradients, are float32 for float16 and bfloat16.
+    ///
+    /// Parameters
+    /// ----------
+    /// residual : Tensor
+    ///     Of the shape of this tensor, and of its dtype, or float32 for 16 bits.
+    /// p : float
+    ///     The probability of dropping, in [0, 1]; 0 in use.
+    /// norm : {"layer", "rms"}
+    ///     Mean 0 and variance 1, or a mean of squares of 1.
+    /// weight, shift : Tensor, optional
+    ///     What each normalised row is multiplied by, and what is added then; of the shape of the normalised axes.
+    /// bias : Tensor, optional
+    ///     What is added to each row of this tensor, before dropout.
+    /// eps : float
+    ///     Is added to the variance, or to the mean of squares.
+    /// axes : int
+    ///     How many of the last axes make a row.
+    /// seed, offset, shard, save_mask
+    ///     As for :meth:`dropout_add`.
+    ///
+    /// Returns
+    /// -------
+    /// z, sum : Tensor
+    ///     The normalised rows, of the dtype of this tensor, and the sum.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> x, residual = sorix.tensor([[1.0, 3.0]]), sorix.tensor([[10.0, 20.0]])
+    /// >>> z, total = x.dropout_add_norm(residual, 0.5, seed=42, eps=0.0)
+    /// >>> z, total
+    /// (tensor([[-1.,  1.]], dtype=sorix.float64), tensor([[12., 26.]], dtype=sorix.float64))
+    #[pyo3(signature = (residual, p, *, norm="layer", weight=None, shift=None, bias=None, eps=1e-5, axes=1, seed, offset=0, shard=None, save_mask="bits"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn dropout_add_norm(
+        &self,
+        py: Python<'_>,
+        residual: PyRef<'_, Self>,
+        p: f64,
+        norm: &str,
+        weight: Option<PyRef<'_, Self>>,
+        shift: Option<PyRef<'_, Self>>,
+        bias: Option<PyRef<'_, Self>>,
+        eps: f64,
+        axes: usize,
+        seed: u64,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<(Self, Self)> {
+        let mut options = match norm {
+            "layer" => NormOptions::layer(eps),
+            "rms" => NormOptions::rms(eps),
+            _ => {
+                let text = format!("norm: expected \"layer\" or \"rms\", got {norm:?}");
+                return Err(Raised::value(text));
+            }
+        }
+        .axes(axes);
+        if let Some(weight) = &weight {
+            options = options.weight(&weight.0);
+        }
+        if let Some(shift) = &shift {
+            options = options.shift(&shift.0);
+        }
+        if let Some(bias) = &bias {
+            options = options.bias(&bias.0);
+        }
+        let (rate, at, save) = self.draw(p, (seed, offset), shard, save_mask)?;
+        let (x, residual) = (&self.0, &residual.0);
+        let bytes = self.bytes().max(bytes(residual));
+        let work = || x.dropout_add_norm(residual, options, rate, at, save);
+        let (z, sum) = threads::operation(py, bytes, work)?;
+        Ok((Self(z), Self(sum)))
     }
 
     /// The absolute value.
@@ -635,6 +856,11 @@ impl PyTensor {
                 "approximate: expected \"none\" or \"tanh\", got {approximate:?}"
             ))),
         }
+    }
+
+    /// ``x / (1 + exp(-x))``, the sigmoid linear unit.
+    fn silu(&self, py: Python<'_>) -> Result<Self> {
+        self.unary(py, Tensor::silu)
     }
 
     /// The scaled exponential linear unit.

@@ -2,8 +2,9 @@
 
 Three doors, which give the same mask for the same ``(seed, offset)``:
 
-* arrays of numpy: :func:`dropout`, :func:`dropout_add`, :func:`dropout_backward`, :func:`replay`,
-  :func:`mask`;
+* arrays of numpy: :func:`dropout`, :func:`dropout_backward`, :func:`replay`, :func:`mask`, and in one pass
+  with what stands beside it :func:`dropout_add`, :func:`bias_dropout_add`, :func:`act_dropout`,
+  :func:`swiglu_dropout`;
 * tensors of its own, with gradients: :func:`tensor`, and the modules of :mod:`sorix.nn`;
 * PyTorch: :mod:`sorix.torch`, which is imported only where it is asked for.
 
@@ -39,8 +40,11 @@ from ._sorix import (
     __version__,
     _after_fork,
     _before_fork,
+    act_dropout,
+    act_dropout_backward,
     arange,
     bfloat16,
+    bias_dropout_add,
     concatenate,
     default_generator,
     dropout,
@@ -61,6 +65,8 @@ from ._sorix import (
     replay,
     set_num_threads,
     stack,
+    swiglu_dropout,
+    swiglu_dropout_backward,
     tensor,
     uniform,
     where,
@@ -78,8 +84,11 @@ __all__ = [
     "Shard",
     "Tensor",
     "__version__",
+    "act_dropout",
+    "act_dropout_backward",
     "arange",
     "bfloat16",
+    "bias_dropout_add",
     "concatenate",
     "default_generator",
     "dropout",
@@ -104,6 +113,8 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "stack",
+    "swiglu_dropout",
+    "swiglu_dropout_backward",
     "tensor",
     "uniform",
     "where",

@@ -17,6 +17,7 @@ _Shape: TypeAlias = int | Sequence[int]
 _DType: TypeAlias = dtype | str | type | np.dtype[Any]
 _Axis: TypeAlias = int | Sequence[int] | None
 _Operand: TypeAlias = Tensor | float | _Array
+_Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
 __version__: str
 float16: dtype
@@ -152,6 +153,54 @@ class Tensor:
         shard: Shard | None = None,
         save_mask: Literal["bits", "key"] = "bits",
     ) -> Tensor: ...
+    def act_dropout(
+        self,
+        activation: _Activation,
+        p: float,
+        *,
+        bias: Tensor | None = None,
+        seed: int,
+        offset: int = 0,
+        shard: Shard | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> Tensor: ...
+    def swiglu_dropout(
+        self,
+        up: Tensor,
+        p: float,
+        *,
+        seed: int,
+        offset: int = 0,
+        shard: Shard | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> Tensor: ...
+    def bias_dropout_add(
+        self,
+        bias: Tensor,
+        residual: Tensor,
+        p: float,
+        *,
+        seed: int,
+        offset: int = 0,
+        shard: Shard | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> Tensor: ...
+    def dropout_add_norm(
+        self,
+        residual: Tensor,
+        p: float,
+        *,
+        norm: Literal["layer", "rms"] = "layer",
+        weight: Tensor | None = None,
+        shift: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+        axes: int = 1,
+        seed: int,
+        offset: int = 0,
+        shard: Shard | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> tuple[Tensor, Tensor]: ...
     def abs(self) -> Tensor: ...
     def exp(self) -> Tensor: ...
     def expm1(self) -> Tensor: ...
@@ -162,6 +211,7 @@ class Tensor:
     def sigmoid(self) -> Tensor: ...
     def relu(self) -> Tensor: ...
     def gelu(self, approximate: Literal["none", "tanh"] = "none") -> Tensor: ...
+    def silu(self) -> Tensor: ...
     def selu(self) -> Tensor: ...
     def softplus(self) -> Tensor: ...
     def softmax(self, axis: int) -> Tensor: ...
@@ -287,6 +337,114 @@ def dropout_add(
     out: _Array | None = None,
     return_mask: Literal[True],
 ) -> tuple[_Array, _Bits]: ...
+@overload
+def act_dropout(
+    x: _ArrayLike,
+    activation: _Activation,
+    p: float,
+    *,
+    bias: _ArrayLike | None = None,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[False] = False,
+) -> _Array: ...
+@overload
+def act_dropout(
+    x: _ArrayLike,
+    activation: _Activation,
+    p: float,
+    *,
+    bias: _ArrayLike | None = None,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[True],
+) -> tuple[_Array, _Bits]: ...
+def act_dropout_backward(
+    dy: _ArrayLike,
+    activation: _Activation,
+    p: float,
+    *,
+    x: _ArrayLike | None = None,
+    bias: _ArrayLike | None = None,
+    mask: _Bits | _Bools | None = None,
+    seed: int | None = None,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
+@overload
+def bias_dropout_add(
+    x: _ArrayLike,
+    bias: _ArrayLike,
+    residual: _ArrayLike,
+    p: float,
+    *,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[False] = False,
+) -> _Array: ...
+@overload
+def bias_dropout_add(
+    x: _ArrayLike,
+    bias: _ArrayLike,
+    residual: _ArrayLike,
+    p: float,
+    *,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[True],
+) -> tuple[_Array, _Bits]: ...
+@overload
+def swiglu_dropout(
+    gate: _ArrayLike,
+    up: _ArrayLike,
+    p: float,
+    *,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[False] = False,
+) -> _Array: ...
+@overload
+def swiglu_dropout(
+    gate: _ArrayLike,
+    up: _ArrayLike,
+    p: float,
+    *,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+    out: _Array | None = None,
+    return_mask: Literal[True],
+) -> tuple[_Array, _Bits]: ...
+def swiglu_dropout_backward(
+    dy: _ArrayLike,
+    gate: _ArrayLike,
+    up: _ArrayLike,
+    p: float,
+    *,
+    mask: _Bits | _Bools | None = None,
+    seed: int | None = None,
+    offset: int = 0,
+    first: int = 0,
+    shard: Shard | None = None,
+) -> tuple[_Array, _Array]: ...
 def dropout_backward(
     dy: _ArrayLike, mask: _Bits | _Bools, p: float, *, out: _Array | None = None
 ) -> _Array: ...
@@ -370,6 +528,14 @@ class DropoutForm:
     def shared_along(axes: Sequence[int]) -> DropoutForm: ...
     @staticmethod
     def blocks(block_size: int) -> DropoutForm: ...
+    @staticmethod
+    def relu() -> DropoutForm: ...
+    @staticmethod
+    def gelu(approximate: Literal["none", "tanh"]) -> DropoutForm: ...
+    @staticmethod
+    def silu() -> DropoutForm: ...
+    @staticmethod
+    def swiglu() -> DropoutForm: ...
 
 @final
 class RustOptimizer:
@@ -415,7 +581,23 @@ def _dropout(
     replay: bool,
     key: tuple[int, int] | None,
     shard: Shard | None,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor: ...
+def _swiglu(x: Tensor) -> Tensor: ...
+def _dropout_add_norm(
+    x: Tensor,
+    residual: Tensor,
+    rms: bool,
+    shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    p: float,
+    training: bool,
+    generator: Generator | None,
+    replay: bool,
+) -> tuple[Tensor, Tensor]: ...
 def _weight_dropout(
     x: Tensor,
     weight: Tensor,
@@ -467,5 +649,94 @@ def _apply(
     bits: _Bits,
     mask_shape: Sequence[int] | None,
     form: int,
+    threads: int,
+) -> None: ...
+def _act_draw(
+    x: _Array,
+    bias: _Array | None,
+    out: _Array,
+    activation: str,
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    save: bool,
+    threads: int,
+) -> _Bits | None: ...
+def _act_gradient(
+    dy: _Array,
+    x: _Array | None,
+    bias: _Array | None,
+    out: _Array,
+    activation: str,
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    bits: _Bits | None,
+    threads: int,
+) -> None: ...
+def _bias_draw(
+    x: _Array,
+    bias: _Array,
+    residual: _Array,
+    out: _Array,
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    save: bool,
+    threads: int,
+) -> _Bits | None: ...
+def _swiglu_draw(
+    gate: _Array,
+    up: _Array,
+    out: _Array,
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    save: bool,
+    threads: int,
+) -> _Bits | None: ...
+def _swiglu_gradients(
+    dy: _Array,
+    gate: _Array,
+    up: _Array,
+    d_gate: _Array | None,
+    d_up: _Array | None,
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    bits: _Bits | None,
+    threads: int,
+) -> None: ...
+def _norm_draw(
+    x: _Array,
+    residual: _Array,
+    weight: _Array | None,
+    shift: _Array | None,
+    z: _Array,
+    sum: _Array,
+    moments: _Array,
+    rows: tuple[bool, int, float],
+    p: float,
+    seed: int,
+    offset: int,
+    shard: Sequence[int] | None,
+    save: bool,
+    threads: int,
+) -> _Bits | None: ...
+def _norm_gradients(
+    dz: _Array,
+    more: _Array | None,
+    sum: _Array,
+    moments: _Array,
+    weight: _Array | None,
+    d_sum: _Array,
+    d_weight: _Array | None,
+    d_shift: _Array | None,
+    rows: tuple[bool, int, float],
     threads: int,
 ) -> None: ...

@@ -59,9 +59,11 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "DropoutAddNorm",
     "Embedding",
     "EmbeddingDropout",
     "FeatureAlphaDropout",
+    "GELUDropout",
     "GaussianDropout",
     "LayerNorm",
     "Linear",
@@ -71,9 +73,15 @@ __all__ = [
     "Optimizer",
     "Parameter",
     "ReLU",
+    "ReLUDropout",
+    "Residual",
     "Sequential",
+    "SiLU",
+    "SiLUDropout",
     "Sigmoid",
     "Softmax",
+    "SwiGLU",
+    "SwiGLUDropout",
     "Tanh",
     "WeightDropout",
     "binary_cross_entropy_with_logits",
@@ -451,6 +459,36 @@ class GELU(Module):
         return x.gelu(self.approximate)
 
 
+class SiLU(Module):
+    """The sigmoid linear unit, ``x / (1 + exp(-x))``, also called swish.
+
+    Examples
+    --------
+    >>> import sorix
+    >>> sorix.nn.SiLU()(sorix.tensor([-800.0, 0.0, 800.0])) * 0.5
+    tensor([ -0.,   0., 400.], dtype=sorix.float64)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape."""
+        return x.silu()
+
+
+class SwiGLU(Module):
+    """``silu(gate) * up``: the gate is the first half of the last axis, and up the second.
+
+    Examples
+    --------
+    >>> import sorix
+    >>> sorix.nn.SwiGLU()(sorix.tensor([[0.0, 800.0, 5.0, 2.0]]))
+    tensor([[   0., 1600.]], dtype=sorix.float64)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape with a last axis of even length."""
+        return _sorix._swiglu(x)
+
+
 class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
@@ -542,6 +580,39 @@ class _DropoutBase(Module):
             shard,
         )
 
+    def forward_add(self, x: Tensor, residual: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``residual + dropout(x + bias)``; of a :class:`Dropout` and a :class:`DropPath` in one pass over memory.
+
+        Parameters
+        ----------
+        x : Tensor
+        residual : Tensor
+            Of the shape and dtype of what is added to it.
+        bias : Tensor, optional
+            Of the dtype of ``x``, as long as its last axis.
+
+        Examples
+        --------
+        >>> import sorix
+        >>> dropout, x = sorix.nn.Dropout(0.5, generator=sorix.Generator(42)), sorix.ones(4)
+        >>> dropout.forward_add(x, sorix.full(4, 10.0))
+        tensor([12., 12., 10., 12.], dtype=sorix.float32)
+        >>> dropout.eval().forward_add(x, sorix.full(4, 10.0))
+        tensor([11., 11., 11., 11.], dtype=sorix.float32)
+        """
+        return _sorix._dropout(
+            x,
+            self._form(),
+            self.p,
+            self.training,
+            self.generator,
+            self.save_mask == "key",
+            None,
+            None,
+            bias,
+            residual,
+        )
+
     def extra_repr(self) -> str:
         """The probability, and what is not as by default."""
         return f"p={self.p}"
@@ -556,6 +627,19 @@ _PARAMETERS = """
         Where keys come from; by default the generator of the process.
     save_mask : {{"bits", "key"}}
         What is kept for backward: a bit for each decision, or the 16 bytes from which they are made again.
+    """
+
+
+_ACTIVATED = """
+    Examples
+    --------
+    >>> import sorix
+    >>> from sorix import nn
+    >>> fused = nn.{0}Dropout(0.5, generator=sorix.Generator(42))
+    >>> apart = nn.Sequential(nn.{0}(), nn.Dropout(0.5, generator=sorix.Generator(42)))
+    >>> x = sorix.tensor([[-1.0, 2.0], [3.0, -4.0]])
+    >>> bool((fused(x).data == apart(x).data).all())
+    True
     """
 
 
@@ -751,6 +835,187 @@ class DropBlock2d(_DropoutBase):
 
     def _form(self) -> DropoutForm:
         return DropoutForm.blocks(self.block_size)
+
+
+class ReLUDropout(Dropout):
+    __doc__ = (
+        "A rectifier and then a dropout, in one pass over memory; in use the rectifier. Keeps one bit for each\n"
+        "element for backward, whatever ``save_mask`` says.\n"
+        + _PARAMETERS.format("")
+        + _ACTIVATED.format("ReLU")
+    )
+
+    def _form(self) -> DropoutForm:
+        return DropoutForm.relu()
+
+
+class GELUDropout(_DropoutBase):
+    __doc__ = (
+        "A GELU and then a dropout, in one pass over memory; in use the GELU.\n"
+        + _PARAMETERS.format(
+            """
+    approximate : {"none", "tanh"}
+        Exact, or by the formula with the hyperbolic tangent."""
+        )
+        + _ACTIVATED.format("GELU")
+    )
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        approximate: Literal["none", "tanh"] = "none",
+        *,
+        generator: Generator | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> None:
+        super().__init__(p, generator, save_mask)
+        DropoutForm.gelu(approximate)
+        self.approximate: Literal["none", "tanh"] = approximate
+
+    def _form(self) -> DropoutForm:
+        return DropoutForm.gelu(self.approximate)
+
+    def extra_repr(self) -> str:
+        """The probability and the formula."""
+        return f"p={self.p}, approximate={self.approximate!r}"
+
+
+class SiLUDropout(Dropout):
+    __doc__ = (
+        "A SiLU and then a dropout, in one pass over memory; in use the SiLU.\n"
+        + _PARAMETERS.format("")
+        + _ACTIVATED.format("SiLU")
+    )
+
+    def _form(self) -> DropoutForm:
+        return DropoutForm.silu()
+
+
+class SwiGLUDropout(Dropout):
+    __doc__ = (
+        "``dropout(silu(gate) * up)`` in one pass over memory; in use :class:`SwiGLU`. The gate is the first half\n"
+        "of the last axis, and up the second. If they are two tensors, :meth:`sorix.Tensor.swiglu_dropout` saves\n"
+        "the cut.\n"
+        + _PARAMETERS.format("")
+        + """
+    Examples
+    --------
+    >>> import sorix
+    >>> layer = sorix.nn.SwiGLUDropout(0.5, generator=sorix.Generator(42))
+    >>> layer(sorix.tensor([800.0, 800.0, 800.0, 1.0, 2.0, 3.0]))
+    tensor([1600., 3200.,    0.], dtype=sorix.float64)
+    """
+    )
+
+    def _form(self) -> DropoutForm:
+        return DropoutForm.swiglu()
+
+
+class Residual(Module):
+    """``x + dropout(block(x))``, the sum made in the pass of the dropout.
+
+    Parameters
+    ----------
+    block : Module
+        Whose output has the shape and dtype of its input.
+    dropout : Module
+        A dropout: of elements it is a sublayer of a transformer, a :class:`DropPath` one that stochastic depth
+        skips.
+
+    Examples
+    --------
+    >>> import sorix
+    >>> from sorix import nn
+    >>> block = nn.Residual(nn.ReLU(), nn.Dropout(0.5, generator=sorix.Generator(42)))
+    >>> block(sorix.ones(4))
+    tensor([3., 3., 1., 3.], dtype=sorix.float32)
+    >>> block.eval()(sorix.ones(4))
+    tensor([2., 2., 2., 2.], dtype=sorix.float32)
+    """
+
+    dropout: _DropoutBase
+
+    def __init__(self, block: Module, dropout: _DropoutBase) -> None:
+        if not isinstance(dropout, _DropoutBase):
+            raise TypeError(f"dropout: expected a dropout, got {type(dropout).__name__}")
+        self.block = block
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of what the block takes."""
+        return self.dropout.forward_add(self.block(x), x)
+
+
+class DropoutAddNorm(Module):
+    """The normalised ``residual + dropout(x)``, and that sum, in one pass over memory.
+
+    In the prenorm form of a transformer the sum is the next residual; in the postnorm form the normalised one
+    is. The sum is float32 for float16 and bfloat16, and the residual may be.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The lengths of the last axes that are normalised.
+    dropout : Dropout
+        What drops; a child of the module.
+    eps : float
+        Is added to the variance, or to the mean of squares.
+    norm : {"layer", "rms"}
+        :class:`LayerNorm`, with a scale and a shift, or ``x / sqrt(mean(x**2) + eps)`` with a scale alone.
+    dtype : dtype
+        Of these.
+
+    Examples
+    --------
+    >>> import sorix
+    >>> from sorix import nn
+    >>> dropout = nn.Dropout(0.5, generator=sorix.Generator(42))
+    >>> layer = nn.DropoutAddNorm(2, dropout, eps=1e-30)
+    >>> z, total = layer(sorix.ones((1, 2)), sorix.tensor([[10.0, 20.0]], dtype="float32"))
+    >>> z, total
+    (tensor([[-1.,  1.]], dtype=sorix.float32), tensor([[12., 22.]], dtype=sorix.float32))
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        dropout: Dropout,
+        eps: float = 1e-5,
+        *,
+        norm: Literal["layer", "rms"] = "layer",
+        dtype: DType = float32,
+    ) -> None:
+        if type(dropout) is not Dropout:
+            raise TypeError(f"dropout: expected a Dropout, got {type(dropout).__name__}")
+        if norm not in ("layer", "rms"):
+            raise ValueError(f"norm: expected 'layer' or 'rms', got {norm!r}")
+        shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
+        self.normalized_shape = tuple(shape)
+        self.eps = eps
+        self.norm = norm
+        self.weight = Parameter(_sorix.ones(shape, dtype=dtype))
+        self.bias = Parameter(_sorix.zeros(shape, dtype=dtype)) if norm == "layer" else None
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Of an input whose last axes have these lengths, and a residual of its shape."""
+        dropout = self.dropout
+        return _sorix._dropout_add_norm(
+            x,
+            residual,
+            self.norm == "rms",
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+            dropout.p,
+            dropout.training,
+            dropout.generator,
+            dropout.save_mask == "key",
+        )
 
 
 class WeightDropout(Module):

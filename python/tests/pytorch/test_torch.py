@@ -226,6 +226,15 @@ def test_a_compiled_model_drops_what_the_plain_one_does():
     torch._dynamo.reset()
 
 
+def test_a_compiled_model_hands_its_p_to_pytorch():
+    x, add = torch.ones(64, dtype=torch.complex64), st.DropoutAdd(1.0)
+    for layer in (st.Dropout(1.0), st.DropPath(1.0), lambda x: add(x, x) - x):
+        torch._dynamo.reset()
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        assert (compiled(x) == 0).all()
+    torch._dynamo.reset()
+
+
 def test_functions_compile():
     torch._dynamo.reset()
 

@@ -104,7 +104,8 @@ def test_three_workers_of_distributed_data_parallel():
 
 
 def test_the_examples_of_the_documentation():
-    for module in (st, sorix.torch._modules, sorix.torch._patch):
+    parts = sorix.torch._fused, sorix.torch._norm, sorix.torch._modules, sorix.torch._patch
+    for module in (st, *parts):
         result = doctest.testmod(module)
         assert result.attempted > 0
         assert result.failed == 0

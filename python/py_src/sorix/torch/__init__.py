@@ -45,6 +45,7 @@ from ._functional import (  # noqa: E402
     feature_alpha_dropout,
     locked_dropout,
 )
+from ._fused import act_dropout, bias_dropout_add, swiglu_dropout  # noqa: E402
 from ._modules import (  # noqa: E402
     AlphaDropout,
     Dropout,
@@ -52,11 +53,17 @@ from ._modules import (  # noqa: E402
     Dropout2d,
     Dropout3d,
     DropoutAdd,
+    DropoutAddNorm,
     DropPath,
     FeatureAlphaDropout,
+    GELUDropout,
     LockedDropout,
+    ReLUDropout,
+    SiLUDropout,
+    SwiGLUDropout,
     replace,
 )
+from ._norm import dropout_add_norm  # noqa: E402
 from ._patch import is_patched, patch, unpatch  # noqa: E402
 
 __all__ = [
@@ -67,19 +74,28 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "DropoutAdd",
+    "DropoutAddNorm",
     "FeatureAlphaDropout",
+    "GELUDropout",
     "LockedDropout",
+    "ReLUDropout",
+    "SiLUDropout",
+    "SwiGLUDropout",
+    "act_dropout",
     "alpha_dropout",
+    "bias_dropout_add",
     "drop_path",
     "dropout",
     "dropout1d",
     "dropout2d",
     "dropout3d",
     "dropout_add",
+    "dropout_add_norm",
     "feature_alpha_dropout",
     "is_patched",
     "locked_dropout",
     "patch",
     "replace",
+    "swiglu_dropout",
     "unpatch",
 ]

@@ -86,15 +86,21 @@ def drop(
     return _by_torch(x, p, shared, form, inplace)
 
 
-def check_residual(x: Tensor, residual: Tensor) -> None:
-    """That a residual is as what is dropped from."""
-    if residual.shape != x.shape:
-        expected, got = tuple(x.shape), tuple(residual.shape)
-        raise ValueError(f"residual: expected shape {expected}, got {got}")
-    if residual.dtype != x.dtype:
-        raise TypeError(f"residual: expected {x.dtype}, got {residual.dtype}")
-    if residual.device != x.device:
-        raise ValueError(f"residual: expected a tensor on {x.device}, got one on {residual.device}")
+def check_like(
+    name: str,
+    x: Tensor,
+    other: Tensor,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """That another tensor is as what is dropped from, but for a shape and a dtype of its own."""
+    expected = tuple(x.shape) if shape is None else tuple(shape)
+    if tuple(other.shape) != expected:
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(other.shape)}")
+    if other.dtype != (dtype or x.dtype):
+        raise TypeError(f"{name}: expected {dtype or x.dtype}, got {other.dtype}")
+    if other.device != x.device:
+        raise ValueError(f"{name}: expected a tensor on {x.device}, got one on {other.device}")
 
 
 def drop_add(
@@ -204,7 +210,7 @@ def dropout_add(
     Product and sum are rounded to the dtype together, where two operations round 16 bits twice. The gradient
     of the residual is that of the result itself."""
     _checked(p)
-    check_residual(input, residual)
+    check_like("residual", input, residual)
     if not training:
         return residual + input
     return drop_add(

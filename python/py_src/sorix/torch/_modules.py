@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _functional as functional
-from . import _ops
+from . import _fused, _fused_ops, _norm, _ops
 from ._functional import SaveMask
 from ._ops import ALPHA, SCALE, UNSCALED
 
@@ -60,15 +60,19 @@ class _Dropout(nn.modules.dropout._DropoutNd):
         with _disable_current_modes(), torch.inference_mode(False):
             self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
+    def _probability(self, *inputs: Tensor) -> tuple[float, Tensor | None]:
+        """As a number; or for a compiled graph as a tensor, and then any number will do."""
+        if torch.compiler.is_compiling() and all(_ops.is_traced(x) for x in inputs):
+            return 0.5, self._rate
+        return self._p, None
+
     def _drop(self, input: Tensor, shared: int = 0, form: int = SCALE) -> Tensor:
-        if torch.compiler.is_compiling():
-            p, rate = 0.5, self._rate
-        else:
-            p, rate = self._p, None
-            if not self.inplace and p != 0.0 and _ops.is_ordinary(input):
-                # The same as below, with less in between.
-                seed, offset = _ops.key_numbers(None, self.generator)
-                return _ops.drop(input, (seed, offset, p, shared, form, None), self.save_mask)
+        p, rate = self._probability(input)
+        straight = not torch.compiler.is_compiling() and not self.inplace and p != 0.0
+        if straight and _ops.is_ordinary(input):
+            # The same as below, with less in between.
+            seed, offset = _ops.key_numbers(None, self.generator)
+            return _ops.drop(input, (seed, offset, p, shared, form, None), self.save_mask)
         return functional.drop(
             input,
             p,
@@ -89,8 +93,8 @@ class Dropout(_Dropout, nn.Dropout):
         return self._drop(input) if self.training else input
 
 
-class DropoutAdd(_Dropout):
-    """``residual + dropout(input)`` in one pass over memory: the end of a residual branch."""
+class _Fused(_Dropout):
+    """What those have in common that do something else in the pass: there is no ``inplace``."""
 
     def __init__(
         self,
@@ -101,24 +105,191 @@ class DropoutAdd(_Dropout):
     ) -> None:
         super().__init__(p, generator=generator, save_mask=save_mask)
 
-    def forward(self, input: Tensor, residual: Tensor) -> Tensor:
-        """Of any shape, both of the same."""
-        functional.check_residual(input, residual)
-        if not self.training:
-            return residual + input
-        compiling = torch.compiler.is_compiling()
-        return functional.drop_add(
-            input,
-            residual,
-            0.5 if compiling else self._p,
-            generator=self.generator,
-            save_mask=self.save_mask,
-            rate=self._rate if compiling else None,
-        )
+    def _draw(self, *inputs: Tensor) -> _fused.Draw:
+        p, rate = self._probability(*inputs)
+        return _fused.Draw(p, None, self.generator, None, self.save_mask, rate)
 
     def extra_repr(self) -> str:
         """The probability."""
         return f"p={self.p}"
+
+
+class DropoutAdd(_Fused):
+    """``residual + dropout(input)`` in one pass over memory: the end of a residual branch."""
+
+    def forward(self, input: Tensor, residual: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Of any shape, both of the same; with a bias as long as the last axis, which is added to the input."""
+        functional.check_like("residual", input, residual)
+        if bias is not None:
+            functional.check_like("bias", input, bias, input.shape[-1:])
+        if not self.training:
+            return residual + (input if bias is None else input + bias)
+        draw = self._draw(input, residual)
+        if bias is not None:
+            return _fused.bias_add(input, bias, residual, draw)
+        return functional.drop_add(
+            input,
+            residual,
+            draw.p,
+            generator=self.generator,
+            save_mask=self.save_mask,
+            rate=draw.rate,
+        )
+
+
+class _ActDropout(_Fused):
+    def _activation(self) -> _fused.Activation:
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape."""
+        activation = self._activation()
+        if not self.training:
+            return _fused_ops.activate(activation, input)
+        return _fused.act(input, None, activation, self._draw(input))
+
+
+class ReLUDropout(_ActDropout):
+    """A rectifier and then a dropout, in one pass over memory; in use the rectifier. What is kept for backward is
+    one bit for each element, and neither input nor output, whatever ``save_mask`` says."""
+
+    def _activation(self) -> _fused.Activation:
+        return "relu"
+
+
+class GELUDropout(_ActDropout):
+    """A GELU and then a dropout, in one pass over memory; in use the GELU. 16 bits are rounded once."""
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        approximate: Literal["none", "tanh"] = "none",
+        *,
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+    ) -> None:
+        super().__init__(p, generator=generator, save_mask=save_mask)
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"approximate: expected 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def _activation(self) -> _fused.Activation:
+        return "gelu_tanh" if self.approximate == "tanh" else "gelu"
+
+    def extra_repr(self) -> str:
+        """The probability and the formula."""
+        return f"p={self.p}, approximate={self.approximate!r}"
+
+
+class SiLUDropout(_ActDropout):
+    """A SiLU and then a dropout, in one pass over memory; in use the SiLU. 16 bits are rounded once."""
+
+    def _activation(self) -> _fused.Activation:
+        return "silu"
+
+
+class SwiGLUDropout(_Fused):
+    """``dropout(silu(gate) * up)`` in one pass over memory; in use nothing is dropped. 16 bits are rounded once."""
+
+    def forward(self, input: Tensor, up: Tensor | None = None) -> Tensor:
+        """Of gate and up; or of one tensor whose last axis has the gate as its first half and up as its second,
+        which is how ``nn.GLU`` cuts."""
+        gate = input
+        if up is None:
+            if input.dim() == 0 or input.shape[-1] % 2:
+                got = tuple(input.shape)
+                raise ValueError(f"input: expected a last axis of even length, got shape {got}")
+            gate, up = input.chunk(2, -1)
+        functional.check_like("up", gate, up)
+        if not self.training:
+            return nn.functional.silu(gate) * up
+        return _fused.swiglu(gate, up, self._draw(gate, up))
+
+
+class DropoutAddNorm(_Fused):
+    """The normalised ``residual + dropout(input)``, and that sum, in one pass over memory: what stands between the
+    sublayers of a transformer. The parameters have the names of ``nn.LayerNorm``'s, so that the state of one fits
+    the other.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The lengths of the last axes that are normalised.
+    p : float
+        The probability of dropping, in [0, 1].
+    eps : float
+        Is added to the variance, or to the mean of squares.
+    elementwise_affine : bool
+        Whether there are a weight and a bias.
+    bias : bool
+        Whether there is a bias; of RMS there is none.
+    norm : {"layer", "rms"}
+        As ``nn.LayerNorm`` or as ``nn.RMSNorm``.
+    generator : torch.Generator, optional
+        Where keys come from; by default PyTorch's own. A compiled model wants PyTorch's own.
+    save_mask : {"key", "bits"}
+        What is kept for backward of the mask: 16 bytes, or a bit for each element, which is a little faster.
+    device, dtype
+        Of weight and bias.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import sorix.torch
+    >>> layer = sorix.torch.DropoutAddNorm(4, 0.5)
+    >>> x, residual = torch.randn(2, 3, 4)
+    >>> z, total = layer(x, residual)
+    >>> bool(torch.allclose(z, torch.nn.functional.layer_norm(total, (4,)), atol=1e-6))
+    True
+    >>> _, total = layer.eval()(x, residual)
+    >>> bool((total == residual + x).all())
+    True
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | list[int] | tuple[int, ...],
+        p: float = 0.5,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        norm: Literal["layer", "rms"] = "layer",
+        generator: torch.Generator | None = None,
+        save_mask: SaveMask = "key",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(p, generator=generator, save_mask=save_mask)
+        _norm.check_norm(norm, eps)
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape = tuple(shape)
+        self.eps = float(eps)
+        self.norm = norm
+
+        def parameter(value: float) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, value, device=device, dtype=dtype))
+
+        bias = bias and elementwise_affine and norm == "layer"
+        self.register_parameter("weight", parameter(1.0) if elementwise_affine else None)
+        self.register_parameter("bias", parameter(0.0) if bias else None)
+
+    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Of an input that ends in these axes, and a residual of its shape; the normalised sum, and the sum."""
+        weight, bias = self.weight, self.bias
+        _norm.check_tensors(input, residual, self.normalized_shape, weight, bias)
+        draw = self._draw(input, residual) if self.training else _norm.undrawn()
+        if draw.p == 0.0:
+            draw = _norm.undrawn()
+        rows = _norm.Rows(len(self.normalized_shape), self.eps, self.norm == "rms")
+        return _norm.add_norm(input, residual, weight, bias, rows, draw)
+
+    def extra_repr(self) -> str:
+        """The axes and the options."""
+        return f"{self.normalized_shape}, p={self.p}, eps={self.eps}, norm={self.norm!r}"
 
 
 class Dropout1d(_Dropout, nn.Dropout1d):
@@ -250,7 +421,57 @@ for _module, _more in [
     ),
 ]:
     _module.__doc__ = (_module.__doc__ or "") + _PARAMETERS.format(functional.INPLACE + _more)
-DropoutAdd.__doc__ = (DropoutAdd.__doc__ or "") + _PARAMETERS.format("")
+_EXAMPLE = """
+    Examples
+    --------
+    >>> import torch
+    >>> import sorix.torch
+    >>> {} = torch.randn({})
+    >>> layer = sorix.torch.{}(0.5)
+    >>> _ = torch.manual_seed(42)
+    >>> y = layer({})
+    >>> _ = torch.manual_seed(42)
+    >>> bool(torch.allclose(y, {}))
+    True
+    """
+_APPROXIMATE = """
+    approximate : {"none", "tanh"}
+        The exact form, or by the formula with the hyperbolic tangent, as ``nn.GELU``."""
+for _fusing, _more, _example in [
+    (
+        DropoutAdd,
+        "",
+        ("x, residual", "2, 3, 4", "x, residual", "residual + sorix.torch.dropout(x, 0.5)"),
+    ),
+    (ReLUDropout, "", ("x", "3, 4", "x", "sorix.torch.dropout(torch.relu(x), 0.5)")),
+    (
+        GELUDropout,
+        _APPROXIMATE,
+        ("x", "3, 4", "x", "sorix.torch.dropout(torch.nn.functional.gelu(x), 0.5)"),
+    ),
+    (
+        SiLUDropout,
+        "",
+        ("x", "3, 4", "x", "sorix.torch.dropout(torch.nn.functional.silu(x), 0.5)"),
+    ),
+    (
+        SwiGLUDropout,
+        "",
+        (
+            "gate, up",
+            "2, 3, 4",
+            "gate, up",
+            "sorix.torch.dropout(torch.nn.functional.silu(gate) * up, 0.5)",
+        ),
+    ),
+]:
+    _names, _shape, _inputs, _apart = _example
+    _fusing.__doc__ = (
+        (_fusing.__doc__ or "")
+        + _PARAMETERS.format(_more).rstrip()
+        + "\n"
+        + _EXAMPLE.format(_names, _shape, _fusing.__name__, _inputs, _apart)
+    )
 
 
 _OURS: dict[type[nn.Module], type[_Dropout]] = {

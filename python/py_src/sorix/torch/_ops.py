@@ -239,12 +239,22 @@ def _run_add(x: Tensor, residual: Tensor, call: Call, save: bool) -> tuple[Tenso
     """Drops from an ordinary tensor and adds another one; not recorded. And the bits of the mask, if they are
     to be saved."""
     seed, offset, p, shared, form, shard = call
+    arrays = _array(x.contiguous()), _array(residual.contiguous())
+    mask = _mask_shape(x.shape, shared)
+
+    def kernel(y: Any) -> Any:
+        return _draw(*arrays, y, p, seed, offset, mask, form, shard, save, _threads())
+
+    return _row_major(x, kernel)
+
+
+def _row_major(x: Tensor, kernel: Callable[[Any], Any]) -> tuple[Tensor, Any]:
+    """A new tensor, of the strides that PyTorch would give one like this, that the kernel writes in row-major
+    order; and what the kernel returns."""
     y = _empty_like(x)
     row_major = y if y.is_contiguous() else _empty_like(x, memory_format=torch.contiguous_format)
-    arrays = _array(x.contiguous()), _array(residual.contiguous()), _array(row_major)
-    mask = _mask_shape(x.shape, shared)
-    bits = _draw(*arrays, p, seed, offset, mask, form, shard, save, _threads())
-    return (y if row_major is y else y.copy_(row_major)), bits
+    returned = kernel(_array(row_major))
+    return (y if row_major is y else y.copy_(row_major)), returned
 
 
 def _written(
