@@ -29,6 +29,9 @@ const PAGES: usize = 4;
 /// How many words are moved at a time: those of a tile, which are also a multiple of the groups of [`PAGES`] pages.
 const MOVED: usize = TILE / WORD;
 
+/// Words for the groups that come next, and what is left of them, once they are needed.
+pub(super) type Moved = Option<[[u64; MOVED]; 2]>;
+
 /// Bytes in a page.
 const PAGE: usize = 4096;
 
@@ -70,14 +73,14 @@ impl<T: Element, S: Lanes<T>> Compute<T, S> for ApplyBits<'_, T, S> {
         {
             out.write(0, mask);
             with_elements!(update.into_buffers(), &fence, |write, elements| {
-                Applying::new(simd, write, arithmetic, elements, beside, 0)
+                Applying::new(simd, write, arithmetic, elements, beside, 0, &mut None)
                     .all(Decided(out.words_mut()));
             });
             return;
         }
         let (words, start) = mask.words_and_start();
         with_elements!(update.into_buffers(), &fence, |write, elements| {
-            Applying::new(simd, write, arithmetic, elements, beside, start).all(words);
+            Applying::new(simd, write, arithmetic, elements, beside, start, &mut None).all(words);
         });
     }
 }
@@ -123,7 +126,7 @@ impl Words for Decided<'_> {
 
 /// A pass over elements, on its way. The bits are given to each call, since they may be in the
 /// making.
-pub(super) struct Applying<W, A, T: Element, S: Lanes<T>, E: Elements<T>>
+pub(super) struct Applying<'m, W, A, T: Element, S: Lanes<T>, E: Elements<T>>
 where
     A: Arithmetic<T, S>,
 {
@@ -141,12 +144,12 @@ where
     /// The bit of the words at which the mask of the head begins, and that of the groups.
     start: usize,
     groups_start: usize,
-    /// Words for the groups that come next, and what is left of them, once they are needed.
-    moved: Option<[[u64; MOVED]; 2]>,
+    /// Not in here, since its address is handed on: all else stays in registers.
+    moved: &'m mut Moved,
     element: core::marker::PhantomData<T>,
 }
 
-impl<W, A, T, S, E> Applying<W, A, T, S, E>
+impl<'m, W, A, T, S, E> Applying<'m, W, A, T, S, E>
 where
     W: Write<T, S>,
     A: Arithmetic<T, S>,
@@ -164,6 +167,7 @@ where
         mut elements: E,
         mut beside: A::Beside,
         start: usize,
+        moved: &'m mut Moved,
     ) -> Self {
         let len = elements.y().len();
         // Not worth it for a few: they are done before alignment would show.
@@ -186,7 +190,7 @@ where
             done: 0,
             start,
             groups_start: start + head,
-            moved: None,
+            moved,
             element: core::marker::PhantomData,
         }
     }
@@ -271,7 +275,7 @@ where
         if !(W::STREAMED && whole_pages) {
             run.of(done..n);
         }
-        if let (true, Some([_, left])) = (A::DECIDES, &self.moved) {
+        if let (true, Some([_, left])) = (A::DECIDES, &*self.moved) {
             leave_words(words, at, &left[..n]);
         }
         self.done += n;
@@ -351,7 +355,7 @@ where
     }
 }
 
-impl<W, A, T, S, E> Meanwhile for Applying<W, A, T, S, E>
+impl<W, A, T, S, E> Meanwhile for Applying<'_, W, A, T, S, E>
 where
     W: Write<T, S>,
     A: Arithmetic<T, S>,

@@ -81,10 +81,12 @@ fn dropout<T: Element, S: Simd + Lanes<T>, A: Arithmetic<T, S>>(
     mut out: Option<BitSliceMut<'_>>,
 ) {
     let rule = Rule::new(simd, rule);
-    let mut scratch = TileWords::new();
+    let (mut scratch, mut moved) = (TileWords::new(), None);
     for span in spans(window.first, elements.y().len()) {
         let now = (elements.take(span.len()), beside.take(span.len()));
-        let mut applying = Applying::new(simd, write, arithmetic, now.0, now.1, span.begin);
+        let mut applying = Applying::new(
+            simd, write, arithmetic, now.0, now.1, span.begin, &mut moved,
+        );
         let (blocks, copy) = match &mut out {
             Some(out) if span.has_own_words() => (span.own_words(out), false),
             out => (&mut scratch.0[..], out.is_some()),
