@@ -101,7 +101,7 @@ impl Function for SwigluDropoutBackward {
         let (gate, up) = (self.gate.get(self)?, self.up.get(self)?);
         let call = Call::on_two(self.name(), &gate, &grad);
         let grad = grad.detach().contiguous()?;
-        let mut made;
+        let made;
         let bits = match &self.mask {
             Mask::Bits(bits) => &**bits,
             &Mask::Key(rate, at) => {
