@@ -2,7 +2,7 @@
 
 use candle_core::{Error, ModuleT, Result, Tensor};
 use sorix::adapter::{Draws, SliceDropout, SliceForm};
-use sorix::kernels::{DropRate, MaskKey, MaskRegion};
+use sorix::kernels::{MaskKey, MaskRegion};
 use sorix::nn::dropout::{
     Alpha, Channels, Elements, FeatureAlpha, Gaussian, GeluElements, Locked, NoiseShape, Paths,
     Rectified, SiluElements,
@@ -288,7 +288,10 @@ impl<F: SliceForm> DropoutLayer<F> {
         op::check_bias(xs, bias)?;
         let draw = match self.draw(xs, train)? {
             Some(draw) => draw,
-            None => nothing(xs)?,
+            // Dropout that drops nothing, whatever the form.
+            None => Draws::new(Elements)
+                .at(0.0, xs.dims(), MaskKey::default())
+                .map_err(Error::wrap)?,
         };
         op::bias_dropout_add(xs, bias, residual, draw, self.draws.save_mask)
     }
@@ -362,10 +365,4 @@ impl<F: SliceForm> ModuleT for DropoutLayer<F> {
     fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         self.forward(xs, train)
     }
-}
-
-/// A draw that drops nothing, of any shape.
-fn nothing(xs: &Tensor) -> Result<SliceDropout> {
-    let rate = DropRate::new(0.0).map_err(Error::wrap)?;
-    SliceDropout::broadcast(rate, MaskKey::default(), xs.dims(), xs.dims()).map_err(Error::wrap)
 }

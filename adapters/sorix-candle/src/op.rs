@@ -159,7 +159,19 @@ fn swiglu_by_uploaded_mask(gate: &Tensor, up: &Tensor, draw: &SliceDropout) -> R
     // Dropped before, so that a NaN comes no further: `silu(0) * 0` is 0.
     let kept = |xs: &Tensor| by_uploaded_mask(&xs.to_dtype(wide(xs))?, &unscaled);
     let product = (kept(gate)?.silu()? * kept(up)?)?;
-    (product * draw.rate().scale())?.to_dtype(gate.dtype())
+    scaled(&product, draw)?.to_dtype(gate.dtype())
+}
+
+/// Times `1 / (1 - p)`, or 0 at p = 1: by a tensor, since for the number 0 candle has no gradient at all.
+fn scaled(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
+    xs.broadcast_mul(&number(draw.rate().scale(), xs)?)
+}
+
+/// A number of the dtype of a tensor, where that is.
+fn number(value: f64, like: &Tensor) -> Result<Tensor> {
+    Tensor::new(value, &Device::Cpu)?
+        .to_dtype(like.dtype())?
+        .to_device(like.device())
 }
 
 /// By candle's own operations, on any device: the mask comes from the CPU.
@@ -170,14 +182,8 @@ fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
         // Dropped before, so that a NaN comes no further: each activation makes 0 of 0.
         let unscaled = draw.clone().with_affine(Some(Affine::scale(1.0)));
         let kept = by_uploaded_mask(&xs.to_dtype(wide)?, &unscaled)?;
-        let kept = activate(&kept, activation)? * draw.rate().scale();
-        return kept?.to_dtype(xs.dtype());
+        return scaled(&activate(&kept, activation)?, draw)?.to_dtype(xs.dtype());
     }
-    let number = |value: f64| {
-        Tensor::new(value, &Device::Cpu)?
-            .to_dtype(wide)?
-            .to_device(device)
-    };
     let Some(affine) = draw.affine() else {
         let noise = draw.noise(dtype_of(xs)?).map_err(Error::wrap)?;
         let noise = noise
@@ -194,11 +200,12 @@ fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
         .map(u8::from)
         .collect();
     let keep = Tensor::from_vec(keep, draw.mask_shape(), device)?.broadcast_as(xs.shape())?;
-    let mut kept = xs.to_dtype(wide)?.broadcast_mul(&number(affine.scale)?)?;
+    let xs_wide = xs.to_dtype(wide)?;
+    let mut kept = xs_wide.broadcast_mul(&number(affine.scale, &xs_wide)?)?;
     if affine.shift != 0.0 {
-        kept = kept.broadcast_add(&number(affine.shift)?)?;
+        kept = kept.broadcast_add(&number(affine.shift, &xs_wide)?)?;
     }
-    let dropped = number(affine.dropped)?.broadcast_as(xs.shape())?;
+    let dropped = number(affine.dropped, &xs_wide)?.broadcast_as(xs.shape())?;
     keep.where_cond(&kept, &dropped)?.to_dtype(xs.dtype())
 }
 
@@ -623,6 +630,50 @@ mod tests {
                     assert_eq!(uploaded?, ours?, "{dtype:?} p = {p}");
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Activations are those of candle there: to the digits that candle's derivatives have.
+    #[test]
+    fn an_uploaded_mask_drops_from_activations() -> Result<()> {
+        let shape = [3, 5, 70];
+        let numbers = |first: f32| Tensor::arange(first, first + 1050f32, &Device::Cpu);
+        let leaf = |first| Var::from_tensor(&(numbers(first)? * 0.01)?.reshape(&shape)?);
+        let [xs, up] = [-500.5, 3.0].map(leaf);
+        let (xs, up) = (xs?, up?);
+        let close = |uploaded: &Tensor, ours: &Tensor| -> Result<()> {
+            let gradients = [uploaded.backward()?, ours.backward()?];
+            let leaves = [&xs, &up];
+            let leaves = leaves.map(|leaf| (gradients[0].get(leaf), gradients[1].get(leaf)));
+            let pairs = leaves.into_iter().filter_map(|(a, b)| a.zip(b));
+            for (a, b) in pairs.chain([(uploaded, ours)]) {
+                let error = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(error < 1e-4, "{error}");
+            }
+            Ok(())
+        };
+        for p in [0.0, 0.4, 1.0] {
+            let (rate, key) = (DropRate::new(p).unwrap(), MaskKey::new(42, 7));
+            for activation in Activation::ALL {
+                let draw = SliceDropout::activated(*activation, rate, key, &shape);
+                let draw = draw.map_err(Error::wrap)?;
+                let uploaded = by_uploaded_mask(&xs, &draw)?;
+                close(&uploaded, &dropout(&xs, draw, SaveMask::Bits)?)?;
+            }
+            let draw = SliceDropout::broadcast(rate, key, &shape, &shape);
+            let draw = draw.map_err(Error::wrap)?;
+            let uploaded = swiglu_by_uploaded_mask(&xs, &up, &draw)?;
+            close(&uploaded, &swiglu_dropout(&xs, &up, draw, SaveMask::Bits)?)?;
+        }
+        // What is dropped does not leak into the gradient of an activation either.
+        let nan = Var::from_tensor(&Tensor::full(f32::NAN, 100, &Device::Cpu)?)?;
+        let (rate, key) = (DropRate::new(1.0).unwrap(), MaskKey::new(42, 7));
+        for activation in Activation::ALL {
+            let draw = SliceDropout::activated(*activation, rate, key, &[100]);
+            let ys = by_uploaded_mask(&nan, &draw.map_err(Error::wrap)?)?;
+            let dx = ys.backward()?.remove(&nan).unwrap();
+            assert_eq!([bits(&ys), bits(&dx)], [vec![0; 100], vec![0; 100]]);
         }
         Ok(())
     }
