@@ -581,7 +581,7 @@ impl SwigluBackprop {
     ) -> KernelResult<[Option<FlexTensor>; 2]> {
         let [gate, up, dy] = [gate, up, dy].map(row_major);
         by_dtype!(gate, T => {
-            let [of_gate, of_up, of_y] = [&gate, &up, &dy].map(|tensor| elements::<T>(tensor));
+            let [of_gate, of_up, of_y] = [&gate, &up, &dy].map(elements::<T>);
             let saved = self.saved.as_ref();
             let made = self.swiglu.backward(saved, of_gate, of_up, of_y, self.wanted)?;
             Ok(made.map(|made| made.map(|made| like(&gate, made))))
@@ -650,7 +650,7 @@ fn forward_add(
     let bias = bias.map(row_major);
     by_dtype!(x, T => {
         let x = elements::<T>(&x);
-        let bias = bias.as_ref().map(|bias| elements::<T>(bias));
+        let bias = bias.as_ref().map(elements::<T>);
         // As above: a residual that nobody else holds becomes the sum.
         if let Some(sum) = residual.try_storage_mut::<T>()
             && sum.len() == x.len()

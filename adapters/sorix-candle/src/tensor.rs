@@ -145,8 +145,8 @@ pub trait DropoutExt {
 
     /// `dropout(activation(xs))` in one pass.
     ///
-    /// 16 bits are rounded once. For backward of [`Activation::Relu`] one bit for each element is enough, and is
-    /// kept; of the others `xs` and the mask. As in every part of sorix the derivative of ReLU at 0 is 0, where
+    /// 16 bits are rounded once. Beside `xs`, which candle's graph holds in any case, one bit for each element is
+    /// kept until backward, and no output of the activation. As in every part of sorix the derivative of ReLU at 0 is 0, where
     /// candle's own is 1. The gradient has a gradient itself for ReLU only.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ pub trait DropoutExt {
 
     /// `dropout(silu(gate) * up)` in one pass, this tensor being the gate. `up` has its shape, dtype and device.
     ///
-    /// 16 bits are rounded once. For backward gate, up and the mask are kept. The gradients have none themselves.
+    /// 16 bits are rounded once. Beside gate and up the mask is kept until backward. The gradients have none themselves.
     ///
     /// # Errors
     ///
