@@ -236,7 +236,7 @@ fn every_layer_adds_a_bias_and_a_residual() {
             let sum = seeded
                 .forward_bias_add(&xs, &bias, &residual, train)
                 .unwrap();
-            let own_inputs = [&xs, &bias, &residual].map(|xs| own_of_f32(xs));
+            let own_inputs = [&xs, &bias, &residual].map(own_of_f32);
             let seeded = own.clone().generator(Generator::new(7));
             let expected = seeded
                 .forward_bias_add(&own_inputs[0], &own_inputs[1], &own_inputs[2])
@@ -315,7 +315,7 @@ fn candles_own_operations_one_after_the_other_are_the_same() -> Result<()> {
     ];
     for (activation, apart) in activations {
         as_apart(
-            &[xs.clone()],
+            std::slice::from_ref(&xs),
             |xs, rate| xs[0].act_dropout(activation, rate, KEY),
             |xs, rate| apart(&xs[0])?.dropout(rate, KEY),
         )?;
