@@ -19,12 +19,16 @@ pub enum Error {
         /// What burn said.
         reason: String,
     },
-    /// A residual that is not as the input in shape, dtype and device.
-    #[error("dropout_add: expected a residual as the input, {expected}, got {got}")]
-    Residual {
-        /// Shape, dtype and device of the input.
+    /// A residual, a bias or another second input that does not fit the first in shape, dtype or device.
+    #[error("{operation}: expected {what} {expected}, got {got}")]
+    Operand {
+        /// The operation.
+        operation: &'static str,
+        /// Which input it is.
+        what: &'static str,
+        /// What fits: shape, dtype and device of the first input, and how the other one is to be as it.
         expected: String,
-        /// Those of the residual.
+        /// Shape, dtype and device of what came.
         got: String,
     },
 }

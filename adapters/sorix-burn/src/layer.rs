@@ -4,10 +4,11 @@ use core::fmt::Debug;
 
 use burn::module::{Content, DisplaySettings, Flag, Module, ModuleDisplay, Param};
 use burn::tensor::Tensor;
-use sorix::adapter::{Draws, SliceForm};
-use sorix::kernels::{DropRate, MaskRegion};
+use sorix::adapter::{Draws, SliceDropout, SliceForm};
+use sorix::kernels::{DropRate, MaskKey, MaskRegion};
 use sorix::nn::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Gaussian, Locked, NoiseShape, Paths,
+    Alpha, Channels, Elements, FeatureAlpha, Gaussian, GeluElements, Locked, NoiseShape, Paths,
+    Rectified, SiluElements,
 };
 
 use crate::error::Result;
@@ -53,7 +54,8 @@ impl DropoutConfig {
 ///
 /// It drops as burn's does: on a device with autodiff, while its flag `training` is enabled. So
 /// [`valid`](Module::valid) turns it off and [`train`](Module::train) on, and `freeze` reaches it.
-/// Elsewhere the input itself comes back. [`forward_if`](Self::forward_if) drops where the caller says so,
+/// Elsewhere the input itself comes back, or what the activation of a layer that has one makes of it.
+/// [`forward_if`](Self::forward_if) drops where the caller says so,
 /// on any device.
 ///
 /// Each call that drops takes one key of the generator, whatever p and the shape. A clone shares the
@@ -147,6 +149,46 @@ pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
 /// ```
 pub type GaussianDropout = DropoutLayer<Gaussian>;
 
+/// ReLU and dropout in one pass: [`Dropout`] of `relu(x)`, by the same mask. Where nothing is dropped it is ReLU.
+///
+/// 16 bits are rounded once. One bit for each element is all that backward needs: neither input nor output is kept.
+/// The bit is kept whatever [`save_mask`](DropoutLayer::save_mask) says.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor, activation::relu};
+/// use sorix_burn::{Dropout, MaskKey, ReluDropout};
+///
+/// let (fused, apart, key) = (ReluDropout::new(0.5)?, Dropout::new(0.5)?, MaskKey::new(42, 7));
+/// let x = Tensor::<2>::from_data([[-1.0, 2.0], [3.0, -4.0]], &Device::flex().autodiff()).require_grad();
+/// let y = fused.forward_with_key(x.clone(), key)?;
+/// assert_eq!(y.to_data(), apart.forward_with_key(relu(x.clone()), key)?.to_data());
+/// let dx = x.grad(&y.clone().backward()).unwrap(); // 2 where y is not 0
+/// assert_eq!((dx * relu(x.clone()).inner()).to_data(), y.to_data());
+/// assert_eq!(fused.forward(x.clone().inner()).to_data(), relu(x).to_data());
+/// # Ok::<(), sorix_burn::Error>(())
+/// ```
+pub type ReluDropout = DropoutLayer<Rectified>;
+
+/// GELU and dropout in one pass, see [`ReluDropout`]: the exact form, which is burn's `gelu`, or
+/// [`with_tanh`](DropoutLayer::with_tanh) the approximation, which is burn's `gelu_approximate`. For backward its
+/// input is kept, and the mask.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use sorix_burn::GeluDropout;
+///
+/// let x = Tensor::<1>::ones([100], &Device::flex());
+/// let y = GeluDropout::new(0.5)?.forward_if(true, x.clone())?.into_data().try_to_vec::<f32>().unwrap();
+/// assert!(y.iter().all(|&y| y == 0.0 || (y - 2.0 * 0.841345).abs() < 1e-5));
+/// let y = GeluDropout::new(0.5)?.with_tanh().forward(x).into_data().try_to_vec::<f32>().unwrap();
+/// assert!(y.iter().all(|&y| (y - 0.841192).abs() < 1e-6));
+/// # Ok::<(), sorix_burn::Error>(())
+/// ```
+pub type GeluDropout = DropoutLayer<GeluElements>;
+
+/// SiLU, also called swish, and dropout in one pass, see [`GeluDropout`].
+pub type SiluDropout = DropoutLayer<SiluElements>;
+
 /// Decisions shared along any axes: made by [`DropoutLayer::with_form`].
 pub type BroadcastDropout = DropoutLayer<NoiseShape>;
 
@@ -193,8 +235,7 @@ impl<F: Form> DropoutLayer<F> {
     /// A shape that the form does not fit, a `prob` outside [0, 1], failed allocation, and a
     /// `SORIX_BACKEND` that cannot run here. No key is taken then.
     pub fn try_forward<const D: usize>(&self, input: Tensor<D>) -> Result<Tensor<D>> {
-        let train = self.training.is_enabled() && input.device().is_autodiff();
-        self.forward_if(train, input)
+        self.forward_if(self.trains(&input), input)
     }
 
     /// Drops where `train` says so, on any device and whatever the flag; else gives back the input.
@@ -214,11 +255,10 @@ impl<F: Form> DropoutLayer<F> {
     /// # Ok::<(), sorix_burn::Error>(())
     /// ```
     pub fn forward_if<const D: usize>(&self, train: bool, input: Tensor<D>) -> Result<Tensor<D>> {
-        if !train {
-            return Ok(input);
+        match self.draw(train, &input)? {
+            Some(draw) => op::dropout(input, draw, self.draws.save_mask),
+            None => Ok(input),
         }
-        let draw = self.draws.next(self.prob, &input.dims())?;
-        op::dropout(input, draw, self.draws.save_mask)
     }
 
     /// Drops by a key that the caller names, or by a part of its mask, on any device.
@@ -267,15 +307,14 @@ impl<F: Form> DropoutLayer<F> {
     ///
     /// # Errors
     ///
-    /// Those of [`try_forward`](Self::try_forward), and [`Error::Residual`](crate::Error::Residual) for a
+    /// Those of [`try_forward`](Self::try_forward), and [`Error::Operand`](crate::Error::Operand) for a
     /// residual that does not fit. No key is taken then.
     pub fn try_forward_add<const D: usize>(
         &self,
         input: Tensor<D>,
         residual: Tensor<D>,
     ) -> Result<Tensor<D>> {
-        let train = self.training.is_enabled() && input.device().is_autodiff();
-        self.forward_add_if(train, input, residual)
+        self.forward_add_if(self.trains(&input), input, residual)
     }
 
     /// [`forward_add`](Self::forward_add) that drops where `train` says so, on any device and whatever the
@@ -290,12 +329,11 @@ impl<F: Form> DropoutLayer<F> {
         input: Tensor<D>,
         residual: Tensor<D>,
     ) -> Result<Tensor<D>> {
-        op::check_residual(&input, &residual)?;
-        if !train {
-            return Ok(residual + input);
+        op::check_same("dropout_add", "a residual", &input, &residual)?;
+        match self.draw(train, &input)? {
+            Some(draw) => op::dropout_add(input, residual, draw, self.draws.save_mask),
+            None => Ok(residual + input),
         }
-        let draw = self.draws.next(self.prob, &input.dims())?;
-        op::dropout_add(input, residual, draw, self.draws.save_mask)
     }
 
     /// [`forward_add`](Self::forward_add) by a key that the caller names, or by a part of its mask, on any
@@ -312,6 +350,191 @@ impl<F: Form> DropoutLayer<F> {
     ) -> Result<Tensor<D>> {
         let draw = self.draws.at(self.prob, &input.dims(), at)?;
         op::dropout_add(input, residual, draw, self.draws.save_mask)
+    }
+
+    /// `residual + forward(input + bias)` in one pass, for a bias as long as the last axis, and a residual of the
+    /// shape of the input, both of its dtype and device; where nothing is dropped, the sum of the three.
+    ///
+    /// On `flex` inverted dropout rounds 16 bits once, at the end, and writes over a residual that nobody else
+    /// holds; other forms take three operations. The gradient of the bias is the sum of that of the input over all
+    /// axes but the last, taken in f64.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_forward_bias_add`](Self::try_forward_bias_add) returns an error, with its message.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use sorix_burn::Dropout;
+    ///
+    /// let device = Device::flex().autodiff();
+    /// let (x, residual) = (Tensor::<2>::ones([50, 2], &device), Tensor::<2>::full([50, 2], 10.0, &device));
+    /// let bias = Tensor::<1>::from_data([1.0, -0.5], &device);
+    /// let y = Dropout::new(0.5)?.forward_bias_add(x, bias, residual).into_data().try_to_vec::<f32>().unwrap();
+    /// assert!(y.chunks(2).all(|y| [10.0, 14.0].contains(&y[0]) && [10.0, 11.0].contains(&y[1])));
+    /// # Ok::<(), sorix_burn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn forward_bias_add<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        bias: Tensor<1>,
+        residual: Tensor<D>,
+    ) -> Tensor<D> {
+        self.try_forward_bias_add(input, bias, residual)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`forward_bias_add`](Self::forward_bias_add) without a panic.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward`](Self::try_forward), and [`Error::Operand`](crate::Error::Operand) for a bias or
+    /// residual that does not fit. No key is taken then.
+    pub fn try_forward_bias_add<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        bias: Tensor<1>,
+        residual: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        self.forward_bias_add_if(self.trains(&input), input, bias, residual)
+    }
+
+    /// [`forward_bias_add`](Self::forward_bias_add) that drops where `train` says so, on any device and whatever
+    /// the flag.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward_bias_add`](Self::try_forward_bias_add).
+    pub fn forward_bias_add_if<const D: usize>(
+        &self,
+        train: bool,
+        input: Tensor<D>,
+        bias: Tensor<1>,
+        residual: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        op::check_same("bias_dropout_add", "a residual", &input, &residual)?;
+        op::check_bias(&input, &bias)?;
+        let draw = match self.draw(train, &input)? {
+            Some(draw) => draw,
+            // Dropout that drops nothing, whatever the form.
+            None => Draws::new(Elements).at(0.0, &input.dims(), MaskKey::default())?,
+        };
+        op::bias_dropout_add(input, bias, residual, draw, self.draws.save_mask)
+    }
+
+    /// [`forward_bias_add`](Self::forward_bias_add) by a key that the caller names, or by a part of its mask, on any
+    /// device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward_bias_add`](Self::try_forward_bias_add).
+    pub fn forward_bias_add_with_key<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        bias: Tensor<1>,
+        residual: Tensor<D>,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor<D>> {
+        let draw = self.draws.at(self.prob, &input.dims(), at)?;
+        op::bias_dropout_add(input, bias, residual, draw, self.draws.save_mask)
+    }
+
+    /// Whether this is training as burn means it.
+    fn trains<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        self.training.is_enabled() && input.device().is_autodiff()
+    }
+
+    /// The draw of a call; `None` if it gives back its input.
+    fn draw<const D: usize>(&self, train: bool, input: &Tensor<D>) -> Result<Option<SliceDropout>> {
+        Ok(if train {
+            Some(self.draws.next(self.prob, &input.dims())?)
+        } else {
+            self.draws.pass(&input.dims())?
+        })
+    }
+}
+
+impl Dropout {
+    /// Dropout of a gated activation, `forward(silu(gate) * up)` in one pass, for two tensors of one shape, dtype
+    /// and device; where nothing is dropped, the product.
+    ///
+    /// On `flex` 16 bits are rounded once, and a gate that nobody else holds is written over. For backward gate, up
+    /// and the mask are kept.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_forward_swiglu`](Self::try_forward_swiglu) returns an error, with its message.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use sorix_burn::Dropout;
+    ///
+    /// // silu(30) is 30 in f32.
+    /// let dropped = |device: &Device| {
+    ///     let (gate, up) = (Tensor::<1>::full([100], 30.0, device), Tensor::full([100], 0.1, device));
+    ///     let y = Dropout::new(0.5)?.forward_swiglu(gate, up).into_data();
+    ///     Ok::<_, sorix_burn::Error>(y.try_to_vec::<f32>().unwrap())
+    /// };
+    /// assert!(dropped(&Device::flex().autodiff())?.iter().all(|&y| y == 0.0 || y == 6.0));
+    /// assert_eq!(dropped(&Device::flex())?, [3.0; 100]);
+    /// # Ok::<(), sorix_burn::Error>(())
+    /// ```
+    #[must_use]
+    pub fn forward_swiglu<const D: usize>(&self, gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+        self.try_forward_swiglu(gate, up)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`forward_swiglu`](Self::forward_swiglu) without a panic.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward`](Self::try_forward), and [`Error::Operand`](crate::Error::Operand) for an `up` that
+    /// does not fit. No key is taken then.
+    pub fn try_forward_swiglu<const D: usize>(
+        &self,
+        gate: Tensor<D>,
+        up: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        self.forward_swiglu_if(self.trains(&gate), gate, up)
+    }
+
+    /// [`forward_swiglu`](Self::forward_swiglu) that drops where `train` says so, on any device and whatever the
+    /// flag.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward_swiglu`](Self::try_forward_swiglu).
+    pub fn forward_swiglu_if<const D: usize>(
+        &self,
+        train: bool,
+        gate: Tensor<D>,
+        up: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        op::check_same("swiglu_dropout", "up", &gate, &up)?;
+        let draw = if train {
+            self.draws.next(self.prob, &gate.dims())?
+        } else {
+            self.draws.at(0.0, &gate.dims(), MaskKey::default())?
+        };
+        op::swiglu_dropout(gate, up, draw, self.draws.save_mask)
+    }
+
+    /// [`forward_swiglu`](Self::forward_swiglu) by a key that the caller names, or by a part of its mask, on any
+    /// device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_forward_swiglu`](Self::try_forward_swiglu).
+    pub fn forward_swiglu_with_key<const D: usize>(
+        &self,
+        gate: Tensor<D>,
+        up: Tensor<D>,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor<D>> {
+        let draw = self.draws.at(self.prob, &gate.dims(), at)?;
+        op::swiglu_dropout(gate, up, draw, self.draws.save_mask)
     }
 }
 

@@ -39,7 +39,8 @@ mod op;
 pub use error::{Error, Result};
 pub use layer::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutConfig, DropoutLayer, FeatureAlphaDropout, Form, GaussianDropout, LockedDropout,
+    DropoutConfig, DropoutLayer, FeatureAlphaDropout, Form, GaussianDropout, GeluDropout,
+    LockedDropout, ReluDropout, SiluDropout,
 };
 pub use sorix::adapter::SliceForm;
 pub use sorix::kernels::{DropRate, MaskKey, MaskRegion};

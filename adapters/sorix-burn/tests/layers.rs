@@ -258,7 +258,7 @@ fn a_residual_is_added_in_validation_too_and_takes_no_key() {
             assert!(!of_input.ends_with(of_residual), "{text}");
         }
         let error = layer.forward_add_with_key(ones(&autodiff), residual, KEY);
-        assert!(matches!(error, Err(Error::Residual { .. })));
+        assert!(matches!(error, Err(Error::Operand { .. })));
     }
     assert_eq!(generator.state().offset, 0);
     assert_ne!(sum(&layer, &autodiff), eleven);

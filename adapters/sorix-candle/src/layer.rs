@@ -1,17 +1,19 @@
 //! The layers: candle's interface over the forms of the family.
 
 use candle_core::{Error, ModuleT, Result, Tensor};
-use sorix::adapter::{Draws, SliceForm};
-use sorix::kernels::MaskRegion;
+use sorix::adapter::{Draws, SliceDropout, SliceForm};
+use sorix::kernels::{MaskKey, MaskRegion};
 use sorix::nn::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Gaussian, Locked, NoiseShape, Paths,
+    Alpha, Channels, Elements, FeatureAlpha, Gaussian, GeluElements, Locked, NoiseShape, Paths,
+    Rectified, SiluElements,
 };
 
 use crate::op;
 
 /// A dropout with the interface of `candle_nn::Dropout`, for any form of the family.
 ///
-/// `forward(&xs, true)` drops with probability p, `forward(&xs, false)` gives back `xs` itself. Each call
+/// `forward(&xs, true)` drops with probability p, `forward(&xs, false)` gives back `xs` itself, or what the
+/// activation of a layer that has one makes of it. Each call
 /// that drops takes one key of the generator, whatever p and the shape; one in eval, or one that returns
 /// an error, takes none. A clone shares the generator, so the two draw different masks.
 ///
@@ -133,6 +135,44 @@ pub type FeatureAlphaDropout = DropoutLayer<FeatureAlpha>;
 /// ```
 pub type GaussianDropout = DropoutLayer<Gaussian>;
 
+/// ReLU and dropout in one pass: `Dropout` of `xs.relu()`, by the same mask. Without `train` it is ReLU.
+///
+/// One bit for each element is all that backward needs, and is kept whatever
+/// [`save_mask`](DropoutLayer::save_mask) says. For more see
+/// [`DropoutExt::act_dropout`](crate::DropoutExt::act_dropout).
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use sorix_candle::{Dropout, Generator, ReluDropout};
+///
+/// let xs = Tensor::new(&[[-1f32, 2.]; 50], &Device::Cpu)?;
+/// let fused = ReluDropout::new(0.5).generator(Generator::new(42));
+/// let apart = Dropout::new(0.5).generator(Generator::new(42)).forward(&xs.relu()?, true)?;
+/// assert_eq!(fused.forward(&xs, true)?.to_vec2::<f32>()?, apart.to_vec2::<f32>()?);
+/// assert_eq!(fused.forward(&xs, false)?.to_vec2::<f32>()?, vec![[0.0, 2.0]; 50]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type ReluDropout = DropoutLayer<Rectified>;
+
+/// GELU and dropout in one pass, see [`ReluDropout`]: the exact form, which is candle's `gelu_erf`, or
+/// [`with_tanh`](DropoutLayer::with_tanh) the approximation, which is candle's `gelu`.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use sorix_candle::GeluDropout;
+///
+/// let xs = Tensor::ones(100, DType::F64, &Device::Cpu)?;
+/// let ys = GeluDropout::new(0.5).forward(&xs, true)?.to_vec1::<f64>()?;
+/// assert!(ys.iter().all(|&y| y == 0.0 || (y - 2.0 * 0.841345).abs() < 1e-5));
+/// let ys = GeluDropout::new(0.5).with_tanh().forward(&xs, false)?.to_vec1::<f64>()?;
+/// assert!(ys.iter().all(|&y| (y - 0.841192).abs() < 1e-6));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub type GeluDropout = DropoutLayer<GeluElements>;
+
+/// SiLU, also called swish, and dropout in one pass, see [`ReluDropout`].
+pub type SiluDropout = DropoutLayer<SiluElements>;
+
 /// Decisions shared along any axes: made by [`DropoutLayer::with_form`] of a
 /// [`NoiseShape`](sorix::nn::dropout::NoiseShape).
 pub type BroadcastDropout = DropoutLayer<NoiseShape>;
@@ -172,19 +212,20 @@ impl<F> DropoutLayer<F> {
 }
 
 impl<F: SliceForm> DropoutLayer<F> {
-    /// Drops from `xs` if `train` says so, else gives back `xs` itself.
+    /// Drops from `xs` if `train` says so, else gives back `xs` itself, or what an activation makes of it.
     ///
     /// # Errors
     ///
     /// See the [type](DropoutLayer).
     pub fn forward(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
-        if !train {
-            return Ok(xs.clone());
+        if train {
+            // Before a key is taken.
+            op::check_dtype(xs)?;
         }
-        // Before a key is taken.
-        op::check_dtype(xs)?;
-        let draw = self.draws.next(self.p, xs.dims()).map_err(Error::wrap)?;
-        op::dropout(xs, draw, self.draws.save_mask)
+        match self.draw(xs, train)? {
+            Some(draw) => op::dropout(xs, draw, self.draws.save_mask),
+            None => Ok(xs.clone()),
+        }
     }
 
     /// `residual + forward(xs)` in one pass, for a residual of the shape, dtype and device of `xs`; without
@@ -209,12 +250,60 @@ impl<F: SliceForm> DropoutLayer<F> {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn forward_add(&self, xs: &Tensor, residual: &Tensor, train: bool) -> Result<Tensor> {
-        op::check_residual(xs, residual)?;
-        if !train {
-            return residual + xs;
+        op::check_same(op::ADD, xs, residual)?;
+        match self.draw(xs, train)? {
+            Some(draw) => op::dropout_add(xs, residual, draw, self.draws.save_mask),
+            None => residual + xs,
         }
-        let draw = self.draws.next(self.p, xs.dims()).map_err(Error::wrap)?;
-        op::dropout_add(xs, residual, draw, self.draws.save_mask)
+    }
+
+    /// `residual + forward(xs + bias)` in one pass, for a bias as long as the last axis, and a residual of the
+    /// shape of `xs`, both of its dtype and device; without `train` the sum of the three, rounded once.
+    ///
+    /// Inverted dropout is rounded once, at the end. Other forms take three operations.
+    ///
+    /// # Errors
+    ///
+    /// See the [type](DropoutLayer), and a bias or residual that does not fit; no key is taken then.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use sorix_candle::{Dropout, Generator};
+    ///
+    /// let xs = Tensor::new(&[[1f32, 2.]; 50], &Device::Cpu)?;
+    /// let (bias, residual) = (Tensor::new(&[1f32, -1.], &Device::Cpu)?, (&xs * 10.)?);
+    /// let dropout = Dropout::new(0.5).generator(Generator::new(42));
+    /// let ys = dropout.forward_bias_add(&xs, &bias, &residual, true)?.flatten_all()?.to_vec1::<f32>()?;
+    /// assert!(ys.chunks(2).all(|y| [10.0, 14.0].contains(&y[0]) && [20.0, 22.0].contains(&y[1])));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn forward_bias_add(
+        &self,
+        xs: &Tensor,
+        bias: &Tensor,
+        residual: &Tensor,
+        train: bool,
+    ) -> Result<Tensor> {
+        op::check_same(op::BIAS_ADD, xs, residual)?;
+        op::check_bias(xs, bias)?;
+        let draw = match self.draw(xs, train)? {
+            Some(draw) => draw,
+            // Dropout that drops nothing, whatever the form.
+            None => Draws::new(Elements)
+                .at(0.0, xs.dims(), MaskKey::default())
+                .map_err(Error::wrap)?,
+        };
+        op::bias_dropout_add(xs, bias, residual, draw, self.draws.save_mask)
+    }
+
+    /// The draw of a call; `None` if it gives back its input.
+    fn draw(&self, xs: &Tensor, train: bool) -> Result<Option<SliceDropout>> {
+        let draw = if train {
+            self.draws.next(self.p, xs.dims()).map(Some)
+        } else {
+            self.draws.pass(xs.dims())
+        };
+        draw.map_err(Error::wrap)
     }
 
     /// Drops from `xs` by a key that the caller names, or by a part of its mask.
@@ -237,6 +326,38 @@ impl<F: SliceForm> DropoutLayer<F> {
     pub fn forward_with_key(&self, xs: &Tensor, at: impl Into<MaskRegion>) -> Result<Tensor> {
         let draw = self.draws.at(self.p, xs.dims(), at);
         op::dropout(xs, draw.map_err(Error::wrap)?, self.draws.save_mask)
+    }
+}
+
+impl Dropout {
+    /// Dropout of a gated activation, `forward(silu(gate) * up)` in one pass, for two tensors of one shape, dtype
+    /// and device; without `train` the product.
+    ///
+    /// # Errors
+    ///
+    /// See the [type](DropoutLayer), and an `up` that does not fit; no key is taken then.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use sorix_candle::Dropout;
+    ///
+    /// // silu(30) is 30 in f32.
+    /// let (gate, up) = (Tensor::new(&[30f32; 100], &Device::Cpu)?, Tensor::new(&[0.1f32; 100], &Device::Cpu)?);
+    /// let dropout = Dropout::new(0.5);
+    /// let ys = dropout.forward_swiglu(&gate, &up, true)?.to_vec1::<f32>()?;
+    /// assert!(ys.iter().all(|&y| y == 0.0 || y == 6.0));
+    /// assert_eq!(dropout.forward_swiglu(&gate, &up, false)?.to_vec1::<f32>()?, [3.0; 100]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn forward_swiglu(&self, gate: &Tensor, up: &Tensor, train: bool) -> Result<Tensor> {
+        op::check_same(op::SWIGLU, gate, up)?;
+        let draw = if train {
+            self.draws.next(self.p, gate.dims())
+        } else {
+            self.draws.at(0.0, gate.dims(), MaskKey::default())
+        };
+        let draw = draw.map_err(Error::wrap)?;
+        op::swiglu_dropout(gate, up, draw, self.draws.save_mask)
     }
 }
 

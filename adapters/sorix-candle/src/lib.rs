@@ -43,10 +43,11 @@ mod tensor;
 
 pub use layer::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutLayer, FeatureAlphaDropout, GaussianDropout, LockedDropout,
+    DropoutLayer, FeatureAlphaDropout, GaussianDropout, GeluDropout, LockedDropout, ReluDropout,
+    SiluDropout,
 };
 pub use sorix::adapter::SliceForm;
-pub use sorix::kernels::{DropRate, MaskKey, MaskRegion};
+pub use sorix::kernels::{Activation, DropRate, MaskKey, MaskRegion};
 pub use sorix::nn::dropout as forms;
 pub use sorix::{Generator, GeneratorState, SaveMask, default_generator, manual_seed};
 pub use tensor::DropoutExt;

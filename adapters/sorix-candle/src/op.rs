@@ -5,14 +5,18 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, DType, Device, Error, Layout, Result, Shape, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Error, Layout, Result, Shape,
+    Tensor, WithDType,
 };
-use sorix::adapter::{Saved, SliceDropout};
+use sorix::adapter::{Saved, SliceDropout, SliceSwiglu, bias_gradient};
+use sorix::kernels::{Activation, Affine};
 use sorix::{SaveMask, Scalar};
 
-/// The name in candle's errors.
+/// The names in candle's errors.
 const NAME: &str = "sorix-dropout";
-const NAME_OF_ADD: &str = "sorix-dropout-add";
+pub(crate) const ADD: &str = "sorix-dropout-add";
+pub(crate) const BIAS_ADD: &str = "sorix-bias-dropout-add";
+pub(crate) const SWIGLU: &str = "sorix-swiglu-dropout";
 
 /// Drops from `xs` by one draw.
 pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result<Tensor> {
@@ -23,7 +27,7 @@ pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result
     if !xs.device().is_cpu() {
         return by_uploaded_mask(xs, &draw);
     }
-    let call = Call::new(xs, draw, save);
+    let call = Call::new(&[xs], draw, save);
     xs.contiguous()?.apply_op1(Forward(call))
 }
 
@@ -34,29 +38,81 @@ pub(crate) fn dropout_add(
     draw: SliceDropout,
     save: SaveMask,
 ) -> Result<Tensor> {
-    check_residual(xs, residual)?;
+    check_same(ADD, xs, residual)?;
     if !xs.device().is_cpu() {
         return residual + dropout(xs, draw, save)?;
     }
-    let call = Call::new(xs, draw, save);
+    let call = Call::new(&[xs], draw, save);
     xs.contiguous()?
         .apply_op2(&residual.contiguous()?, ForwardAdd(call))
 }
 
-/// Whether the kernels have the dtype, and the residual is as `xs` in all that counts.
-pub(crate) fn check_residual(xs: &Tensor, residual: &Tensor) -> Result<()> {
+/// Drops from `xs` plus a bias by one draw and adds a residual.
+pub(crate) fn bias_dropout_add(
+    xs: &Tensor,
+    bias: &Tensor,
+    residual: &Tensor,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor> {
+    check_same(BIAS_ADD, xs, residual)?;
+    check_bias(xs, bias)?;
+    if !xs.device().is_cpu() || !draw.adds_in_one_pass() {
+        return dropout_add(&xs.broadcast_add(bias)?, residual, draw, save);
+    }
+    let call = Call::new(&[xs, bias], draw, save);
+    let (bias, residual) = (bias.contiguous()?, residual.contiguous()?);
+    xs.contiguous()?
+        .apply_op3(&bias, &residual, ForwardBiasAdd(call))
+}
+
+/// Drops by one draw, of inverted dropout with a bit for each element, from `silu(gate) * up`.
+pub(crate) fn swiglu_dropout(
+    gate: &Tensor,
+    up: &Tensor,
+    draw: SliceDropout,
+    save: SaveMask,
+) -> Result<Tensor> {
+    check_same(SWIGLU, gate, up)?;
+    if !gate.device().is_cpu() {
+        return swiglu_by_uploaded_mask(gate, up, &draw);
+    }
+    let call = Call::new(&[gate, up], draw, save);
+    gate.contiguous()?
+        .apply_op2(&up.contiguous()?, Swiglu(call))
+}
+
+/// Whether the kernels have the dtype, and the other tensor is as `xs` in all that counts.
+pub(crate) fn check_same(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
     check_dtype(xs)?;
-    let op = NAME_OF_ADD;
-    if xs.dims() != residual.dims() {
-        let (lhs, rhs) = (xs.shape().clone(), residual.shape().clone());
+    if xs.dims() != other.dims() {
+        let (lhs, rhs) = (xs.shape().clone(), other.shape().clone());
         return Err(Error::ShapeMismatchBinaryOp { lhs, rhs, op }.bt());
     }
-    if xs.dtype() != residual.dtype() {
-        let (lhs, rhs) = (xs.dtype(), residual.dtype());
+    check_dtype_and_device(op, xs, other)
+}
+
+/// Whether the bias is a row as long as the last axis of `xs`.
+pub(crate) fn check_bias(xs: &Tensor, bias: &Tensor) -> Result<()> {
+    let last = &xs.dims()[xs.rank().saturating_sub(1)..];
+    if bias.dims() != last {
+        let error = Error::UnexpectedShape {
+            msg: format!("{BIAS_ADD}: a bias as long as the last axis"),
+            expected: last.into(),
+            got: bias.shape().clone(),
+        };
+        return Err(error.bt());
+    }
+    check_dtype_and_device(BIAS_ADD, xs, bias)
+}
+
+fn check_dtype_and_device(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
+    if xs.dtype() != other.dtype() {
+        let (lhs, rhs) = (xs.dtype(), other.dtype());
         return Err(Error::DTypeMismatchBinaryOp { lhs, rhs, op }.bt());
     }
-    if !xs.device().same_device(residual.device()) {
-        let (lhs, rhs) = (xs.device().location(), residual.device().location());
+    if !xs.device().same_device(other.device()) {
+        let (lhs, rhs) = (xs.device().location(), other.device().location());
         return Err(Error::DeviceMismatchBinaryOp { lhs, rhs, op }.bt());
     }
     Ok(())
@@ -78,19 +134,56 @@ fn dtype_of(xs: &Tensor) -> Result<sorix::DType> {
     }
 }
 
+/// The dtype that is computed in: a result is rounded once, so a half is widened before.
+fn wide(xs: &Tensor) -> DType {
+    match xs.dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
+
+/// The activation by candle's own operations.
+fn activate(xs: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => xs.relu(),
+        Activation::Gelu => xs.gelu_erf(),
+        Activation::GeluTanh => xs.gelu(),
+        Activation::Silu => xs.silu(),
+        other => Err(Error::Msg(format!("{NAME}: no activation {other:?} on this device")).bt()),
+    }
+}
+
+/// [`swiglu_dropout`] by candle's own operations.
+fn swiglu_by_uploaded_mask(gate: &Tensor, up: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
+    let unscaled = draw.clone().with_affine(Some(Affine::scale(1.0)));
+    // Dropped before, so that a NaN comes no further: `silu(0) * 0` is 0.
+    let kept = |xs: &Tensor| by_uploaded_mask(&xs.to_dtype(wide(xs))?, &unscaled);
+    let product = (kept(gate)?.silu()? * kept(up)?)?;
+    scaled(&product, draw)?.to_dtype(gate.dtype())
+}
+
+/// Times `1 / (1 - p)`, or 0 at p = 1: by a tensor, since for the number 0 candle has no gradient at all.
+fn scaled(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
+    xs.broadcast_mul(&number(draw.rate().scale(), xs)?)
+}
+
+/// A number of the dtype of a tensor, where that is.
+fn number(value: f64, like: &Tensor) -> Result<Tensor> {
+    Tensor::new(value, &Device::Cpu)?
+        .to_dtype(like.dtype())?
+        .to_device(like.device())
+}
+
 /// By candle's own operations, on any device: the mask comes from the CPU.
 fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
     let device = xs.device();
-    // The product is rounded once, so a half is widened before.
-    let wide = match xs.dtype() {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    };
-    let number = |value: f64| {
-        Tensor::new(value, &Device::Cpu)?
-            .to_dtype(wide)?
-            .to_device(device)
-    };
+    let wide = wide(xs);
+    if let Some(activation) = draw.activation() {
+        // Dropped before, so that a NaN comes no further: each activation makes 0 of 0.
+        let unscaled = draw.clone().with_affine(Some(Affine::scale(1.0)));
+        let kept = by_uploaded_mask(&xs.to_dtype(wide)?, &unscaled)?;
+        return scaled(&activate(&kept, activation)?, draw)?.to_dtype(xs.dtype());
+    }
     let Some(affine) = draw.affine() else {
         let noise = draw.noise(dtype_of(xs)?).map_err(Error::wrap)?;
         let noise = noise
@@ -107,11 +200,12 @@ fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
         .map(u8::from)
         .collect();
     let keep = Tensor::from_vec(keep, draw.mask_shape(), device)?.broadcast_as(xs.shape())?;
-    let mut kept = xs.to_dtype(wide)?.broadcast_mul(&number(affine.scale)?)?;
+    let xs_wide = xs.to_dtype(wide)?;
+    let mut kept = xs_wide.broadcast_mul(&number(affine.scale, &xs_wide)?)?;
     if affine.shift != 0.0 {
-        kept = kept.broadcast_add(&number(affine.shift)?)?;
+        kept = kept.broadcast_add(&number(affine.shift, &xs_wide)?)?;
     }
-    let dropped = number(affine.dropped)?.broadcast_as(xs.shape())?;
+    let dropped = number(affine.dropped, &xs_wide)?.broadcast_as(xs.shape())?;
     keep.where_cond(&kept, &dropped)?.to_dtype(xs.dtype())
 }
 
@@ -125,27 +219,42 @@ struct Call {
 }
 
 impl Call {
-    fn new(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Arc<Self> {
-        // If nobody asks for a gradient there is nothing to save a mask for.
-        let save = if xs.track_op() {
-            save
-        } else {
-            SaveMask::Replay
-        };
+    /// A call by one draw. `inputs` are those whose gradients need the mask.
+    fn new(inputs: &[&Tensor], draw: SliceDropout, save: SaveMask) -> Arc<Self> {
+        let gradient_is_wanted = inputs.iter().any(|xs| xs.track_op());
         Arc::new(Self {
+            save: draw.saving(gradient_is_wanted, save),
             draw,
-            save,
             saved: OnceLock::new(),
         })
     }
 
-    fn keep(&self, saved: Option<Saved>) {
+    /// The output, of which is kept what is saved.
+    fn forward<T>(&self, made: KernelResult<(Vec<T>, Option<Saved>)>) -> Result<Vec<T>> {
+        let (ys, saved) = made.map_err(Error::wrap)?;
         if let Some(saved) = saved {
             // Another call of this very operation would have written the same.
             let _ = self.saved.set(saved);
         }
+        Ok(ys)
+    }
+
+    /// The gradient of `xs` for that of the output.
+    fn backward(self: &Arc<Self>, xs: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let gradient = gradient.contiguous()?;
+        if self.draw.needs_input(self.saved.get()) {
+            return xs.apply_op2(&gradient, BackwardAt(self.clone()));
+        }
+        gradient.apply_op1(Backward(self.clone()))
+    }
+
+    fn swiglu(&self) -> SliceSwiglu {
+        let len = self.draw.mask_shape().iter().product();
+        SliceSwiglu::new(self.draw.rate(), self.draw.at(), len)
     }
 }
+
+type KernelResult<T> = core::result::Result<T, sorix::kernels::Error>;
 
 /// `xs` to `ys`.
 #[derive(Debug)]
@@ -155,9 +264,32 @@ struct Forward(Arc<Call>);
 #[derive(Debug)]
 struct ForwardAdd(Arc<Call>);
 
+/// `xs`, a bias and a residual to the residual plus `ys` of `xs` plus the bias.
+#[derive(Debug)]
+struct ForwardBiasAdd(Arc<Call>);
+
 /// The gradient of `ys` to that of `xs`.
 #[derive(Debug)]
 struct Backward(Arc<Call>);
+
+/// `xs` and the gradient of `ys` to that of `xs`. It is not linear in `xs`, and has no gradient.
+#[derive(Debug)]
+struct BackwardAt(Arc<Call>);
+
+/// The gradient of `xs` plus a bias to that of the bias.
+#[derive(Debug)]
+struct SumOfRows;
+
+/// Gate and up to `ys`.
+#[derive(Debug)]
+struct Swiglu(Arc<Call>);
+
+/// Gate, up and the gradient of `ys` to that of one of the first two. It has no gradient.
+#[derive(Debug)]
+struct SwigluBackward {
+    call: Arc<Call>,
+    of_gate: bool,
+}
 
 impl CustomOp1 for Forward {
     fn name(&self) -> &'static str {
@@ -165,11 +297,17 @@ impl CustomOp1 for Forward {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        on_elements(storage, layout, self)
+        on_elements(self.name(), [(storage, layout)], self)
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        backward(&self.0, gradient)
+    fn bwd(&self, xs: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        self.0.backward(xs, gradient).map(Some)
+    }
+}
+
+impl OnElements<1> for Forward {
+    fn run<T: Scalar>(&self, [xs]: [&[T]; 1]) -> Result<Vec<T>> {
+        self.0.forward(self.0.draw.forward(xs, self.0.save))
     }
 }
 
@@ -179,18 +317,49 @@ impl CustomOp1 for Backward {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        on_elements(storage, layout, self)
+        on_elements(self.name(), [(storage, layout)], self)
     }
 
     // It is linear, so its gradient is itself; for those who keep the graph of gradients.
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        backward(&self.0, gradient)
+    fn bwd(&self, xs: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        self.0.backward(xs, gradient).map(Some)
+    }
+}
+
+impl OnElements<1> for Backward {
+    fn run<T: Scalar>(&self, [gradient]: [&[T]; 1]) -> Result<Vec<T>> {
+        let saved = self.0.saved.get();
+        self.0.draw.backward(saved, gradient).map_err(Error::wrap)
+    }
+}
+
+impl CustomOp2 for BackwardAt {
+    fn name(&self) -> &'static str {
+        "sorix-act-dropout-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &CpuStorage,
+        xs_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = [(xs, xs_layout), (gradient, gradient_layout)];
+        on_elements(self.name(), inputs, self)
+    }
+}
+
+impl OnElements<2> for BackwardAt {
+    fn run<T: Scalar>(&self, [xs, gradient]: [&[T]; 2]) -> Result<Vec<T>> {
+        let (draw, saved) = (&self.0.draw, self.0.saved.get());
+        draw.backward_at(saved, xs, gradient).map_err(Error::wrap)
     }
 }
 
 impl CustomOp2 for ForwardAdd {
     fn name(&self) -> &'static str {
-        NAME_OF_ADD
+        ADD
     }
 
     fn cpu_fwd(
@@ -200,19 +369,8 @@ impl CustomOp2 for ForwardAdd {
         residual: &CpuStorage,
         residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        use CpuStorage::{BF16, F16, F32, F64};
-        let (of_xs, of_residual) = (
-            range(xs_layout, NAME_OF_ADD)?,
-            range(residual_layout, NAME_OF_ADD)?,
-        );
-        let sum = match (xs, residual) {
-            (F32(x), F32(r)) => F32(self.run(&x[of_xs], &r[of_residual])?),
-            (F64(x), F64(r)) => F64(self.run(&x[of_xs], &r[of_residual])?),
-            (F16(x), F16(r)) => F16(self.run(&x[of_xs], &r[of_residual])?),
-            (BF16(x), BF16(r)) => BF16(self.run(&x[of_xs], &r[of_residual])?),
-            _ => return Err(Error::UnsupportedDTypeForOp(xs.dtype(), NAME_OF_ADD).bt()),
-        };
-        Ok((sum, xs_layout.shape().clone()))
+        let inputs = [(xs, xs_layout), (residual, residual_layout)];
+        on_elements(self.name(), inputs, self)
     }
 
     fn bwd(
@@ -222,63 +380,210 @@ impl CustomOp2 for ForwardAdd {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let of_xs = if xs.track_op() {
-            backward(&self.0, gradient)?
-        } else {
-            None
+        let of_xs = xs.track_op().then(|| self.0.backward(xs, gradient));
+        Ok((
+            of_xs.transpose()?,
+            residual.track_op().then(|| gradient.clone()),
+        ))
+    }
+}
+
+impl OnElements<2> for ForwardAdd {
+    fn run<T: Scalar>(&self, [xs, residual]: [&[T]; 2]) -> Result<Vec<T>> {
+        let made = self.0.draw.forward_add(xs, residual, self.0.save);
+        self.0.forward(made)
+    }
+}
+
+impl CustomOp3 for ForwardBiasAdd {
+    fn name(&self) -> &'static str {
+        BIAS_ADD
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &CpuStorage,
+        xs_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = [
+            (xs, xs_layout),
+            (bias, bias_layout),
+            (residual, residual_layout),
+        ];
+        on_elements(self.name(), inputs, self)
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        bias: &Tensor,
+        residual: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let of_sum = (xs.track_op() || bias.track_op()).then(|| self.0.backward(xs, gradient));
+        let of_sum = of_sum.transpose()?;
+        let of_bias = match &of_sum {
+            Some(of_sum) if bias.track_op() => Some(sum_of_rows(of_sum, bias)?),
+            _ => None,
         };
-        Ok((of_xs, residual.track_op().then(|| gradient.clone())))
+        let of_residual = residual.track_op().then(|| gradient.clone());
+        Ok((of_sum.filter(|_| xs.track_op()), of_bias, of_residual))
     }
 }
 
-impl ForwardAdd {
-    fn run<T: Scalar>(&self, xs: &[T], residual: &[T]) -> Result<Vec<T>> {
-        let added = self.0.draw.forward_add(xs, residual, self.0.save);
-        let (sum, saved) = added.map_err(Error::wrap)?;
-        self.0.keep(saved);
-        Ok(sum)
+impl OnElements<3> for ForwardBiasAdd {
+    fn run<T: Scalar>(&self, [xs, bias, residual]: [&[T]; 3]) -> Result<Vec<T>> {
+        let (draw, save) = (&self.0.draw, self.0.save);
+        self.0
+            .forward(draw.forward_bias_add(xs, bias, residual, save))
     }
 }
 
-fn backward(call: &Arc<Call>, gradient: &Tensor) -> Result<Option<Tensor>> {
-    let gradient = gradient.contiguous()?;
-    gradient.apply_op1(Backward(call.clone())).map(Some)
+/// The gradient of a bias for that of what it was added to.
+fn sum_of_rows(gradient: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let len = bias.elem_count();
+    let rows = gradient.elem_count().checked_div(len).unwrap_or(0);
+    let sum = gradient.reshape((rows, len))?.apply_op1(SumOfRows)?;
+    sum.reshape(bias.shape())
 }
 
-/// What an operation makes of the elements, whatever their type.
-trait OnElements: CustomOp1 {
-    fn run<T: Scalar>(&self, elements: &[T]) -> Result<Vec<T>>;
-}
+impl CustomOp1 for SumOfRows {
+    fn name(&self) -> &'static str {
+        "sorix-sum-of-rows"
+    }
 
-impl OnElements for Forward {
-    fn run<T: Scalar>(&self, xs: &[T]) -> Result<Vec<T>> {
-        let (ys, saved) = self.0.draw.forward(xs, self.0.save).map_err(Error::wrap)?;
-        self.0.keep(saved);
-        Ok(ys)
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (sum, _) = on_elements(self.name(), [(storage, layout)], &OfBias(layout.dims()[1]))?;
+        Ok((sum, layout.dims()[1].into()))
+    }
+
+    fn bwd(&self, rows: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        gradient.broadcast_as(rows.shape()).map(Some)
     }
 }
 
-impl OnElements for Backward {
-    fn run<T: Scalar>(&self, gradient: &[T]) -> Result<Vec<T>> {
-        let saved = self.0.saved.get();
-        self.0.draw.backward(saved, gradient).map_err(Error::wrap)
+/// The sum of rows of this length.
+struct OfBias(usize);
+
+impl OnElements<1> for OfBias {
+    fn run<T: Scalar>(&self, [gradient]: [&[T]; 1]) -> Result<Vec<T>> {
+        bias_gradient(gradient, self.0).map_err(Error::wrap)
     }
 }
 
-fn on_elements(
-    storage: &CpuStorage,
-    layout: &Layout,
-    op: &impl OnElements,
+impl CustomOp2 for Swiglu {
+    fn name(&self) -> &'static str {
+        SWIGLU
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        gate_layout: &Layout,
+        up: &CpuStorage,
+        up_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        on_elements(self.name(), [(gate, gate_layout), (up, up_layout)], self)
+    }
+
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let of = |of_gate: bool, input: &Tensor| {
+            let call = self.0.clone();
+            let backward = SwigluBackward { call, of_gate };
+            input
+                .track_op()
+                .then(|| gate.apply_op3(up, &gradient, backward))
+                .transpose()
+        };
+        Ok((of(true, gate)?, of(false, up)?))
+    }
+}
+
+impl OnElements<2> for Swiglu {
+    fn run<T: Scalar>(&self, [gate, up]: [&[T]; 2]) -> Result<Vec<T>> {
+        let made = self.0.swiglu().forward(gate, up, self.0.save);
+        self.0.forward(made)
+    }
+}
+
+impl CustomOp3 for SwigluBackward {
+    fn name(&self) -> &'static str {
+        "sorix-swiglu-dropout-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        gate_layout: &Layout,
+        up: &CpuStorage,
+        up_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = [
+            (gate, gate_layout),
+            (up, up_layout),
+            (gradient, gradient_layout),
+        ];
+        on_elements(self.name(), inputs, self)
+    }
+}
+
+impl OnElements<3> for SwigluBackward {
+    fn run<T: Scalar>(&self, [gate, up, gradient]: [&[T]; 3]) -> Result<Vec<T>> {
+        let (swiglu, saved) = (self.call.swiglu(), self.call.saved.get());
+        let wanted = [self.of_gate, !self.of_gate];
+        let made = swiglu.backward(saved, gate, up, gradient, wanted);
+        let [of_gate, of_up] = made.map_err(Error::wrap)?;
+        // One of the two was made.
+        Ok(of_gate.or(of_up).unwrap_or_default())
+    }
+}
+
+/// What an operation makes of the elements of its inputs, whatever their type.
+trait OnElements<const N: usize> {
+    fn run<T: Scalar>(&self, inputs: [&[T]; N]) -> Result<Vec<T>>;
+}
+
+/// The output, of the shape of the first input.
+fn on_elements<const N: usize>(
+    name: &'static str,
+    inputs: [(&CpuStorage, &Layout); N],
+    op: &impl OnElements<N>,
 ) -> Result<(CpuStorage, Shape)> {
-    let elements = range(layout, op.name())?;
-    let out = match storage {
-        CpuStorage::F32(x) => CpuStorage::F32(op.run(&x[elements])?),
-        CpuStorage::F64(x) => CpuStorage::F64(op.run(&x[elements])?),
-        CpuStorage::F16(x) => CpuStorage::F16(op.run(&x[elements])?),
-        CpuStorage::BF16(x) => CpuStorage::BF16(op.run(&x[elements])?),
-        other => return Err(Error::UnsupportedDTypeForOp(other.dtype(), op.name()).bt()),
+    let (first, layout) = inputs[0];
+    let out = match first.dtype() {
+        DType::F32 => CpuStorage::F32(op.run(elements(name, inputs)?)?),
+        DType::F64 => CpuStorage::F64(op.run(elements(name, inputs)?)?),
+        DType::F16 => CpuStorage::F16(op.run(elements(name, inputs)?)?),
+        DType::BF16 => CpuStorage::BF16(op.run(elements(name, inputs)?)?),
+        other => return Err(Error::UnsupportedDTypeForOp(other, name).bt()),
     };
     Ok((out, layout.shape().clone()))
+}
+
+/// The elements of tensors of one dtype, each of which lies in row-major order.
+fn elements<'a, T: WithDType, const N: usize>(
+    name: &'static str,
+    inputs: [(&'a CpuStorage, &Layout); N],
+) -> Result<[&'a [T]; N]> {
+    let mut all: [&[T]; N] = [&[]; N];
+    for (elements, (storage, layout)) in all.iter_mut().zip(inputs) {
+        *elements = &storage.as_slice::<T>()?[range(layout, name)?];
+    }
+    Ok(all)
 }
 
 /// Where in its storage a tensor's elements lie one after another.
@@ -325,6 +630,50 @@ mod tests {
                     assert_eq!(uploaded?, ours?, "{dtype:?} p = {p}");
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Activations are those of candle there: to the digits that candle's derivatives have.
+    #[test]
+    fn an_uploaded_mask_drops_from_activations() -> Result<()> {
+        let shape = [3, 5, 70];
+        let numbers = |first: f32| Tensor::arange(first, first + 1050f32, &Device::Cpu);
+        let leaf = |first| Var::from_tensor(&(numbers(first)? * 0.01)?.reshape(&shape)?);
+        let [xs, up] = [-500.5, 3.0].map(leaf);
+        let (xs, up) = (xs?, up?);
+        let close = |uploaded: &Tensor, ours: &Tensor| -> Result<()> {
+            let gradients = [uploaded.backward()?, ours.backward()?];
+            let leaves = [&xs, &up];
+            let leaves = leaves.map(|leaf| (gradients[0].get(leaf), gradients[1].get(leaf)));
+            let pairs = leaves.into_iter().filter_map(|(a, b)| a.zip(b));
+            for (a, b) in pairs.chain([(uploaded, ours)]) {
+                let error = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(error < 1e-4, "{error}");
+            }
+            Ok(())
+        };
+        for p in [0.0, 0.4, 1.0] {
+            let (rate, key) = (DropRate::new(p).unwrap(), MaskKey::new(42, 7));
+            for activation in Activation::ALL {
+                let draw = SliceDropout::activated(*activation, rate, key, &shape);
+                let draw = draw.map_err(Error::wrap)?;
+                let uploaded = by_uploaded_mask(&xs, &draw)?;
+                close(&uploaded, &dropout(&xs, draw, SaveMask::Bits)?)?;
+            }
+            let draw = SliceDropout::broadcast(rate, key, &shape, &shape);
+            let draw = draw.map_err(Error::wrap)?;
+            let uploaded = swiglu_by_uploaded_mask(&xs, &up, &draw)?;
+            close(&uploaded, &swiglu_dropout(&xs, &up, draw, SaveMask::Bits)?)?;
+        }
+        // What is dropped does not leak into the gradient of an activation either.
+        let nan = Var::from_tensor(&Tensor::full(f32::NAN, 100, &Device::Cpu)?)?;
+        let (rate, key) = (DropRate::new(1.0).unwrap(), MaskKey::new(42, 7));
+        for activation in Activation::ALL {
+            let draw = SliceDropout::activated(*activation, rate, key, &[100]);
+            let ys = by_uploaded_mask(&nan, &draw.map_err(Error::wrap)?)?;
+            let dx = ys.backward()?.remove(&nan).unwrap();
+            assert_eq!([bits(&ys), bits(&dx)], [vec![0; 100], vec![0; 100]]);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use candle_core::{Error, Result, Shape, Tensor};
 use sorix::SaveMask;
 use sorix::adapter::SliceDropout;
-use sorix::kernels::{DropRate, MaskRegion};
+use sorix::kernels::{Activation, DropRate, MaskRegion};
 
 use crate::op;
 
@@ -88,6 +88,113 @@ pub trait DropoutExt {
         rate: DropRate,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor>;
+
+    /// [`dropout_add`](Self::dropout_add) by a mask of a smaller shape, as
+    /// [`dropout_broadcast`](Self::dropout_broadcast) has it. With one decision for each sample it is stochastic
+    /// depth and the residual in one pass, which does not read what is dropped.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt), and a residual that does not fit.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let (xs, rate) = (Tensor::ones((100, 3), DType::F64, &Device::Cpu)?, DropRate::new(0.5).unwrap());
+    /// let ys = xs.dropout_add_broadcast(&(&xs * 10.)?, rate, MaskKey::new(42, 7), (100, 1))?;
+    /// assert!(ys.to_vec2::<f64>()?.iter().all(|row| row == &[10.0; 3] || row == &[12.0; 3]));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn dropout_add_broadcast(
+        &self,
+        residual: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        mask_shape: impl Into<Shape>,
+    ) -> Result<Tensor>;
+
+    /// `residual + dropout(xs + bias)` in one pass. The bias is as long as the last axis, the residual of the same
+    /// shape, and both of the same dtype and device.
+    ///
+    /// On the CPU 16 bits are rounded once, at the end. The gradient of the bias is the sum of that of `xs` over
+    /// all axes but the last, taken in f64.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt), and a bias or residual that does not fit.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor, Var};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let xs = Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
+    /// let bias = Var::new(&[0.5f32, -0.5], &Device::Cpu)?;
+    /// let ys = xs.bias_dropout_add(&bias, &xs, DropRate::new(0.0).unwrap(), MaskKey::new(42, 7))?;
+    /// assert_eq!(ys.to_vec2::<f32>()?, [[2.5, 3.5], [6.5, 7.5]]);
+    /// assert_eq!(ys.backward()?.get(&bias).unwrap().to_vec1::<f32>()?, [2.0, 2.0]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn bias_dropout_add(
+        &self,
+        bias: &Tensor,
+        residual: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor>;
+
+    /// `dropout(activation(xs))` in one pass.
+    ///
+    /// 16 bits are rounded once. Beside `xs`, which candle's graph holds in any case, one bit for each element is
+    /// kept until backward, and no output of the activation. As in every part of sorix the derivative of ReLU at 0 is 0, where
+    /// candle's own is 1. The gradient has a gradient itself for ReLU only.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt).
+    ///
+    /// ```
+    /// use candle_core::{Device, Var};
+    /// use sorix_candle::{Activation, DropRate, DropoutExt, MaskKey};
+    ///
+    /// let xs = Var::new(&[-1f32, 2., -3., 4.], &Device::Cpu)?;
+    /// let (rate, key) = (DropRate::new(0.5).unwrap(), MaskKey::new(42, 7));
+    /// let ys = xs.act_dropout(Activation::Relu, rate, key)?;
+    /// let apart = xs.relu()?.dropout(rate, key)?;
+    /// assert_eq!(ys.to_vec1::<f32>()?, apart.to_vec1::<f32>()?);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn act_dropout(
+        &self,
+        activation: Activation,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor>;
+
+    /// `dropout(silu(gate) * up)` in one pass, this tensor being the gate. `up` has its shape, dtype and device.
+    ///
+    /// 16 bits are rounded once. Beside gate and up the mask is kept until backward. The gradients have none themselves.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt), and an `up` that does not fit.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let gate_and_up = Tensor::new(&[[0f32, 30., 2., 3.]], &Device::Cpu)?;
+    /// let [gate, up] = [0, 2].map(|at| gate_and_up.narrow(1, at, 2));
+    /// let ys = gate?.swiglu_dropout(&up?, DropRate::new(0.0).unwrap(), MaskKey::new(42, 7))?;
+    /// assert_eq!(ys.to_vec2::<f32>()?, candle_nn::ops::swiglu(&gate_and_up)?.to_vec2::<f32>()?);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn swiglu_dropout(
+        &self,
+        up: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor>;
 }
 
 impl DropoutExt for Tensor {
@@ -105,14 +212,63 @@ impl DropoutExt for Tensor {
         let draw = SliceDropout::broadcast(rate, at, self.dims(), mask_shape.dims());
         op::dropout(self, draw.map_err(Error::wrap)?, SaveMask::default())
     }
+
     fn dropout_add(
         &self,
         residual: &Tensor,
         rate: DropRate,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor> {
-        let draw = SliceDropout::broadcast(rate, at, self.dims(), self.dims());
+        let draw = elements(self, rate, at)?;
+        op::dropout_add(self, residual, draw, SaveMask::default())
+    }
+
+    fn dropout_add_broadcast(
+        &self,
+        residual: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+        mask_shape: impl Into<Shape>,
+    ) -> Result<Tensor> {
+        let mask_shape = mask_shape.into();
+        let draw = SliceDropout::broadcast(rate, at, self.dims(), mask_shape.dims());
         let draw = draw.map_err(Error::wrap)?;
         op::dropout_add(self, residual, draw, SaveMask::default())
     }
+
+    fn bias_dropout_add(
+        &self,
+        bias: &Tensor,
+        residual: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor> {
+        let draw = elements(self, rate, at)?;
+        op::bias_dropout_add(self, bias, residual, draw, SaveMask::default())
+    }
+
+    fn act_dropout(
+        &self,
+        activation: Activation,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor> {
+        let draw = SliceDropout::activated(activation, rate, at, self.dims());
+        op::dropout(self, draw.map_err(Error::wrap)?, SaveMask::default())
+    }
+
+    fn swiglu_dropout(
+        &self,
+        up: &Tensor,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor> {
+        let draw = elements(self, rate, at)?;
+        op::swiglu_dropout(self, up, draw, SaveMask::default())
+    }
+}
+
+/// Inverted dropout with a decision for each element.
+fn elements(xs: &Tensor, rate: DropRate, at: impl Into<MaskRegion>) -> Result<SliceDropout> {
+    SliceDropout::broadcast(rate, at, xs.dims(), xs.dims()).map_err(Error::wrap)
 }

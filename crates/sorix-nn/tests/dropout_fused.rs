@@ -90,6 +90,20 @@ fn in_eval_and_at_p_0_each_is_the_same_without_dropout_bit_for_bit() {
     }
 }
 
+/// The activation is one of the sum of input and bias, in training and in eval.
+#[test]
+fn a_bias_is_added_before_an_activation() {
+    let (x, bias, residual) = (randn(&[16, 50], 1), randn(&[50], 2), randn(&[16, 50], 3));
+    let mut layer = SiLUDropout::new(0.0).unwrap();
+    let expected = residual.add(&x.add(&bias).unwrap().silu().unwrap());
+    let expected = bits(&expected.unwrap());
+    for _ in 0..2 {
+        let y = layer.forward_bias_add(&x, &bias, &residual).unwrap();
+        assert_eq!(bits(&y), expected);
+        layer.eval();
+    }
+}
+
 #[test]
 fn a_residual_is_added_by_every_form() {
     let (x, residual) = (randn(&[16, 50], 1), randn(&[16, 50], 2));

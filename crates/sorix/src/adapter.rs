@@ -5,20 +5,28 @@
 //! * [`SliceForm`]: the forms of the family that slices are enough for.
 //! * [`SliceDropout`]: one draw of a form. What is dropped from which shape by which map, what is kept until
 //!   backward, and where the output's memory comes from.
+//! * [`SliceSwiglu`]: the same for dropout of a gated activation, which has two inputs.
+//! * [`bias_gradient`]: the sum over rows that is the gradient of a bias.
 //! * [`Draws`]: what a layer holds beside p and its mode, and [`layer_options!`](crate::layer_options), the
 //!   builder methods that set it.
 //!
 //! `sorix::ndarray` is made of it, and so are the crates `sorix-candle` and `sorix-burn`.
 
+mod activation;
+mod bias;
 mod draw;
 mod layer;
+mod swiglu;
 
+pub use bias::bias_gradient;
 pub use draw::{Saved, SliceDropout};
 pub use layer::Draws;
+pub use swiglu::SliceSwiglu;
 
-use crate::kernels::{Affine, DropRate};
+use crate::kernels::{Activation, Affine, DropRate};
 use crate::nn::dropout::{
-    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, Locked, NoiseShape, Paths,
+    Alpha, Channels, Elements, FeatureAlpha, Form, Gaussian, GeluElements, Locked, NoiseShape,
+    Paths, Rectified, SiluElements,
 };
 
 /// What becomes of the elements of a tensor.
@@ -35,6 +43,9 @@ pub enum Map {
         /// The standard deviation.
         deviation: f64,
     },
+    /// Inverted dropout of an activation of each element, in one pass with it. The mask has a bit for each
+    /// element.
+    Activation(Activation),
 }
 
 /// A [`Form`] that a mask, or noise, and a [`Map`] are enough for, so that it works on slices.
@@ -76,5 +87,23 @@ impl SliceForm for FeatureAlpha {
 impl SliceForm for Gaussian {
     fn map(&self, rate: DropRate) -> Map {
         Gaussian::deviation(rate).map_or(Map::Inverted, |deviation| Map::Noise { deviation })
+    }
+}
+
+impl SliceForm for Rectified {
+    fn map(&self, _: DropRate) -> Map {
+        Map::Activation(Activation::Relu)
+    }
+}
+
+impl SliceForm for GeluElements {
+    fn map(&self, _: DropRate) -> Map {
+        Map::Activation(self.activation())
+    }
+}
+
+impl SliceForm for SiluElements {
+    fn map(&self, _: DropRate) -> Map {
+        Map::Activation(Activation::Silu)
     }
 }

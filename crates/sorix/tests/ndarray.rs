@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use ndarray::{Array, Array2, Array3, ArrayD, Axis, IxDyn, ShapeBuilder, arr0, array, s};
-use sorix::kernels::{BitMask, DropRate, MaskKey, dropout};
+use sorix::kernels::{Activation, BitMask, DropRate, MaskKey, dropout};
 use sorix::ndarray::{DropoutExt, Error};
 use sorix::nn::Module;
 use sorix::{Scalar, Tensor};
@@ -47,6 +47,28 @@ fn agrees_with_the_kernels<T: Scalar>(value: impl Fn(f32) -> T) {
         dropout::backward(rate, &mask, x.as_slice().unwrap(), &mut dx).unwrap();
         let got = x.dropout_backward(&got_mask).unwrap();
         assert_eq!(got.as_slice().unwrap(), dx);
+
+        let x = x.mapv(|x| T::nearest(x.to_f64() / 100.0 - 9.0));
+        let dy = &residual;
+        for activation in Activation::ALL.iter().copied() {
+            let of_x = x.as_slice().unwrap();
+            let mut mask = BitMask::new(x.len());
+            let bits = Some(&mut mask);
+            dropout::act_dropout(activation, rate, KEY, of_x, None, &mut y, bits).unwrap();
+            let of_y = dy.as_slice().unwrap();
+            let (got, got_mask) = x.act_dropout(activation, p, KEY).unwrap();
+            assert_eq!(got.as_slice().unwrap(), y, "{} {activation:?}", T::NAME);
+            assert_eq!(got_mask.bits(), &mask);
+            let got = dy.dropout_backward_at(&got_mask, &x).unwrap();
+            if activation == Activation::Relu {
+                dropout::backward(rate, &mask, of_y, &mut dx).unwrap();
+                assert_eq!(dy.dropout_backward(&got_mask).unwrap(), got);
+            } else {
+                dropout::act_dropout_backward(activation, rate, &mask, of_x, None, of_y, &mut dx)
+                    .unwrap();
+            }
+            assert_eq!(got.as_slice().unwrap(), dx, "{} {activation:?}", T::NAME);
+        }
     }
 }
 
@@ -85,6 +107,18 @@ fn a_view_of_any_strides_gets_the_mask_of_its_copy() {
         assert_eq!(
             view.dropout_add(&view, 0.3, KEY).unwrap().0,
             of_itself,
+            "{what}"
+        );
+        let (y, mask) = view.act_dropout(Activation::Gelu, 0.3, KEY).unwrap();
+        assert_eq!(
+            y,
+            copy.act_dropout(Activation::Gelu, 0.3, KEY).unwrap().0,
+            "{what}"
+        );
+        let dx = view.dropout_backward_at(&mask, &view).unwrap();
+        assert_eq!(
+            dx,
+            copy.dropout_backward_at(&mask, &copy).unwrap(),
             "{what}"
         );
         let axis = view.dropout_axis(0.3, KEY, Axis(1)).unwrap().0;
@@ -214,6 +248,19 @@ fn errors_say_what_was_expected_and_nothing_is_written() {
         error.unwrap_err().to_string(),
         "dropout_add: expected a residual of shape [2, 2], as the array's, got [1, 4]"
     );
+    let (y, mask) = x.act_dropout(Activation::Silu, 0.5, KEY).unwrap();
+    let wrong = array![[1.0, 2.0, 3.0, 4.0]];
+    for error in [
+        y.dropout_backward_at(&mask, &wrong),
+        wrong.dropout_backward_at(&mask, &x),
+    ] {
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "dropout_backward: expected an array of shape [2, 2], as the mask's, got [1, 4]"
+        );
+    }
+    let error = y.dropout_backward(&mask).unwrap_err().to_string();
+    assert!(error.contains("input of an activation"), "{error}");
     // A window that reaches beyond the last index.
     assert!(x.dropout(0.5, KEY.window(u64::MAX - 1)).is_err());
 }

@@ -93,7 +93,16 @@ impl GeluElements {
         Self { with_tanh: true }
     }
 
-    fn activation(self) -> Activation {
+    /// The activation that it is.
+    ///
+    /// ```
+    /// use sorix_core::Activation;
+    /// use sorix_nn::dropout::GeluElements;
+    /// assert_eq!(GeluElements::default().activation(), Activation::Gelu);
+    /// assert_eq!(GeluElements::with_tanh().activation(), Activation::GeluTanh);
+    /// ```
+    #[must_use]
+    pub fn activation(self) -> Activation {
         if self.with_tanh {
             Activation::GeluTanh
         } else {

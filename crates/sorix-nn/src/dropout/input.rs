@@ -70,6 +70,10 @@ impl<'a> Input<'a> {
         let x = form.pass(self.x)?;
         Ok(match bias {
             None => residual.add(&x)?,
+            // An activation is one of the sum.
+            Some(bias) if !x.same_storage(self.x) => {
+                residual.add(&form.pass(&self.x.add(bias)?)?)?
+            }
             // As at p = 0, so that 16 bits are rounded once here, too.
             Some(bias) => {
                 let (rate, key) = (DropRate::new(0.0)?, MaskKey::default());

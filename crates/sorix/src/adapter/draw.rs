@@ -31,14 +31,14 @@ use crate::{DType, ErrorKind, SaveMask, Scalar, Tensor, TensorError, nn};
 /// ```
 #[derive(Clone, Debug)]
 pub struct SliceDropout {
-    rate: DropRate,
-    at: MaskRegion,
+    pub(super) rate: DropRate,
+    pub(super) at: MaskRegion,
     shape: Vec<usize>,
     mask_shape: Vec<usize>,
-    /// Absent if each element has a bit of its own.
+    /// Absent if each element has a bit of its own, as of an activation.
     cover: Option<Broadcast>,
-    map: Map,
-    len: usize,
+    pub(super) map: Map,
+    pub(super) len: usize,
 }
 
 /// What forward keeps until backward, which could also make it again from the key.
@@ -64,15 +64,24 @@ impl SliceDropout {
         shape: &[usize],
     ) -> nn::Result<Self> {
         let mask_shape = form.mask_shape(shape)?;
-        let draw = Self::broadcast(rate, at, shape, &mask_shape).map_err(|_| nn::Error::Shape {
+        let wrong = |expected| nn::Error::Shape {
             layer: "dropout",
-            expected: format!("a shape that a mask of shape {mask_shape:?} covers"),
+            expected,
             got: shape.to_vec(),
+        };
+        let draw = Self::broadcast(rate, at, shape, &mask_shape).map_err(|_| {
+            wrong(format!(
+                "a shape that a mask of shape {mask_shape:?} covers"
+            ))
         })?;
-        Ok(Self {
-            map: form.map(rate),
-            ..draw
-        })
+        let map = form.map(rate);
+        if let (Map::Activation(activation), Some(_)) = (map, &draw.cover) {
+            let name = activation.name();
+            return Err(wrong(format!(
+                "for {name} the shape of the mask, {mask_shape:?}"
+            )));
+        }
+        Ok(Self { map, ..draw })
     }
 
     /// Inverted dropout by a mask of a smaller shape: each axis 1 or the tensor's.
@@ -140,14 +149,20 @@ impl SliceDropout {
         self.rate
     }
 
+    /// The mask, or the part of it that belongs to the tensor.
+    #[must_use]
+    pub fn at(&self) -> MaskRegion {
+        self.at
+    }
+
     /// The shape of the mask.
     #[must_use]
     pub fn mask_shape(&self) -> &[usize] {
         &self.mask_shape
     }
 
-    /// What kept and dropped elements become; `None` if elements are multiplied by
-    /// [noise](Self::noise).
+    /// What kept and dropped elements become, or with an [activation](Self::activation) what its values
+    /// become; `None` if elements are multiplied by [noise](Self::noise).
     ///
     /// ```
     /// use sorix::adapter::SliceDropout;
@@ -162,16 +177,17 @@ impl SliceDropout {
     #[must_use]
     pub fn affine(&self) -> Option<Affine> {
         match self.map {
-            Map::Inverted => Some(Affine::scale(self.rate.scale())),
+            Map::Inverted | Map::Activation(_) => Some(Affine::scale(self.rate.scale())),
             Map::Affine(affine) => Some(affine),
             Map::Noise { .. } => None,
         }
     }
 
-    /// Whether every element stays what it is, so that the tensor itself is the result: p = 0.
+    /// Whether every element stays what it is, so that the tensor itself is the result: p = 0, and no
+    /// activation.
     #[must_use]
     pub fn is_identity(&self) -> bool {
-        self.rate.p() == 0.0
+        self.rate.p() == 0.0 && self.activation().is_none()
     }
 
     /// The mask, a bit for each element of [`mask_shape`](Self::mask_shape). Noise has no use for it.
@@ -276,22 +292,22 @@ impl SliceDropout {
             return Ok(saved(save, Saved::Noise(noise)));
         }
         let engine = Engine::active()?;
+        if let Map::Activation(activation) = self.map {
+            let mut mask = self.room_for_bits(save)?;
+            engine.act_dropout(activation, self.rate, self.at, buffers, mask.as_mut())?;
+            return Ok(mask.map(Saved::Bits));
+        }
         if !self.is_plain() {
             let mask = self.mask()?;
             self.apply(engine, self.map, &mask, buffers)?;
             return Ok(saved(save, Saved::Bits(mask)));
         }
-        Ok(match save {
-            SaveMask::Bits => {
-                let mut mask = BitMask::try_new(self.len)?;
-                engine.forward(self.rate, self.at, buffers, &mut mask)?;
-                Some(Saved::Bits(mask))
-            }
-            _ => {
-                engine.replay(self.rate, self.at, buffers)?;
-                None
-            }
-        })
+        let mut mask = self.room_for_bits(save)?;
+        match &mut mask {
+            Some(mask) => engine.forward(self.rate, self.at, buffers, mask)?,
+            None => engine.replay(self.rate, self.at, buffers)?,
+        }
+        Ok(mask.map(Saved::Bits))
     }
 
     /// `residual` plus the [output](Self::forward) for an input, and what is to be saved for backward.
@@ -324,13 +340,47 @@ impl SliceDropout {
         Ok((y, saved))
     }
 
-    /// [`forward_add`](Self::forward_add) into memory of the caller's, or over the residual. The input of
-    /// `buffers` is the residual, and x is beside it, [as many elements](Buffers::with_elements). The
-    /// gradient of x is that of dropout, [`backward`](Self::backward); that of the residual is the gradient
-    /// itself.
+    /// [`forward_add`](Self::forward_add) of an input and a bias: `residual + dropout(x + bias)`. The bias is a
+    /// row that repeats, as long as the last axis. Its gradient is [`bias_gradient`](super::bias_gradient) of
+    /// that of the input.
     ///
-    /// Inverted dropout is one pass, and its product and sum are rounded to the element type together.
-    /// Other forms go over memory once more, and their output is rounded before it is added.
+    /// # Errors
+    ///
+    /// Those of [`forward_add_buffers`](Self::forward_add_buffers), and [`Error::Length`] if the bias is empty.
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::SliceDropout;
+    /// use sorix::kernels::{DropRate, MaskKey};
+    /// let (rate, key) = (DropRate::new(0.5)?, MaskKey::new(42, 0));
+    /// let draw = SliceDropout::broadcast(rate, key, &[2, 2], &[2, 2])?;
+    /// let (y, _) = draw.forward_bias_add(&[1.0_f32; 4], &[0.5, 1.0], &[10.0; 4], SaveMask::Replay)?;
+    /// let apart = draw.forward_add(&[1.5_f32, 2.0, 1.5, 2.0], &[10.0; 4], SaveMask::Replay)?;
+    /// assert_eq!(y, apart.0);
+    /// # Ok::<(), sorix::kernels::Error>(())
+    /// ```
+    pub fn forward_bias_add<T: Scalar>(
+        &self,
+        x: &[T],
+        bias: &[T],
+        residual: &[T],
+        save: SaveMask,
+    ) -> Result<(Vec<T>, Option<Saved>), Error> {
+        self.check_len(x.len())?;
+        let mut y = zeros(x.len())?;
+        let buffers = Buffers::new(residual, &mut y)?.with_elements(x)?;
+        let saved = self.forward_add_buffers(buffers.with_row(bias)?, save)?;
+        Ok((y, saved))
+    }
+
+    /// [`forward_add`](Self::forward_add) into memory of the caller's, or over the residual. The input of
+    /// `buffers` is the residual, and x is beside it, [as many elements](Buffers::with_elements), and the bias,
+    /// if there is one, as a [row](Buffers::with_row). The gradient of x is that of dropout,
+    /// [`backward`](Self::backward); that of the residual is the gradient itself.
+    ///
+    /// Inverted dropout is [one pass](Self::adds_in_one_pass), and its product and sums are rounded to the
+    /// element type together. Other forms go over memory once more; the sum of x and bias and the output are
+    /// rounded each by itself.
     ///
     /// # Errors
     ///
@@ -357,10 +407,7 @@ impl SliceDropout {
         let engine = Engine::active()?;
         match (self.map, &self.cover) {
             (Map::Inverted, None) => {
-                let mut mask = match save {
-                    SaveMask::Bits => Some(BitMask::try_new(self.len)?),
-                    _ => None,
-                };
+                let mut mask = self.room_for_bits(save)?;
                 engine.dropout_add(self.rate, self.at, buffers, mask.as_mut())?;
                 Ok(mask.map(Saved::Bits))
             }
@@ -370,21 +417,34 @@ impl SliceDropout {
                 Ok(saved(save, Saved::Bits(mask)))
             }
             _ => {
-                let Some(x) = buffers.beside().elements() else {
+                let beside = buffers.beside();
+                let Some(x) = beside.elements() else {
                     return Err(LengthError::new("second input", self.len, 0).into());
                 };
-                let (dropped, saved) = self.forward(x, save)?;
+                let mut dropped = zeros(self.len)?;
+                Buffers::new(x, &mut dropped)?.update(|i, x| match beside.of_row(i) {
+                    Some(bias) => T::from_acc(x.to_acc() + bias.to_acc()),
+                    None => x,
+                });
+                let saved = self.forward_in_place(&mut dropped, save)?;
                 buffers.update(|i, residual| T::from_acc(residual.to_acc() + dropped[i].to_acc()));
                 Ok(saved)
             }
         }
     }
 
+    /// Whether a residual, and a bias, are added in the pass that drops: inverted dropout by any mask.
+    #[must_use]
+    pub fn adds_in_one_pass(&self) -> bool {
+        self.map == Map::Inverted
+    }
+
     /// The gradient of the input for that of the output: from what forward saved, or from the key.
     ///
     /// # Errors
     ///
-    /// Those of [`forward_buffers`](Self::forward_buffers).
+    /// Those of [`forward_buffers`](Self::forward_buffers), and [`Error::Length`] if the gradient
+    /// [needs the input](Self::needs_input); that is [`backward_at`](Self::backward_at).
     pub fn backward<T: Scalar>(&self, saved: Option<&Saved>, dy: &[T]) -> Result<Vec<T>, Error> {
         self.check_len(dy.len())?;
         let mut dx = zeros(dy.len())?;
@@ -396,7 +456,7 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward_buffers`](Self::forward_buffers).
+    /// As there.
     pub fn backward_in_place<T: Scalar>(
         &self,
         saved: Option<&Saved>,
@@ -409,7 +469,7 @@ impl SliceDropout {
     ///
     /// # Errors
     ///
-    /// Those of [`forward_buffers`](Self::forward_buffers).
+    /// As there.
     ///
     /// ```
     /// use sorix::adapter::{Saved, SliceDropout};
@@ -428,6 +488,9 @@ impl SliceDropout {
         buffers: Buffers<'_, T>,
     ) -> Result<(), Error> {
         self.check_len(buffers.len())?;
+        if self.needs_input(saved) {
+            return Err(LengthError::new("input of an activation", self.len, 0).into());
+        }
         let engine = Engine::active()?;
         match (self.map, saved) {
             (Map::Noise { .. }, Some(Saved::Noise(noise))) if noise.dtype() == T::DTYPE => {
@@ -449,6 +512,9 @@ impl SliceDropout {
     fn derivative(&self) -> Map {
         match self.map {
             Map::Affine(affine) => Map::Affine(affine.derivative()),
+            // Of the rectifier, whose bits say it all. Not inverted dropout, which takes p = 0 for a mask that
+            // keeps everything.
+            Map::Activation(_) => Map::Affine(Affine::scale(self.rate.scale())),
             other => other,
         }
     }
@@ -491,19 +557,30 @@ impl SliceDropout {
         }
     }
 
-    fn check_len(&self, got: usize) -> Result<(), Error> {
-        if got == self.len {
-            return Ok(());
-        }
-        Err(Error::Length(LengthError::new("tensor", self.len, got)))
+    /// A mask to be written, if bits are to be saved.
+    fn room_for_bits(&self, save: SaveMask) -> Result<Option<BitMask>, AllocationError> {
+        (save == SaveMask::Bits)
+            .then(|| BitMask::try_new(self.len))
+            .transpose()
     }
+
+    pub(super) fn check_len(&self, got: usize) -> Result<(), Error> {
+        expect_len("tensor", self.len, got)
+    }
+}
+
+pub(super) fn expect_len(what: &'static str, expected: usize, got: usize) -> Result<(), Error> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Length(LengthError::new(what, expected, got)))
 }
 
 fn saved(save: SaveMask, what: Saved) -> Option<Saved> {
     (save == SaveMask::Bits).then_some(what)
 }
 
-fn bytes(len: usize, size: usize) -> u64 {
+pub(super) fn bytes(len: usize, size: usize) -> u64 {
     (len as u64).saturating_mul(size as u64)
 }
 
@@ -512,7 +589,7 @@ fn bytes(len: usize, size: usize) -> u64 {
 /// # Errors
 ///
 /// [`AllocationError`] if allocation fails.
-fn zeros<T: Scalar>(len: usize) -> Result<Vec<T>, AllocationError> {
+pub(super) fn zeros<T: Scalar>(len: usize) -> Result<Vec<T>, AllocationError> {
     bytemuck::allocation::try_zeroed_vec(len)
         .map_err(|()| AllocationError::new(bytes(len, size_of::<T>())))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::adapter::{SliceDropout, SliceForm};
+use crate::adapter::{Map, SliceDropout, SliceForm};
 use crate::kernels::{DropRate, MaskKey, MaskRegion};
 use crate::{Generator, Result, SaveMask, default_generator};
 
@@ -75,6 +75,29 @@ impl<F: SliceForm> Draws<F> {
     pub fn at(&self, p: f64, shape: &[usize], at: impl Into<MaskRegion>) -> Result<SliceDropout> {
         SliceDropout::new(&self.form, DropRate::new(p)?, at, shape)
     }
+
+    /// What a call makes of a tensor of this shape that drops nothing, as in eval: `None` if that is the tensor
+    /// itself, as of all forms but those of an activation.
+    ///
+    /// # Errors
+    ///
+    /// If the form does not fit the shape.
+    ///
+    /// ```
+    /// use sorix::SaveMask;
+    /// use sorix::adapter::Draws;
+    /// use sorix::nn::dropout::{Elements, Rectified};
+    /// assert!(Draws::new(Elements).pass(&[2])?.is_none());
+    /// let relu = Draws::new(Rectified).pass(&[2])?.expect("it is the rectifier");
+    /// assert_eq!(relu.forward(&[-1.0_f32, 2.0], SaveMask::Replay)?.0, [0.0, 2.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pass(&self, shape: &[usize]) -> Result<Option<SliceDropout>> {
+        match self.form.map(DropRate::new(0.0)?) {
+            Map::Activation(_) => self.at(0.0, shape, MaskKey::default()).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// The builder methods of an adapter's layer: those that the layers of [`sorix::nn`](crate::nn) have.
@@ -125,6 +148,15 @@ macro_rules! layer_options {
             #[must_use]
             pub fn channels_last(mut self) -> Self {
                 self.draws.form = $crate::nn::dropout::Channels::last();
+                self
+            }
+        }
+
+        impl $Layer<$crate::nn::dropout::GeluElements> {
+            /// Takes the approximation of the GELU by tanh; the exact form unless set.
+            #[must_use]
+            pub fn with_tanh(mut self) -> Self {
+                self.draws.form = $crate::nn::dropout::GeluElements::with_tanh();
                 self
             }
         }

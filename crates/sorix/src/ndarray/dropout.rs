@@ -24,7 +24,7 @@
 use ::ndarray::{Array, ArrayD, ArrayRef, Axis, Dimension, IxDyn};
 
 use crate::adapter::{Saved, SliceDropout};
-use crate::kernels::{self, BitMask, DropRate, LengthError, MaskRegion};
+use crate::kernels::{self, Activation, BitMask, DropRate, LengthError, MaskRegion};
 use crate::{SaveMask, Scalar};
 
 /// What can be wrong with a call.
@@ -86,7 +86,8 @@ impl DropoutMask {
     }
 
     /// The bits in row-major order, 1 = kept: one for each element, or of
-    /// [`dropout_axis`](DropoutExt::dropout_axis) one for each index of the axis.
+    /// [`dropout_axis`](DropoutExt::dropout_axis) one for each index of the axis. Of
+    /// [`act_dropout`](DropoutExt::act_dropout) by ReLU 1 means kept and not at most 0.
     #[must_use]
     pub fn bits(&self) -> &BitMask {
         match &self.saved {
@@ -112,6 +113,16 @@ impl DropoutMask {
         Array::from_iter(self.bits())
             .into_shape_with_order(IxDyn(self.draw.mask_shape()))
             .expect("a mask has a bit for each element of its shape")
+    }
+
+    fn expect_shape(&self, got: &[usize]) -> Result<(), Error> {
+        if got == self.shape {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            expected: self.shape.clone(),
+            got: got.to_vec(),
+        })
     }
 }
 
@@ -225,6 +236,36 @@ pub trait DropoutExt<A: Scalar, D: Dimension> {
         at: impl Into<MaskRegion>,
     ) -> Result<(Array<A, D>, DropoutMask), Error>;
 
+    /// [`dropout`](Self::dropout) of an activation: `dropout(activation(x))` in one pass, a new array in row-major
+    /// order, and the mask.
+    ///
+    /// 16 bits are rounded once. The gradient of the array is [`dropout_backward_at`](Self::dropout_backward_at) of
+    /// the array; of [`Activation::Relu`] the mask says it all, and it is
+    /// [`dropout_backward`](Self::dropout_backward).
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt).
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use sorix::Activation;
+    /// use sorix::kernels::MaskKey;
+    /// use sorix::ndarray::DropoutExt;
+    ///
+    /// let (x, key) = (array![[-1.0_f64, 2.0], [3.0, -4.0]], MaskKey::new(42, 7));
+    /// let (y, mask) = x.act_dropout(Activation::Relu, 0.5, key)?;
+    /// assert_eq!(y, x.mapv(|x| x.max(0.0)).dropout(0.5, key)?.0);
+    /// assert_eq!(x.dropout_backward(&mask)?, y); // the gradient x times the derivative
+    /// # Ok::<(), sorix::ndarray::Error>(())
+    /// ```
+    fn act_dropout(
+        &self,
+        activation: Activation,
+        p: f64,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Array<A, D>, DropoutMask), Error>;
+
     /// Of the gradient of an output, that of the input: `1 / (1 - p)` times it where the mask keeps,
     /// `+0.0` elsewhere.
     ///
@@ -249,6 +290,34 @@ pub trait DropoutExt<A: Scalar, D: Dimension> {
     /// # Ok::<(), sorix::ndarray::Error>(())
     /// ```
     fn dropout_backward(&self, mask: &DropoutMask) -> Result<Array<A, D>, Error>;
+
+    /// [`dropout_backward`](Self::dropout_backward) for an operation whose gradient depends on its input `x`, which is
+    /// [`act_dropout`](Self::act_dropout) of any activation but ReLU; of other operations `x` does not count.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt).
+    ///
+    /// ```
+    /// use ndarray::Array1;
+    /// use sorix::Activation;
+    /// use sorix::kernels::MaskKey;
+    /// use sorix::ndarray::DropoutExt;
+    ///
+    /// let x = Array1::<f32>::zeros(100);
+    /// let (_, mask) = x.act_dropout(Activation::Silu, 0.5, MaskKey::new(42, 0))?;
+    /// let dy = Array1::from_elem(100, 3.0_f32);
+    /// let dx = dy.dropout_backward_at(&mask, &x)?;
+    /// // The derivative of SiLU at 0 is 1 / 2.
+    /// assert!(dx.iter().zip(mask.bits()).all(|(&dx, keep)| dx == if keep { 3.0 } else { 0.0 }));
+    /// assert!(dy.dropout_backward(&mask).is_err());
+    /// # Ok::<(), sorix::ndarray::Error>(())
+    /// ```
+    fn dropout_backward_at(
+        &self,
+        mask: &DropoutMask,
+        x: &ArrayRef<A, D>,
+    ) -> Result<Array<A, D>, Error>;
 }
 
 impl<A: Scalar, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
@@ -318,13 +387,18 @@ impl<A: Scalar, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
         Ok((with_shape_of(self, y)?, mask))
     }
 
+    fn act_dropout(
+        &self,
+        activation: Activation,
+        p: f64,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Array<A, D>, DropoutMask), Error> {
+        let draw = SliceDropout::activated(activation, DropRate::new(p)?, at, self.shape())?;
+        dropped(self, draw)
+    }
+
     fn dropout_backward(&self, mask: &DropoutMask) -> Result<Array<A, D>, Error> {
-        if self.shape() != mask.shape {
-            return Err(Error::Shape {
-                expected: mask.shape.clone(),
-                got: self.shape().to_vec(),
-            });
-        }
+        mask.expect_shape(self.shape())?;
         let saved = Some(&mask.saved);
         if let Some(dy) = self.as_slice() {
             return with_shape_of(self, mask.draw.backward(saved, dy)?);
@@ -332,6 +406,20 @@ impl<A: Scalar, D: Dimension> DropoutExt<A, D> for ArrayRef<A, D> {
         let mut dx = self.as_standard_layout().into_owned();
         mask.draw.backward_in_place(saved, in_order(&mut dx)?)?;
         Ok(dx)
+    }
+
+    fn dropout_backward_at(
+        &self,
+        mask: &DropoutMask,
+        x: &ArrayRef<A, D>,
+    ) -> Result<Array<A, D>, Error> {
+        mask.expect_shape(self.shape())?;
+        mask.expect_shape(x.shape())?;
+        let (x, dy) = (x.as_standard_layout(), self.as_standard_layout());
+        let (Some(x), Some(dy)) = (x.as_slice(), dy.as_slice()) else {
+            return Err(not_in_order(self.len()));
+        };
+        with_shape_of(self, mask.draw.backward_at(Some(&mask.saved), x, dy)?)
     }
 }
 
