@@ -30,7 +30,7 @@ const PAGES: usize = 4;
 const MOVED: usize = TILE / WORD;
 
 /// Words for the groups that come next, and what is left of them, once they are needed.
-pub(super) type Moved = Option<[[u64; MOVED]; 2]>;
+pub(super) type Moved = Option<[u64; MOVED]>;
 
 /// Bytes in a page.
 const PAGE: usize = 4096;
@@ -89,6 +89,8 @@ impl<T: Element, S: Lanes<T>> Compute<T, S> for ApplyBits<'_, T, S> {
 pub(super) trait Words {
     /// To read.
     fn words(&self) -> &[u64];
+    /// To leave bits of, for a pass that [decides](Arithmetic::DECIDES) that; empty for others.
+    fn words_mut(&mut self) -> &mut [u64];
     /// Of the `n` bits from bit `at` on, at most 64 and at least 1, leaves those that `bits` has.
     fn leave(&mut self, at: usize, n: usize, bits: u64);
 }
@@ -101,6 +103,11 @@ impl Words for &[u64] {
     }
 
     #[inline(always)]
+    fn words_mut(&mut self) -> &mut [u64] {
+        &mut []
+    }
+
+    #[inline(always)]
     fn leave(&mut self, _: usize, _: usize, _: u64) {}
 }
 
@@ -110,6 +117,11 @@ struct Decided<'a>(&'a mut [u64]);
 impl Words for Decided<'_> {
     #[inline(always)]
     fn words(&self) -> &[u64] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn words_mut(&mut self) -> &mut [u64] {
         self.0
     }
 
@@ -243,12 +255,19 @@ where
     #[inline(always)]
     fn groups(&mut self, words: &mut impl Words, n: usize, whole_pages: bool) {
         let at = self.groups_start + self.done * GROUP;
-        let (now, left): (&[u64], &mut [u64]) = if self.are_in_place() {
-            (&words.words()[at / WORD..][..n], &mut [])
-        } else {
-            let [now, left] = self.moved.get_or_insert([[0; MOVED]; 2]);
-            move_words(words.words(), at, &mut now[..n]);
-            (&now[..n], &mut left[..n])
+        let are_in_place = self.are_in_place();
+        let (now, left): (&[u64], &mut [u64]) = match (are_in_place, A::DECIDES) {
+            (true, false) => (&words.words()[at / WORD..][..n], &mut []),
+            (true, true) => (&[], &mut words.words_mut()[at / WORD..][..n]),
+            (false, _) => {
+                let moved = &mut self.moved.get_or_insert([0; MOVED])[..n];
+                move_words(words.words(), at, moved);
+                if A::DECIDES {
+                    (&[], moved)
+                } else {
+                    (moved, &mut [])
+                }
+            }
         };
         let mut run = Run {
             simd: self.simd,
@@ -275,16 +294,16 @@ where
         if !(W::STREAMED && whole_pages) {
             run.of(done..n);
         }
-        if let (true, Some([_, left])) = (A::DECIDES, &*self.moved) {
+        if let (true, false, Some(left)) = (A::DECIDES, are_in_place, &*self.moved) {
             leave_words(words, at, &left[..n]);
         }
         self.done += n;
     }
 
-    /// Whether there is a word for each group, and it stays as it is.
+    /// Whether there is a word for each group.
     #[inline(always)]
     fn are_in_place(&self) -> bool {
-        !A::DECIDES && self.groups_start.is_multiple_of(WORD)
+        self.groups_start.is_multiple_of(WORD)
     }
 
     /// All of it, by words that are all there.
@@ -328,7 +347,9 @@ where
     groups: &'a mut (E, A::Beside),
     /// The group to which the first word belongs.
     begin: usize,
+    /// The words, for a pass that leaves them as they are.
     words: &'a [u64],
+    /// The words, for a pass that [decides](Arithmetic::DECIDES) what is left of them.
     left: &'a mut [u64],
 }
 
@@ -346,10 +367,14 @@ where
         let (elements, beside) = &mut *self.groups;
         let place = self.begin + range.start..self.begin + range.end;
         let groups = elements.groups(place.clone()).zip(beside.groups(place));
-        for ((i, &word), (group, beside)) in range.clone().zip(&self.words[range]).zip(groups) {
-            let bits = apply_word(self.simd, self.write, self.arithmetic, word, group, beside);
-            if A::DECIDES {
-                self.left[i] = bits;
+        let (simd, write, arithmetic) = (self.simd, self.write, self.arithmetic);
+        if A::DECIDES {
+            for (word, (group, beside)) in self.left[range].iter_mut().zip(groups) {
+                *word = apply_word(simd, write, arithmetic, *word, group, beside);
+            }
+        } else {
+            for (&word, (group, beside)) in self.words[range].iter().zip(groups) {
+                apply_word(simd, write, arithmetic, word, group, beside);
             }
         }
     }
