@@ -87,9 +87,11 @@ impl<T: Element, S: Lanes<T>> Compute<T, S> for ApplyBits<'_, T, S> {
 
 /// The words of a mask, for a pass.
 pub(super) trait Words {
+    /// Whether bits are left of them.
+    const ARE_LEFT: bool;
     /// To read.
     fn words(&self) -> &[u64];
-    /// To leave bits of, for a pass that [decides](Arithmetic::DECIDES) that; empty for others.
+    /// To leave bits of; none, if they [are not](Self::ARE_LEFT).
     fn words_mut(&mut self) -> &mut [u64];
     /// Of the `n` bits from bit `at` on, at most 64 and at least 1, leaves those that `bits` has.
     fn leave(&mut self, at: usize, n: usize, bits: u64);
@@ -97,6 +99,8 @@ pub(super) trait Words {
 
 /// Words whose bits stay as they are.
 impl Words for &[u64] {
+    const ARE_LEFT: bool = false;
+
     #[inline(always)]
     fn words(&self) -> &[u64] {
         self
@@ -115,6 +119,8 @@ impl Words for &[u64] {
 struct Decided<'a>(&'a mut [u64]);
 
 impl Words for Decided<'_> {
+    const ARE_LEFT: bool = true;
+
     #[inline(always)]
     fn words(&self) -> &[u64] {
         self.0
@@ -253,9 +259,9 @@ where
     /// The loop over groups is made anew for each pass, dtype and backend, so it stands in few places, whatever
     /// the shift of the mask: it reads a word for each group, and words that lie at a shift are moved first.
     #[inline(always)]
-    fn groups(&mut self, words: &mut impl Words, n: usize, whole_pages: bool) {
+    fn groups<M: Words>(&mut self, words: &mut M, n: usize, whole_pages: bool) {
         let at = self.groups_start + self.done * GROUP;
-        let are_in_place = self.are_in_place();
+        let are_in_place = self.are_in_place::<M>();
         let (now, left): (&[u64], &mut [u64]) = match (are_in_place, A::DECIDES) {
             (true, false) => (&words.words()[at / WORD..][..n], &mut []),
             (true, true) => (&[], &mut words.words_mut()[at / WORD..][..n]),
@@ -300,19 +306,19 @@ where
         self.done += n;
     }
 
-    /// Whether there is a word for each group.
+    /// Whether there is a word for each group, which is left what the pass decides if it does.
     #[inline(always)]
-    fn are_in_place(&self) -> bool {
-        self.groups_start.is_multiple_of(WORD)
+    fn are_in_place<M: Words>(&self) -> bool {
+        self.groups_start.is_multiple_of(WORD) && (M::ARE_LEFT || !A::DECIDES)
     }
 
     /// All of it, by words that are all there.
     #[inline(always)]
-    pub(super) fn all(mut self, mut words: impl Words) {
+    pub(super) fn all<M: Words>(mut self, mut words: M) {
         self.head(&mut words);
         while self.done < self.count {
             let mut n = self.count - self.done;
-            if !self.are_in_place() {
+            if !self.are_in_place::<M>() {
                 n = n.min(MOVED);
             }
             self.groups(&mut words, n, false);
