@@ -291,6 +291,7 @@ impl<'a, T: Element> AddNorm<'a, T> {
     }
 
     /// The first rows, of `mid` elements, and the rest.
+    #[cfg(feature = "parallel")]
     pub(crate) fn split_at(self, mid: usize) -> (Self, Self) {
         let (x0, x1) = self.x.split_at(mid);
         let (sum0, sum1) = self.sum.split_at(mid);

@@ -2,6 +2,7 @@
 //!
 //! They are cut at whole rows.
 
+#[cfg(feature = "parallel")]
 use super::inside;
 use crate::element::Element;
 use crate::error::{Error, LengthError};
@@ -86,6 +87,7 @@ impl<'a, T: Element> DropoutAddNorm<'a, T> {
     }
 
     /// Where to cut the first of `parts` parts off: at a row that begins at a word of the mask.
+    #[cfg(feature = "parallel")]
     pub(super) fn cut(&self, parts: usize) -> Option<usize> {
         let len = self.rows.norm.len();
         let rows = self.rows.moments.len();
@@ -96,6 +98,7 @@ impl<'a, T: Element> DropoutAddNorm<'a, T> {
 
     /// The first rows, of `mid` elements, and the rest; `mid` is one of those where it is to be
     /// [cut](Self::cut).
+    #[cfg(feature = "parallel")]
     pub(super) fn split_at(self, mid: usize) -> (Self, Self) {
         let (head, tail) = match self.mask {
             RowMask::Kept => (RowMask::Kept, RowMask::Kept),
@@ -198,6 +201,7 @@ impl<'a, T: Element> NormBackward<'a, T> {
     }
 
     /// Where to cut the first of `parts` parts off: at a block of rows.
+    #[cfg(feature = "parallel")]
     pub(super) fn cut(&self, parts: usize) -> Option<usize> {
         let rows = self.moments.len();
         let first = (rows / parts / ROWS_OF_BLOCK).max(1) * ROWS_OF_BLOCK;
@@ -205,6 +209,7 @@ impl<'a, T: Element> NormBackward<'a, T> {
     }
 
     /// The first blocks of rows, of `mid` elements, and the rest.
+    #[cfg(feature = "parallel")]
     pub(super) fn split_at(self, mid: usize) -> (Self, Self) {
         let len = self.norm.len();
         let (dz0, dz1) = self.dz.split_at(mid);
