@@ -289,6 +289,13 @@ enum Map {
     Affine(Affine),
 }
 
+/// The bits of a mask that is known by its key.
+fn filled(rate: DropRate, at: MaskRegion, len: usize) -> KernelResult<BitMask> {
+    let mut bits = BitMask::try_new(len)?;
+    Engine::active()?.fill_mask(rate, at, &mut bits)?;
+    Ok(bits)
+}
+
 impl Masked {
     /// Whether mask and elements are made in one pass.
     fn is_fused(&self) -> bool {
@@ -320,8 +327,7 @@ impl Masked {
             Mask::Bits(bits) => self.map.apply(engine, bits, &self.shape, buffers),
             &Mask::Key(rate, at) if self.is_fused() => engine.replay(rate, at, buffers),
             &Mask::Key(rate, at) => {
-                let mut bits = BitMask::try_new(self.shape.mask_len())?;
-                engine.fill_mask(rate, at, &mut bits)?;
+                let bits = filled(rate, at, self.shape.mask_len())?;
                 self.map.apply(engine, &bits, &self.shape, buffers)
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sorix_kernels::{BitMask, Buffers, DropRate, Engine, Function as Formula, MaskRegion};
 
-use super::{Mask, SaveMask};
+use super::{Mask, SaveMask, filled};
 use crate::autograd::{Function, Gradients, SavedTensor, is_recorded, record, tape_mask};
 use crate::dtype::dispatch;
 use crate::error::{Call, Result};
@@ -105,7 +105,7 @@ impl Function for SwigluDropoutBackward {
         let bits = match &self.mask {
             Mask::Bits(bits) => &**bits,
             &Mask::Key(rate, at) => {
-                let filled = made_again(rate, at, gate.numel());
+                let filled = filled(rate, at, gate.numel());
                 made = filled.map_err(|error| call.kernel_error(error))?;
                 &made
             }
@@ -126,11 +126,4 @@ impl Function for SwigluDropoutBackward {
         let d_up = self.of_up.then(|| gradient(false)).transpose()?;
         Ok(vec![d_gate, d_up])
     }
-}
-
-/// The bits of a mask that was kept as its key.
-fn made_again(rate: DropRate, at: MaskRegion, len: usize) -> super::KernelResult<BitMask> {
-    let mut bits = BitMask::try_new(len)?;
-    Engine::active()?.fill_mask(rate, at, &mut bits)?;
-    Ok(bits)
 }
