@@ -317,8 +317,7 @@ impl<'b> Engine<'b> {
     /// ```
     pub fn map<T: Element>(self, function: Function, buffers: Buffers<'_, T>) {
         let len = buffers.len();
-        let streaming = len * size_of::<T>() > self.streaming_above;
-        let job = Map::new(function, buffers).streaming(streaming);
+        let job = Map::new(function, buffers).streaming(self.streams::<T>(len));
         self.run(job, map_work::<T>(len), |job| {
             T::kernels(self.backend).map(job);
         });
@@ -459,8 +458,13 @@ impl<'b> Engine<'b> {
 
     /// Says whether the output is large enough to be written around the cache.
     pub(crate) fn sized<'a, T: Element>(self, update: Update<'a, T>) -> Update<'a, T> {
-        let bytes = update.len() * size_of::<T>();
-        update.streaming(bytes > self.streaming_above)
+        let streaming = self.streams::<T>(update.len());
+        update.streaming(streaming)
+    }
+
+    /// Whether an output of so many elements is large enough to be written around the cache.
+    fn streams<T>(self, len: usize) -> bool {
+        len * size_of::<T>() > self.streaming_above
     }
 
     pub(crate) fn run<J: Split>(self, job: J, bytes: usize, kernel: impl Fn(J) + Sync) {
