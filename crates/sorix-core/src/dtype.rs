@@ -60,6 +60,16 @@ pub trait Scalar: Element {
     /// converted into the front of `scratch`, which must be as long.
     #[doc(hidden)]
     fn widen<'a>(elements: &'a [Self], scratch: &'a mut [Self::Acc]) -> &'a [Self::Acc];
+
+    /// What `write` writes as [`Scalar::Acc`], rounded to the nearest of this type, ties to even: into
+    /// `elements` itself if that is the same type, else by way of the front of `scratch`, which must be
+    /// as long.
+    #[doc(hidden)]
+    fn round(
+        elements: &mut [Self],
+        scratch: &mut [Self::Acc],
+        write: &mut dyn FnMut(&mut [Self::Acc]),
+    );
 }
 
 /// A type that is computed in: f32 or f64.
@@ -94,6 +104,16 @@ macro_rules! half_scalar {
                 elements.convert_to_f32_slice(scratch);
                 scratch
             }
+
+            fn round(
+                elements: &mut [Self],
+                scratch: &mut [f32],
+                write: &mut dyn FnMut(&mut [f32]),
+            ) {
+                let scratch = &mut scratch[..elements.len()];
+                write(scratch);
+                elements.convert_from_f32_slice(scratch);
+            }
         }
     )*};
 }
@@ -122,6 +142,14 @@ macro_rules! full_scalar {
 
             fn widen<'a>(elements: &'a [Self], _scratch: &'a mut [$t]) -> &'a [$t] {
                 elements
+            }
+
+            fn round(
+                elements: &mut [Self],
+                _scratch: &mut [$t],
+                write: &mut dyn FnMut(&mut [$t]),
+            ) {
+                write(elements);
             }
         }
     )*};

@@ -80,6 +80,7 @@ pub use dtype::{DType, Scalar};
 pub use error::{Error, ErrorKind, Result, TensorSpec};
 #[cfg(feature = "npy")]
 pub use npy::NpyError;
+pub use ops::attention::AttentionOptions;
 pub use ops::batch_invariant::{batch_invariant, is_batch_invariant};
 pub use ops::dropout::{NormOptions, SaveMask};
 pub use ops::update::UpdateRule;

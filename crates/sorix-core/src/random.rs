@@ -11,11 +11,12 @@
 
 mod ziggurat;
 
-use sorix_kernels::internal::{Lane, philox4x32};
+use sorix_kernels::internal::{Lane, parallel, philox4x32};
 use sorix_kernels::{MaskKey, MaskRegion};
 
 use crate::dtype::{DType, Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
+use crate::ops::elementwise::for_each_chunk;
 use crate::tensor::Tensor;
 use ziggurat::Ziggurat;
 
@@ -191,22 +192,17 @@ fn draw(
 
 /// `fill(i, part)` for parts of `out` that begin at its element i, on several threads if that pays.
 fn in_parts<T: Scalar>(out: &mut [T], fill: impl Fn(usize, &mut [T]) + Sync) {
-    #[cfg(feature = "parallel")]
-    {
-        use rayon::prelude::*;
-        use sorix_kernels::internal::parallel;
+    /// What it costs to make a number, compared with moving it to memory.
+    const COST: usize = 8;
+    /// Long enough that it does not matter that the tile at its end is begun twice.
+    const PART: usize = 32 * TILE;
 
-        /// What it costs to make a number, compared with moving it to memory.
-        const COST: usize = 8;
-        /// Long enough that it does not matter that the tile at its end is begun twice.
-        const PART: usize = 32 * TILE;
-
-        if parallel::threads_pay(size_of_val(out).saturating_mul(COST)) {
-            let parts = out.par_chunks_mut(PART).enumerate();
-            return parallel::waiting(|| parts.for_each(|(i, part)| fill(i * PART, part)));
-        }
+    let bytes = size_of_val(out).saturating_mul(COST);
+    if parallel::threads_pay(bytes) {
+        for_each_chunk(out, PART, bytes, |i, part| fill(i * PART, part));
+    } else {
+        fill(0, out);
     }
-    fill(0, out);
 }
 
 /// Writes what elements `first` and following of a region are. A tile is made once, for all runs that

@@ -14,6 +14,13 @@ pub(crate) struct Layout {
     offset: usize,
 }
 
+/// Places of memory, `stride` elements from one to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) length: usize,
+    pub(crate) stride: usize,
+}
+
 impl Layout {
     /// Row-major, from the start of the storage.
     pub(crate) fn contiguous(shape: &[usize]) -> Self {
@@ -139,27 +146,39 @@ impl Layout {
         self
     }
 
+    /// The axes of more than one place, those in one that one axis would lead through memory alike.
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (&length, &stride) in self.shape.iter().zip(&self.strides) {
+            match runs.last_mut() {
+                _ if length == 1 => {}
+                Some(run) if run.stride == length * stride => {
+                    *run = Run {
+                        length: run.length * length,
+                        stride,
+                    };
+                }
+                _ => runs.push(Run { length, stride }),
+            }
+        }
+        runs
+    }
+
     /// The same elements in row-major order under another shape of as many; `None` if strides
     /// cannot say so.
     pub(crate) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
         if self.is_contiguous() {
             return Some(Self::contiguous(shape).at(self.offset));
         }
-        // Axes that lead through memory as one axis would: its length and stride.
-        let mut runs: Vec<(usize, usize)> = Vec::new();
-        for (&length, &stride) in self.shape.iter().zip(&self.strides) {
-            match runs.last_mut() {
-                _ if length == 1 => {}
-                Some(run) if run.1 == length * stride => *run = (run.0 * length, stride),
-                _ => runs.push((length, stride)),
-            }
-        }
         // Each of them is cut into one or more of the new axes.
-        let mut runs = runs.into_iter();
+        let mut runs = self.runs().into_iter();
         let (mut rest, mut stride) = (1, 1);
         let strides = shape.iter().map(|&length| {
             if length > 1 && rest == 1 {
-                (rest, stride) = runs.next()?;
+                Run {
+                    length: rest,
+                    stride,
+                } = runs.next()?;
             }
             let cut = rest.is_multiple_of(length);
             rest /= length;

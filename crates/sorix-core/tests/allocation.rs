@@ -1,6 +1,6 @@
 //! A failed allocation is an error, not the end of the process.
 
-use sorix_core::{DType, DropRate, ErrorKind, MaskKey, Result, SaveMask, Tensor};
+use sorix_core::{AttentionOptions, DType, DropRate, ErrorKind, MaskKey, Result, SaveMask, Tensor};
 
 /// 2^46 elements: more bytes than a process can address, fewer than a shape may have.
 const LARGE: usize = 1 << 46;
@@ -44,7 +44,10 @@ fn operations_on_absurd_views_are_refused() {
         let rate = DropRate::new(0.5).unwrap();
         let (first, second) = (SaveMask::Bits, SaveMask::Replay);
         let key = MaskKey::new(1, 2);
-        let results: [(&str, Result<Tensor>); 9] = [
+        let queries = large.unsqueeze(1).unwrap();
+        let one = x.unsqueeze(1).unwrap();
+        let options = AttentionOptions::new().dropout(rate, key);
+        let results: [(&str, Result<Tensor>); 12] = [
             ("contiguous", large.contiguous()),
             ("neg", large.neg()),
             ("add", large.add(&x)),
@@ -53,6 +56,18 @@ fn operations_on_absurd_views_are_refused() {
             ("mean_over", large.expand([2, LARGE]).unwrap().mean_over(0)),
             ("dropout", large.dropout(rate, key, first)),
             ("dropout", large.dropout(rate, key, second)),
+            (
+                "softmax_dropout",
+                large.softmax_dropout(None, 1.0, rate, key, first),
+            ),
+            (
+                "softmax_dropout",
+                large.softmax_dropout(None, 1.0, rate, key, second),
+            ),
+            (
+                "attention",
+                queries.scaled_dot_product_attention(&one, &one, options),
+            ),
             ("to_dtype", large.to_dtype(DType::F16)),
         ];
         for (op, result) in results {

@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::values;
 use sorix_core::autograd::{checkpoint, taped_key};
-use sorix_core::{Affine, DType, DropRate, MaskKey, Result, SaveMask, Tensor, pool};
+use sorix_core::{
+    Affine, AttentionOptions, DType, DropRate, MaskKey, Result, SaveMask, Tensor, pool,
+};
 
 /// Elements of a tensor whose buffer the pool counts.
 const LEN: usize = 4096;
@@ -132,4 +134,24 @@ fn backward_of_dropout_takes_the_memory_of_its_gradient() {
             assert_eq!(values(&scaled), values(&expected), "{name} {save:?}");
         }
     }
+}
+
+#[test]
+fn attention_never_holds_its_matrix() {
+    const LENGTH: usize = 4096;
+    const MATRIX: usize = LENGTH * LENGTH * size_of::<f32>();
+
+    let _buffers = Buffers::new();
+    // On one thread, as each has memory of its own.
+    common::pool(1).install(|| {
+        let x = Tensor::full([1, 1, LENGTH, 4], 0.5, DType::F32).unwrap();
+        let leaves = [(); 3].map(|()| x.copy().unwrap().requires_grad(true));
+        let options = AttentionOptions::new();
+        let options = options.dropout(DropRate::new(0.1).unwrap(), MaskKey::new(1, 2));
+        let y = leaves[0].scaled_dot_product_attention(&leaves[1], &leaves[2], options);
+        y.unwrap().sum().unwrap().backward().unwrap();
+    });
+    // All that was used, arguments and results among it, waits to be used again.
+    let held = pool::stats().held_bytes;
+    assert!(held < MATRIX / 20, "{held} of {MATRIX}");
 }

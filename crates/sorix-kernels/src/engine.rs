@@ -120,6 +120,18 @@ impl<'b> Engine<'b> {
     ) -> Result<(), Error> {
         let region = at.into();
         region.check_len(mask.len())?;
+        self.fill_part(rate, region, 0, mask)
+    }
+
+    /// The bits of a part of a region: as many as `mask` has elements, from the region's element `first` on.
+    /// The region has so many; the caller has checked it.
+    pub(crate) fn fill_part(
+        self,
+        rate: DropRate,
+        region: MaskRegion,
+        first: usize,
+        mask: &mut BitMask,
+    ) -> Result<(), Error> {
         match rate.keep() {
             Keep::Nothing => mask.fill(false),
             Keep::Everything => mask.fill(true),
@@ -132,12 +144,14 @@ impl<'b> Engine<'b> {
                 let fill = |job: FillMask<'_>| self.backend.fill_mask(job);
                 match region.part() {
                     Part::Window { window, .. } => {
+                        // Of an empty part this may be beyond the last element, and is not used.
+                        let begin = window.first.wrapping_add(first as u64);
+                        let window = window.key.window(begin);
                         self.run(FillMask::new(window, &rule, out)?, bytes, fill);
                     }
                     Part::Strided(strided) => {
-                        self.run(FillRegion::new(strided, &rule, out), bytes, |job| {
-                            job.compose(fill);
-                        });
+                        let job = FillRegion::new(strided, first, &rule, out);
+                        self.run(job, bytes, |job| job.compose(fill));
                     }
                 }
                 mask.as_slice_mut().clear_surplus();
@@ -483,4 +497,26 @@ fn check_cover<T: Element>(
 ) -> Result<(), LengthError> {
     LengthError::check("input", shape.len(), buffers.len())?;
     LengthError::check("mask", shape.mask_len(), mask.len())
+}
+
+/// The bits of elements `first..first + mask.len()` of a region, for an operation that makes them where it
+/// needs them.
+///
+/// # Errors
+///
+/// If the region does not reach so far, as [`MaskRegion::check_len`].
+pub fn fill_part(
+    engine: Engine<'_>,
+    rate: DropRate,
+    region: MaskRegion,
+    first: usize,
+    mask: &mut BitMask,
+) -> Result<(), Error> {
+    let end = first.saturating_add(mask.len());
+    match region.len() {
+        Some(len) if end <= len => {}
+        Some(len) => LengthError::check("shard (at least)", end, len)?,
+        None => region.check_len(end)?,
+    }
+    engine.fill_part(rate, region, first, mask)
 }

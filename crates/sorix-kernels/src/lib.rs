@@ -111,6 +111,7 @@ pub use {bytemuck, half};
 #[doc(hidden)]
 pub mod internal {
     pub use crate::cache::{last_level_bytes, output_bytes};
+    pub use crate::engine::fill_part;
     pub use crate::environment::{parse_streaming_above, streaming_above};
     pub use crate::lane::{Lane, philox4x32};
 

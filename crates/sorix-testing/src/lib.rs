@@ -56,3 +56,49 @@ pub fn this_program_within(kib: usize, test: &str) -> Option<Command> {
         .args(["--exact", test, "--test-threads=1"]);
     Some(shell)
 }
+
+/// Names the backend to the child of [`answers_on_each_backend`].
+const ON_BACKEND: &str = "SORIX_TEST_ON_BACKEND";
+
+/// Runs the test `child` of the program that is running once on each backend that `here` names, each time in a
+/// process that has it from the start. Returns what each gave to [`answer`], with the backend's name; the
+/// backends that this machine does not have are said on standard output.
+///
+/// # Panics
+///
+/// If the test fails on one of them or answers nothing, and if there are not two backends at least.
+pub fn answers_on_each_backend(here: &[&str], child: &str) -> Vec<(String, String)> {
+    let mut answers = Vec::new();
+    for name in ["reference", "portable", "avx2", "avx512", "neon"] {
+        if !here.contains(&name) {
+            println!("SKIPPED: this machine has no {name}");
+            continue;
+        }
+        let output = this_program()
+            .args(["--exact", child, "--nocapture"])
+            .env("SORIX_BACKEND", name)
+            .env(ON_BACKEND, name)
+            .output()
+            .expect("this program runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let answer = said.lines().find_map(|line| line.split_once(ANSWER));
+        let (Some((_, answer)), true) = (answer, output.status.success()) else {
+            panic!("{name}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        };
+        answers.push((name.to_owned(), answer.to_owned()));
+    }
+    assert!(answers.len() >= 2, "{here:?}");
+    answers
+}
+
+/// The backend that the child of [`answers_on_each_backend`] is to run on; `None` in any other process.
+pub fn backend_of_child() -> Option<String> {
+    std::env::var(ON_BACKEND).ok()
+}
+
+const ANSWER: &str = "the answer is ";
+
+/// Says a line to the parent.
+pub fn answer(line: &str) {
+    println!("{ANSWER}{line}");
+}

@@ -8,6 +8,7 @@
 mod act;
 mod add;
 mod add_norm;
+pub(super) mod softmax;
 mod swiglu;
 
 use std::sync::Arc;

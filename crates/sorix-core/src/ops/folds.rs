@@ -11,10 +11,10 @@ use core::ops::Range;
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 use sorix_kernels::Element;
-#[cfg(feature = "parallel")]
 use sorix_kernels::internal::parallel;
 
 use crate::dtype::{DType, Real, Scalar};
+use crate::ops::elementwise::for_each_chunk;
 
 /// What is widened and summed at a time.
 const PIECE: usize = 1024;
@@ -113,6 +113,11 @@ pub(super) fn add_to<T: Scalar>(sums: &mut [f64], row: &[T], factor: f64) {
     }
 }
 
+/// The sum of a piece of a row of at most some hundred elements, in sixteen lanes of their own type.
+pub(super) fn sum_in_lanes<A: Real>(elements: &[A]) -> A {
+    in_lanes(elements, A::zero(), |sum, x| sum + x)
+}
+
 /// The largest element, NaN if there is one; -infinity without any.
 pub(super) fn largest<A: Real>(elements: &[A]) -> A {
     extreme(elements, A::neg_infinity(), |x, max| x > max)
@@ -151,7 +156,7 @@ fn in_lanes<A: Real>(elements: &[A], start: A, better: impl Fn(A, A) -> A) -> A 
 
 /// Joins what `of_part` makes of the parts of the elements, in their order, on several threads if
 /// that pays.
-fn in_parts<T, R: Send>(
+fn in_parts<T, R: Copy + Send>(
     elements: &[T],
     of_part: impl Fn(Range<usize>) -> R + Sync,
     start: R,
@@ -159,13 +164,13 @@ fn in_parts<T, R: Send>(
 ) -> R {
     let count = elements.len();
     let part = |k: usize| of_part(k * PART..((k + 1) * PART).min(count));
-    let parts = 0..count.div_ceil(PART);
-    #[cfg(feature = "parallel")]
-    if parallel::threads_pay(size_of_val(elements)) {
-        use rayon::prelude::*;
-
-        let parts: Vec<R> = parallel::waiting(|| parts.into_par_iter().map(part).collect());
-        return parts.into_iter().fold(start, join);
+    let parts = count.div_ceil(PART);
+    if !parallel::threads_pay(size_of_val(elements)) {
+        return (0..parts).map(part).fold(start, join);
     }
-    parts.map(part).fold(start, join)
+    let mut results = vec![start; parts];
+    for_each_chunk(&mut results, 1, size_of_val(elements), |k, result| {
+        result[0] = part(k);
+    });
+    results.into_iter().fold(start, join)
 }

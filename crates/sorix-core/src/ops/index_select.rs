@@ -1,12 +1,11 @@
 //! Chosen places of an axis, as an embedding does.
 
-use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Zip};
-
 use crate::autograd::{Function, Gradients, record};
 use crate::dtype::{Scalar, dispatch};
 use crate::error::{Call, ErrorKind, Result};
-use crate::ops::elementwise::{for_each, for_each_chunk, threads_for};
-use crate::shape::{checked_numel, resolve_axis, row_major};
+use crate::ops::elementwise::{for_each_chunk, threads_for};
+use crate::ops::in_order::InOrder;
+use crate::shape::{checked_numel, resolve_axis};
 use crate::storage::Buffer;
 use crate::tensor::Tensor;
 
@@ -47,9 +46,9 @@ impl Tensor {
         shape[axis] = indices.len();
         let output = dispatch!(self.dtype(), T => {
             let snapshot = self.read();
-            Tensor::filled(call, &shape, |out: &mut [T]| match snapshot.slice::<T>() {
-                Some(elements) => select(elements, length, indices, out, inner(&shape, axis)),
-                None => select_from_view(&snapshot.view(), axis, indices, row_major(out, &shape)),
+            let elements = InOrder::<T>::new(&snapshot);
+            Tensor::filled(call, &shape, |out: &mut [T]| {
+                select(&elements, length, indices, out, inner(&shape, axis));
             })
         })?;
         Ok(record(output, &[self], || IndexSelectBackward {
@@ -101,7 +100,7 @@ fn inner(shape: &[usize], axis: usize) -> usize {
 /// Writes the chosen ones of `length` places, of `inner` elements each, of every stretch of
 /// `elements`.
 fn select<T: Scalar>(
-    elements: &[T],
+    elements: &InOrder<'_, T>,
     length: usize,
     indices: &[usize],
     out: &mut [T],
@@ -110,21 +109,7 @@ fn select<T: Scalar>(
     let bytes = 2 * size_of_val(out);
     for_each_chunk(out, inner.max(1), bytes, |k, out| {
         let (stretch, place) = (k / indices.len(), indices[k % indices.len()]);
-        out.copy_from_slice(&elements[(stretch * length + place) * inner..][..inner]);
-    });
-}
-
-/// The same from an array whose elements do not lie in a row.
-fn select_from_view<T: Scalar>(
-    places: &ArrayViewD<'_, T>,
-    axis: usize,
-    indices: &[usize],
-    mut out: ArrayViewMutD<'_, T>,
-) {
-    let bytes = 2 * out.len() * size_of::<T>();
-    let zip = Zip::from(out.axis_iter_mut(Axis(axis))).and(indices);
-    for_each!(zip, bytes, |mut out, &index| {
-        out.assign(&places.index_axis(Axis(axis), index));
+        elements.copy_to((stretch * length + place) * inner, out);
     });
 }
 

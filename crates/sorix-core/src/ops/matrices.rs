@@ -67,9 +67,14 @@ trait Library<T>: Copy + Sync {
     /// The columns before `at`, and the others.
     fn split_columns<'a>(out: Self::Out<'a>, at: usize) -> (Self::Out<'a>, Self::Out<'a>);
 
-    /// `out = left * right`, on this thread. For the error: bytes that the library could not have.
-    fn multiply(out: Self::Out<'_>, left: Matrix<'_, T>, right: Matrix<'_, T>)
-    -> Result<(), usize>;
+    /// `out = left * right`, or with `add` `out += left * right`, on this thread. For the error: bytes that
+    /// the library could not have.
+    fn multiply(
+        out: Self::Out<'_>,
+        left: Matrix<'_, T>,
+        right: Matrix<'_, T>,
+        add: bool,
+    ) -> Result<(), usize>;
 
     /// The number of rows from which on a product with so many columns, each a sum of so many terms,
     /// computes a row the same way whatever the number of rows; `None` if there is no such number.
@@ -105,6 +110,24 @@ pub(super) fn multiply<T: Number>(
         return multiply_by::<T, Faer>(call, left, right, batch, alike);
     }
     multiply_by::<T, Ndarray>(call, left, right, batch, alike)
+}
+
+/// `out = left * right`, or with `add` `out += left * right`, of small matrices on this thread; `out` is
+/// row-major. The same bits wherever it is called with the same shapes and strides. For the error: bytes that
+/// could not be allocated.
+pub(super) fn tile_product<T: Number>(
+    out: &mut [T],
+    left: Matrix<'_, T>,
+    right: Matrix<'_, T>,
+    add: bool,
+) -> Result<(), usize> {
+    #[cfg(feature = "faer")]
+    type Chosen = Faer;
+    #[cfg(not(feature = "faer"))]
+    type Chosen = Ndarray;
+
+    let out = <Chosen as Library<T>>::out(out, left.rows(), right.columns());
+    <Chosen as Library<T>>::multiply(out, left, right, add)
 }
 
 fn multiply_by<T: Number, L: Library<T>>(
@@ -163,7 +186,7 @@ fn multiply_by<T: Number, L: Library<T>>(
 }
 
 /// The tensor, with the elements of a row or those of a column of each matrix side by side.
-fn with_neighbours(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
+pub(super) fn with_neighbours(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
     let mut matrix = x.shape().iter().zip(x.strides()).rev().take(2);
     if matrix.any(|(&length, &stride)| stride == 1 || length <= 1) {
         Ok(x.clone())
@@ -173,14 +196,14 @@ fn with_neighbours(call: Call<'_>, x: &Tensor) -> Result<Tensor> {
 }
 
 /// The matrices in the last two axes of a tensor.
-struct Matrices<'t> {
+pub(super) struct Matrices<'t> {
     snapshot: Snapshot<'t>,
     rows: usize,
     columns: usize,
 }
 
 impl<'t> Matrices<'t> {
-    fn of(snapshot: Snapshot<'t>) -> Self {
+    pub(super) fn of(snapshot: Snapshot<'t>) -> Self {
         let shape = snapshot.layout().shape();
         let (rows, columns) = (shape[shape.len() - 2], shape[shape.len() - 1]);
         Self {
@@ -191,7 +214,7 @@ impl<'t> Matrices<'t> {
     }
 
     /// Number `k` in row-major order of the other axes.
-    fn get<T: Scalar>(&self, mut k: usize) -> Matrix<'_, T> {
+    pub(super) fn get<T: Scalar>(&self, mut k: usize) -> Matrix<'_, T> {
         let layout = self.snapshot.layout();
         let (shape, strides) = (layout.shape(), layout.strides());
         let batch = shape.len() - 2;
@@ -215,11 +238,32 @@ impl<'t> Matrices<'t> {
 
 /// A matrix to read. The elements of a row or those of a column are side by side.
 #[derive(Clone, Copy)]
-struct Matrix<'a, T> {
+pub(super) struct Matrix<'a, T> {
     /// From the first element on.
-    elements: &'a [T],
-    shape: [usize; 2],
-    strides: [usize; 2],
+    pub(super) elements: &'a [T],
+    pub(super) shape: [usize; 2],
+    pub(super) strides: [usize; 2],
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// One after another, row by row.
+    pub(super) fn row_major(elements: &'a [T], shape: [usize; 2]) -> Self {
+        Self {
+            elements,
+            shape,
+            strides: [shape[1], 1],
+        }
+    }
+
+    /// Rows for columns.
+    pub(super) fn transposed(self) -> Self {
+        let ([rows, columns], [down, along]) = (self.shape, self.strides);
+        Self {
+            shape: [columns, rows],
+            strides: [along, down],
+            ..self
+        }
+    }
 }
 
 impl<T: Copy> Matrix<'_, T> {
@@ -321,7 +365,7 @@ impl<'a, T: Number, L: Library<T>> Part<'a, T, L> {
         let ([rows, terms], columns) = (left.shape, right.columns());
         let least = L::rows_from_which_alike(columns, terms).unwrap_or(0);
         if !alike || rows >= least || rows * columns * terms == 0 {
-            return L::multiply(out, left, right);
+            return L::multiply(out, left, right, false);
         }
         // Rows of zeros behind those that there are.
         let mut wide_left = zeros(least * terms)?;
@@ -332,7 +376,7 @@ impl<'a, T: Number, L: Library<T>> Part<'a, T, L> {
             shape: [least, terms],
             strides: [terms, 1],
         };
-        L::multiply(L::out(&mut wide_out, least, columns), wide, right)?;
+        L::multiply(L::out(&mut wide_out, least, columns), wide, right, false)?;
         L::copy_rows(out, &wide_out[..rows * columns]);
         Ok(())
     }

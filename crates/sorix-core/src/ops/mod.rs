@@ -1,14 +1,15 @@
 //! The operations on tensors, each with its derivative beside it.
 //!
 //! Each file is one operation: a method of [`Tensor`](crate::Tensor) and the
-//! [`Function`](crate::autograd::Function) it records. Loops over elements are those of ndarray, in
-//! [`elementwise`], and those of faer or ndarray, in [`matrices`]; [`folds`] and [`sums`] are of runs in memory; a
-//! row at a time goes through [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
+//! [`Function`](crate::autograd::Function) it records. Loops over elements are in
+//! [`elementwise`], those of products, by faer or ndarray, in [`matrices`]; [`folds`] and [`sums`] are of runs in
+//! memory; a row at a time goes through [`rows`]; those of [`dropout`] are kernels of sorix-kernels.
 //! Operators, in [`operators`], call these methods.
 
 mod accumulate;
 mod add;
 mod assign;
+pub(crate) mod attention;
 pub(crate) mod batch_invariant;
 mod compare;
 mod concat;
@@ -23,6 +24,7 @@ mod factor;
 mod flatten;
 mod folds;
 mod gather_last;
+mod in_order;
 mod index_select;
 mod matmul;
 mod matrices;
@@ -36,6 +38,7 @@ mod rows;
 mod select;
 mod slice;
 mod squeeze;
+mod stacks;
 mod sub;
 mod sum;
 mod sums;

@@ -208,7 +208,6 @@ impl Tensor {
         kept: &mut [&mut Self],
         rule: &impl UpdateRule<N>,
     ) -> Result<bool> {
-        use rayon::prelude::*;
         use sorix_kernels::internal::parallel;
 
         /// Elements of a part: some 50 microseconds of one thread.
@@ -219,7 +218,8 @@ impl Tensor {
         let numel = self.numel();
         let per_element =
             2 * size_of::<T>() + size_of::<G>() + 2 * kept.len() * size_of::<T::Acc>();
-        if !parallel::threads_pay(numel.saturating_mul(per_element * COST)) {
+        let bytes = numel.saturating_mul(per_element * COST);
+        if !parallel::threads_pay(bytes) {
             return Ok(false);
         }
         let before = self.storage().snapshot();
@@ -257,17 +257,16 @@ impl Tensor {
             (kept.collect(), new)
         });
         type Part<'a, T> = (Vec<&'a mut [<T as Scalar>::Acc]>, &'a mut [T]);
-        let parts: Vec<Part<'_, T>> = parts.collect();
-        parallel::waiting(|| {
-            let parts = parts.into_par_iter().enumerate();
-            parts.for_each(|(k, (mut kept, new))| {
+        let mut parts: Vec<Part<'_, T>> = parts.collect();
+        elementwise::for_each_chunk(&mut parts, 1, bytes, |k, parts| {
+            for (kept, new) in parts {
                 let at = k * PART;
                 new.copy_from_slice(&elements[from + at..][..new.len()]);
                 for (kept, old) in kept.iter_mut().zip(&old) {
                     kept.copy_from_slice(&old.contiguous::<T::Acc>()[at..][..kept.len()]);
                 }
-                apply::<T, G, N>(new, &gradient[at..], kept, rule);
-            });
+                apply::<T, G, N>(new, &gradient[at..], core::mem::take(kept), rule);
+            }
         });
         if !self.storage().replace(&before, room) {
             return Ok(false);

@@ -11,6 +11,17 @@ pub(crate) fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().to_vec().unwrap()
 }
 
+/// Numbers at which activations are at their asymptotes: a large one, the largest of this dtype, and infinity.
+pub(crate) fn far_out(dtype: DType) -> [f64; 3] {
+    let largest = match dtype {
+        DType::F16 => half::f16::MAX.to_f64(),
+        DType::BF16 => half::bf16::MAX.to_f64(),
+        DType::F32 => f32::MAX.into(),
+        _ => f64::MAX,
+    };
+    [1e4, largest, f64::INFINITY]
+}
+
 /// Numbers in [-2, 2) that look random; another sequence for each salt.
 pub(crate) fn numbers(count: usize, salt: u64) -> Vec<f64> {
     let mix = |i: usize| {

@@ -1,7 +1,7 @@
 //! Dropout fused with a bias, a residual or an activation: against the operations apart, its corner cases,
 //! and what it keeps.
 
-use crate::common::{DTYPES, pool, random, values};
+use crate::common::{DTYPES, far_out, pool, random, values};
 use sorix_core::autograd::no_grad;
 use sorix_core::{Activation, DType, DropRate, MaskKey, Result, SaveMask, Tensor, tensor};
 
@@ -336,4 +336,74 @@ fn what_does_not_fit_is_an_error() {
     );
     let error = message(x.dropout_add_broadcast(&residual, rate(0.5), KEY, &[4], SaveMask::Bits));
     assert!(error.contains("mask shape"), "{error}");
+}
+
+/// What is kept has the value and gradient of the asymptote, at large numbers and at infinity, whether x or the bias is
+/// so large; and what is dropped has zeros.
+#[test]
+fn activations_far_out_are_their_asymptotes() {
+    const SHAPE: [usize; 2] = [90, 2];
+    let keep = Tensor::ones(SHAPE, DType::F64).unwrap();
+    let keep = values(&keep.dropout(rate(0.5), KEY, SaveMask::Bits).unwrap());
+    assert!(keep.contains(&0.0) && keep.contains(&2.0));
+    // Of a column far below 0 and one far above, of what was kept, by its number, else +0.0; in this dtype.
+    let of = |columns: [f64; 2], dtype: DType| {
+        let all = keep.iter().zip(columns.into_iter().cycle());
+        let all = all.map(|(&keep, far)| if keep == 0.0 { 0.0 } else { keep * far });
+        let all = Tensor::from_vec(all.collect::<Vec<_>>(), SHAPE).unwrap();
+        values(&all.to_dtype(dtype).unwrap())
+    };
+    let zeros_are_positive = |got: &[f64]| {
+        let zeros = got.iter().zip(&keep).filter(|(_, keep)| **keep == 0.0);
+        zeros.into_iter().all(|(x, _)| x.to_bits() == 0)
+    };
+    for (dtype, save) in DTYPES
+        .into_iter()
+        .flat_map(|dtype| SAVES.map(|save| (dtype, save)))
+    {
+        for far in far_out(dtype) {
+            let row = tensor([-far, far]).to_dtype(dtype).unwrap();
+            let (large, zeros) = (
+                row.expand(SHAPE).unwrap(),
+                Tensor::zeros(SHAPE, dtype).unwrap(),
+            );
+            let upper = values(&row)[1];
+            for &activation in Activation::ALL {
+                let what = format!("{activation:?} of {dtype} at {far:e}, {save:?}");
+                for (x, bias) in [(&large, None), (&zeros, Some(&row))] {
+                    let x = x.contiguous().unwrap().detach().requires_grad(true);
+                    let bias = bias.map(|bias| bias.detach().requires_grad(true));
+                    let y = x.act_dropout(activation, bias.as_ref(), rate(0.5), KEY, save);
+                    let y = y.unwrap();
+                    y.backward_with(&Tensor::full(SHAPE, 3.0, dtype).unwrap())
+                        .unwrap();
+                    let dx = values(&x.grad().unwrap());
+                    assert_eq!(values(&y), of([0.0, upper], dtype), "{what}");
+                    assert_eq!(dx, of([0.0, 3.0], dtype), "{what}");
+                    assert!(
+                        zeros_are_positive(&values(&y)) && zeros_are_positive(&dx),
+                        "{what}"
+                    );
+                    if let Some(bias) = bias {
+                        let kept = keep.iter().skip(1).step_by(2).sum::<f64>();
+                        let expected = tensor([0.0, 3.0 * kept]).to_dtype(dtype).unwrap();
+                        assert_eq!(values(&bias.grad().unwrap()), values(&expected), "{what}");
+                    }
+                }
+            }
+            let what = format!("swiglu of {dtype} at {far:e}, {save:?}");
+            let gate = large.contiguous().unwrap().detach().requires_grad(true);
+            let up = Tensor::full(SHAPE, 0.5, dtype).unwrap().requires_grad(true);
+            let y = gate.swiglu_dropout(&up, rate(0.5), KEY, save).unwrap();
+            y.backward_with(&Tensor::full(SHAPE, 3.0, dtype).unwrap())
+                .unwrap();
+            let [d_gate, d_up] = [&gate, &up].map(|x| values(&x.grad().unwrap()));
+            assert_eq!(values(&y), of([0.0, 0.5 * upper], dtype), "{what}");
+            assert_eq!(d_gate, of([0.0, 1.5], dtype), "{what}");
+            assert_eq!(d_up, of([0.0, 3.0 * upper], dtype), "{what}");
+            for got in [values(&y), d_gate, d_up] {
+                assert!(zeros_are_positive(&got), "{what}");
+            }
+        }
+    }
 }

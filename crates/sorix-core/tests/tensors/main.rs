@@ -5,6 +5,7 @@
 mod common;
 
 mod arange;
+mod attention;
 mod autograd;
 mod batch_invariant;
 mod checkpoint;
@@ -26,6 +27,7 @@ mod random;
 mod range;
 mod rows;
 mod shards;
+mod softmax_dropout;
 mod sums;
 mod tensor;
 #[cfg(feature = "parallel")]

@@ -5,8 +5,8 @@
 use crate::common::check_gradients;
 use proptest::prelude::*;
 use sorix_core::{
-    Activation, Affine, Axes, BitMask, DropRate, MaskKey, NormOptions, Result, SaveMask, Tensor,
-    tensor,
+    Activation, Affine, AttentionOptions, Axes, BitMask, DropRate, MaskKey, NormOptions, Result,
+    SaveMask, Tensor, tensor,
 };
 
 /// Which numbers an operation is differentiable at.
@@ -132,6 +132,17 @@ const UNARY: &[Unary] = &[
     }),
     ("dropout, replayed", 0, Real, |x| {
         x.dropout(rate(), KEY, SaveMask::Replay)
+    }),
+    ("softmax_dropout", 1, Real, |x| {
+        let mask = sum_of_rows(x)?;
+        x.softmax_dropout(Some(&mask), 0.3, rate(), KEY, SaveMask::Bits)
+    }),
+    ("softmax_dropout, replayed", 1, Real, |x| {
+        x.softmax_dropout(None, 0.3, rate(), KEY, SaveMask::Replay)
+    }),
+    ("scaled_dot_product_attention", 2, Real, |x| {
+        let options = AttentionOptions::new().dropout(rate(), KEY);
+        x.scaled_dot_product_attention(&x.exp()?, x, options.is_causal(true))
     }),
     ("dropout_add", 0, Real, |x| {
         x.dropout_add(&x.exp()?, rate(), KEY, SaveMask::Bits)

@@ -249,3 +249,52 @@ fn gradients_in_half_precision_come_from_a_value_that_is_not_rounded() {
         assert_eq!(values(&x.grad().unwrap()), values(&tenth), "{dtype}");
     }
 }
+
+/// Of a row of huge equal numbers epsilon is all that the variance has.
+#[test]
+fn equal_elements_of_any_size_have_the_gradient_that_epsilon_gives() {
+    for size in [1.0, 1e153, 1e160, f64::MAX / 8.0, -1e300, 1e-300] {
+        let x = Tensor::full([1, 4], size, DType::F64)
+            .unwrap()
+            .requires_grad(true);
+        let y = x.standardize(&[-1], 1e-5).unwrap();
+        assert_eq!(values(&y), [0.0; 4], "{size}");
+        y.backward_with(&tensor([[1.0, 2.0, 3.0, 4.0]])).unwrap();
+        let scale = 1e-5_f64.sqrt().recip();
+        let expected = [-1.5, -0.5, 0.5, 1.5].map(|x: f64| x * scale);
+        close(&x.grad().unwrap(), &expected);
+    }
+}
+
+/// What is all but certain is 1 when it is rounded; its gradient is not 0.
+#[test]
+fn what_is_all_but_certain_keeps_a_gradient() {
+    for (dtype, off) in [(DType::F64, 1e-14), (DType::F32, 1e-6), (DType::BF16, 4e-3)] {
+        for margin in [1.0, 8.0, 16.0, 20.0, 30.0] {
+            let rest = f64::exp(-margin) / (1.0 + f64::exp(-margin));
+            let x = tensor([[margin, 0.0]]).to_dtype(dtype).unwrap();
+            let gradient = |f: &dyn Fn(&Tensor) -> Tensor| {
+                let x = x.requires_grad(true);
+                let grad = tensor([[1.0, 0.0]]).to_dtype(dtype).unwrap();
+                f(&x).backward_with(&grad).unwrap();
+                values(&x.grad().unwrap())
+            };
+            for (i, (found, expected)) in [
+                (gradient(&|x| x.log_softmax(-1).unwrap()), rest),
+                (gradient(&|x| x.softmax(-1).unwrap()), rest * (1.0 - rest)),
+            ]
+            .iter()
+            .enumerate()
+            {
+                for (found, expected) in found.iter().zip([*expected, -expected]) {
+                    // Probabilities are as exact as doubles near 1 are.
+                    let error = (found - expected).abs();
+                    assert!(
+                        error <= off * expected.abs() + 4e-16,
+                        "{dtype}, {margin}, {i}: {found} for {expected}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Functions of one number: fixed values, corners, halves.
 
-use crate::common::{numbers, values};
+use crate::common::{far_out, numbers, values};
 use half::{bf16, f16};
 use sorix_core::{DType, Result, Tensor, tensor};
 
@@ -233,6 +233,13 @@ fn corners() {
             &[0.0, 1.0, 0.0],
             &[0.0; 3],
         ),
+        (
+            "silu",
+            Tensor::silu,
+            &[0.0, -0.0, -INF, -1e20, INF, NAN],
+            &[0.0, -0.0, -0.0, -0.0, INF, NAN],
+            &[0.5, 0.5, 0.0, 0.0, 1.0, NAN],
+        ),
         // PyTorch multiplies by infinities here, and has NaN.
         (
             "gelu",
@@ -402,6 +409,41 @@ fn functions_of_the_kernels_take_views() {
             assert_eq!(values(&view.permute(&[1, 0]).unwrap()), values(&plain));
             let gradients = [&x, &same].map(|x| values(&x.grad().unwrap()));
             assert_eq!(gradients[0], gradients[1], "{dtype}");
+        }
+    }
+}
+
+/// Where a function has come to its asymptote, its gradient is that of the asymptote, from large numbers to infinity:
+/// no product of zero and infinity gets in, and nothing overflows on the way.
+#[test]
+fn gradients_far_out_are_those_of_the_asymptotes() {
+    const SELU: f64 = 1.050_700_987_355_480_5;
+    // Far below 0, and far above.
+    let rows: [(&str, Op, [f64; 2]); 8] = [
+        ("relu", Tensor::relu, [0.0, 1.0]),
+        ("selu", Tensor::selu, [0.0, SELU]),
+        ("softplus", Tensor::softplus, [0.0, 1.0]),
+        ("silu", Tensor::silu, [0.0, 1.0]),
+        ("gelu", Tensor::gelu, [0.0, 1.0]),
+        ("gelu_tanh", Tensor::gelu_tanh, [0.0, 1.0]),
+        ("sigmoid", Tensor::sigmoid, [0.0, 0.0]),
+        ("tanh", Tensor::tanh, [0.0, 0.0]),
+    ];
+    for dtype in crate::common::DTYPES {
+        for far in far_out(dtype) {
+            for (name, op, limits) in rows {
+                let x = tensor([-far, far]).to_dtype(dtype).unwrap();
+                let x = x.requires_grad(true);
+                let grad = tensor([-2.0, 4.0]).to_dtype(dtype).unwrap();
+                op(&x).unwrap().backward_with(&grad).unwrap();
+                let expected = tensor([-2.0 * limits[0], 4.0 * limits[1]]);
+                let expected = values(&expected.to_dtype(dtype).unwrap());
+                assert_eq!(
+                    values(&x.grad().unwrap()),
+                    expected,
+                    "{name} of {dtype} at {far:e}"
+                );
+            }
         }
     }
 }

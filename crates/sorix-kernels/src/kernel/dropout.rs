@@ -6,7 +6,8 @@
 //!
 //! Each pass that is done so has the making of bits compiled into it, for each dtype and instruction set, and for
 //! elements in place, out of place and streamed. That is a third of a megabyte a pass, so passes with a
-//! row, and those that decide by the elements, too, do without: see `SimdBackend`.
+//! row, and those that decide by the elements, too, do without, and so does the portable instruction set: see
+//! `SimdBackend`.
 
 use crate::element::Element;
 use crate::job::{Dropout, Update};

@@ -51,7 +51,7 @@ impl<T: Element, S: Simd + Lanes<T> + RowLanes<T>> Kernels<T> for SimdBackend<S>
     }
 
     fn dropout(&self, job: Dropout<'_, T>) {
-        if job.update().is_interleaved() {
+        if S::INTERLEAVES && job.update().is_interleaved() {
             self.0.vectorize(job);
         } else {
             job.compose(|fill| self.fill_mask(fill), |apply| self.apply(apply));

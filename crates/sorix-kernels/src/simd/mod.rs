@@ -89,6 +89,8 @@ pub(crate) trait Simd:
     const NAME: &'static str;
     /// Whether [`Simd::look_up`] costs less than a branch that is mispredicted now and then.
     const LOOKS_UP_FAST: bool = true;
+    /// Whether the bits of a mask are made between the elements: `kernel/dropout.rs`.
+    const INTERLEAVES: bool = true;
 
     /// Eight 64-bit lanes, or 64 bytes.
     type Words: Copy;

@@ -19,10 +19,13 @@ impl Simd for Portable {
     const NAME: &'static str = "portable";
     // Byte by byte, in baseline x86-64.
     const LOOKS_UP_FAST: bool = false;
+    // It would make forward at p = 0.1 a tenth faster in cache, with a fifth of this crate's code.
+    const INTERLEAVES: bool = false;
     type Words = u64x8;
     type Bytes = u64x8;
 
-    #[inline(always)]
+    // As with the other instruction sets, so that a kernel with two callers is there once.
+    #[inline(never)]
     fn vectorize(self, kernel: impl Kernel<Self>) {
         kernel.run(self);
     }

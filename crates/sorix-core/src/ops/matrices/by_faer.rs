@@ -45,6 +45,7 @@ impl<T: Number> Library<T> for Faer {
         out: Self::Out<'_>,
         left: Matrix<'_, T>,
         right: Matrix<'_, T>,
+        add: bool,
     ) -> Result<(), usize> {
         let outputs = left.rows() * right.columns();
         if outputs.saturating_mul(left.columns()) > SMALL && !HAS_MEMORY.get() {
@@ -52,7 +53,8 @@ impl<T: Number> Library<T> for Faer {
             HAS_MEMORY.set(true);
         }
         let (left, right) = (view(left), view(right));
-        matmul(out, Accum::Replace, left, right, T::one_impl(), Par::Seq);
+        let accumulate = if add { Accum::Add } else { Accum::Replace };
+        matmul(out, accumulate, left, right, T::one_impl(), Par::Seq);
         Ok(())
     }
 

@@ -40,13 +40,17 @@ impl<T: Number> Library<T> for Ndarray {
         mut out: Self::Out<'_>,
         left: Matrix<'_, T>,
         right: Matrix<'_, T>,
+        add: bool,
     ) -> Result<(), usize> {
         if left.elements.is_empty() || right.elements.is_empty() {
-            out.fill(T::zero());
+            if !add {
+                out.fill(T::zero());
+            }
             return Ok(());
         }
         can_allocate(BYTES)?;
-        general_mat_mul(T::one(), &view(left), &view(right), T::zero(), &mut out);
+        let before = if add { T::one() } else { T::zero() };
+        general_mat_mul(T::one(), &view(left), &view(right), before, &mut out);
         Ok(())
     }
 

@@ -7,19 +7,19 @@ use crate::error::{Call, Result};
 
 /// What makes them. It is asked for before any row is looked at, since it may not be there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Exponentials(Engine<'static>);
+pub(in crate::ops) struct Exponentials(Engine<'static>);
 
 impl Exponentials {
     /// # Errors
     ///
     /// If the environment names a backend that this machine does not have.
-    pub(super) fn new(call: Call<'_>) -> Result<Self> {
+    pub(in crate::ops) fn new(call: Call<'_>) -> Result<Self> {
         let engine = Engine::active();
         Ok(Self(engine.map_err(|error| call.kernel_error(error))?))
     }
 
     /// e to the power of each element, in its place.
-    pub(super) fn of<A: Real>(self, row: &mut [A]) {
+    pub(in crate::ops) fn of<A: Real>(self, row: &mut [A]) {
         self.0.map(Function::Exp, Buffers::in_place(row));
     }
 }

@@ -1,5 +1,7 @@
 //! The logarithm of the softmax.
 
+use core::f64::consts::LN_2;
+
 use crate::autograd::{Function, Gradients, SavedTensor, record};
 use crate::dtype::{Real, Scalar, dispatch};
 use crate::error::{Call, Result};
@@ -58,15 +60,25 @@ fn log_softmax<A: Real>(row: &mut [A], exp: Exponentials) {
 }
 
 /// `dy - exp(y) sum(dy)` in place of `y`; zeros if nothing in `y` is greater than -infinity.
+///
+/// What is all but certain, of which there is one at most, has `exp(y)` near 1, which would be rounded to 1:
+/// its gradient is computed as `(dy - sum(dy)) - (exp(y) - 1) sum(dy)`.
 fn gradient<A: Real>(y: &mut [A], grad: &[A], exp: Exponentials) {
-    if largest(y) == A::neg_infinity() {
+    let largest = largest(y);
+    if largest == A::neg_infinity() {
         return y.fill(A::zero());
     }
     let sum = sum_times(grad, 1.0);
+    let log = Scalar::to_f64(largest);
+    let likely = y.iter().position(|&y| y == largest && log > -LN_2);
     exp.of(y);
     y.iter_mut().zip(grad).for_each(|(y, &grad)| {
         *y = A::nearest(Scalar::to_f64(grad) - Scalar::to_f64(*y) * sum);
     });
+    if let Some(i) = likely {
+        let others = Scalar::to_f64(grad[i]) - sum;
+        y[i] = A::nearest(others - libm::expm1(log) * sum);
+    }
 }
 
 #[derive(Debug)]

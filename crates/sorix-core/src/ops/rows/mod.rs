@@ -4,7 +4,7 @@
 //! they are the same for a view and its contiguous copy.
 
 mod argmax;
-mod exponentials;
+pub(super) mod exponentials;
 mod log_softmax;
 mod logsumexp;
 mod mapping;
@@ -13,7 +13,7 @@ mod min;
 mod moments;
 mod norm;
 mod reduction;
-mod softmax;
+pub(super) mod softmax;
 mod standardize;
 mod std;
 mod var;

@@ -35,6 +35,10 @@ impl Moments {
         if A::DTYPE != DType::F64 || (moments.squares.is_finite() && moments.squares > SMALL) {
             return moments;
         }
+        // Of equal elements there is nothing to square, and in their unit epsilon might be nothing.
+        if row.iter().all(|&x| moments.distance(x) == 0.0) {
+            return moments;
+        }
         let size = Scalar::to_f64(largest_size(row)).max(epsilon.abs().sqrt());
         if size > 0.0 && size.is_finite() {
             Self::in_units(row, per_unit(size))

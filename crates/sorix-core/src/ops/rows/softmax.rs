@@ -51,7 +51,7 @@ impl Tensor {
 }
 
 /// The softmax of a row in its place: zeros if nothing in it is greater than -infinity.
-pub(super) fn softmax<A: Real>(row: &mut [A], exp: Exponentials) {
+pub(in crate::ops) fn softmax<A: Real>(row: &mut [A], exp: Exponentials) {
     let max = largest(row);
     if max == A::neg_infinity() {
         return row.fill(A::zero());
@@ -63,12 +63,24 @@ pub(super) fn softmax<A: Real>(row: &mut [A], exp: Exponentials) {
 }
 
 /// `y (dy - sum(dy y))` in place of `y`.
-fn gradient<A: Real>(y: &mut [A], grad: &[A]) {
+///
+/// Where `y` is more than 1/2, `dy` and the sum may agree in almost all digits, and `y` itself is rounded to 1. The
+/// `y` add up to 1, so what is in parentheses is there the sum of `y (dy of that element - dy)` over the others.
+pub(in crate::ops) fn gradient<A: Real>(y: &mut [A], grad: &[A]) {
     let wide = |x: A| Scalar::to_f64(x);
+    let likely = y.iter().position(|&y| wide(y) > 0.5);
+    let of_likely = likely.map(|i| {
+        let own = wide(grad[i]);
+        let others = sum_of_pairs(y, grad, |y, grad| wide(y) * (own - wide(grad)));
+        (i, A::nearest(wide(y[i]) * others))
+    });
     let product = sum_of_pairs(y, grad, |y, grad| wide(y) * wide(grad));
     y.iter_mut()
         .zip(grad)
         .for_each(|(y, &grad)| *y = A::nearest(wide(*y) * (wide(grad) - product)));
+    if let Some((i, gradient)) = of_likely {
+        y[i] = gradient;
+    }
 }
 
 /// What the gradients of a softmax and of its logarithm are made from: the output if it is of the type

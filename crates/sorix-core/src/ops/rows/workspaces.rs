@@ -18,6 +18,9 @@ pub(super) struct Workspaces<A> {
     arithmetic: PhantomData<A>,
 }
 
+/// What is done with a row; see [`Workspaces::for_each`].
+type OfRow<'f, U, A> = dyn Fn(usize, &mut [U], &mut [A]) + Sync + 'f;
+
 impl<A: Scalar> Workspaces<A> {
     /// With room for so many elements each, for so many rows of so many bytes.
     pub(super) fn new(call: Call<'_>, room: usize, rows: usize, bytes: usize) -> Result<Self> {
@@ -39,7 +42,12 @@ impl<A: Scalar> Workspaces<A> {
         width: usize,
         f: impl Fn(usize, &mut [U], &mut [A]) + Sync,
     ) {
-        let (width, room) = (width.max(1), self.room);
+        self.share_out(out, width.max(1), &f);
+    }
+
+    /// [`for_each`](Self::for_each) through a pointer, so that what shares out is compiled once for a type.
+    fn share_out<U: Send>(&mut self, out: &mut [U], width: usize, f: &OfRow<'_, U, A>) {
+        let room = self.room;
         let memory = self.memory.as_mut_slice();
         let work = |first: usize, out: &mut [U], memory: &mut [A]| {
             for (i, out) in out.chunks_mut(width).enumerate() {

@@ -12,6 +12,9 @@ use crate::stream::TILE;
 /// Elements in a chunk. Their bits are 8 KiB.
 pub(super) const CHUNK: usize = 64 * 1024;
 
+/// Up to here a call is small.
+const FEW: usize = 4096;
+
 const _: () = assert!(CHUNK.is_multiple_of(TILE), "no tile is made twice");
 
 impl<T: Element> Dropout<'_, T> {
@@ -64,7 +67,13 @@ pub(super) fn in_chunks<T: Element>(
     next: impl Fn(usize, usize) -> usize,
     mut chunk: impl FnMut(usize, BitSliceMut<'_>, Update<'_, T>),
 ) {
-    let mut words = [0; CHUNK / WORD];
+    // A small call need not write 8 KiB of zeros before it begins.
+    let (mut few, mut many) = ([0; FEW / WORD], None);
+    let words: &mut [u64] = if update.len() <= FEW {
+        &mut few
+    } else {
+        many.insert([0; CHUNK / WORD])
+    };
     let mut at = 0;
     while !update.is_empty() {
         let len = next(at, update.len());
@@ -75,7 +84,7 @@ pub(super) fn in_chunks<T: Element>(
                 chunk(at, bits, now);
                 out = Some(rest);
             }
-            None => chunk(at, BitSliceMut::of_words(&mut words, len), now),
+            None => chunk(at, BitSliceMut::of_words(words, len), now),
         }
         (update, at) = (later, at + len);
     }

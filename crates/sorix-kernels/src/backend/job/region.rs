@@ -23,11 +23,16 @@ pub(crate) struct FillRegion<'a> {
 }
 
 impl<'a> FillRegion<'a> {
-    /// The job for a whole region, whose length was checked.
-    pub(crate) fn new(region: Strided, rule: &'a KeepRule, out: BitSliceMut<'a>) -> Self {
+    /// The job for the elements of a region from `first` on, whose number was checked.
+    pub(crate) fn new(
+        region: Strided,
+        first: usize,
+        rule: &'a KeepRule,
+        out: BitSliceMut<'a>,
+    ) -> Self {
         Self {
             region,
-            first: 0,
+            first,
             rule,
             out,
         }
