@@ -21,7 +21,8 @@
 //!
 //! * [`Module`]: what a layer is, with a derive for your own; [`Mode`]: whether it trains.
 //! * [`Linear`], [`Embedding`], [`LayerNorm`], [`ReLU`], [`GELU`], [`SiLU`], [`SwiGLU`], [`Tanh`], [`Sigmoid`],
-//!   [`Softmax`], [`Dropout`], [`DropoutAddNorm`], [`Sequential`]: the layers. [`functional`]: some of them without an
+//!   [`Softmax`], [`Dropout`], [`DropoutAddNorm`], [`MultiHeadAttention`], [`TransformerEncoderLayer`],
+//!   [`TransformerDecoderLayer`], [`Sequential`]: the layers. [`functional`]: some of them without an
 //!   object.
 //! * [`loss`]: mean squared error, cross entropy, of two classes too. [`mod@init`]: first values of parameters.
 //! * [`optim`]: [`Sgd`], [`Adam`], [`AdamW`], clipping of gradients, [`LrSchedule`], [`ParameterAverage`].
@@ -70,7 +71,8 @@ pub use dropout::{
 pub use error::{Error, Result};
 pub use generator::{Generator, GeneratorState, default_generator, manual_seed};
 pub use layers::{
-    DropoutAddNorm, Embedding, GELU, LayerNorm, Linear, ReLU, SiLU, Sigmoid, Softmax, SwiGLU, Tanh,
+    AttentionMasks, DropoutAddNorm, Embedding, GELU, LayerNorm, Linear, MultiHeadAttention, ReLU,
+    SiLU, Sigmoid, Softmax, SwiGLU, Tanh, TransformerDecoderLayer, TransformerEncoderLayer,
 };
 pub use loss::Reduction;
 pub use mode::Mode;

@@ -250,6 +250,13 @@ impl CrossEntropy {
         if count == 0 && examples > 0 {
             return Err(Error::shape(layer, "at least one class", logits.shape()));
         }
+        // Of a mean only their ratios matter, and in another unit neither they nor what they multiply overflow.
+        let weights = match weights {
+            Some(weights) if self.reduction == Reduction::Mean => {
+                Some(in_units_of_the_largest(weights)?)
+            }
+            other => other.map(widen).transpose()?,
+        };
         let each: Vec<f64> = match &weights {
             Some(weights) => {
                 let weights = weights.to_dtype(DType::F64)?.to_vec::<f64>()?;
@@ -264,7 +271,7 @@ impl CrossEntropy {
         }
         if self.smoothing > 0.0 {
             let all = match &weights {
-                Some(weights) => logs.mul(&widen(weights)?)?,
+                Some(weights) => logs.mul(weights)?,
                 None => logs,
             };
             let all = all
@@ -310,6 +317,23 @@ impl CrossEntropy {
         }
         Ok(Some(weights))
     }
+}
+
+/// Weights, widened, times the power of two that brings the largest to between 1 and 2, if it is a positive number.
+fn in_units_of_the_largest(weights: &Tensor) -> Result<Tensor> {
+    let weights = widen(weights)?;
+    if weights.numel() == 0 {
+        return Ok(weights);
+    }
+    let largest: f64 = weights.max()?.to_dtype(DType::F64)?.item()?;
+    let exponent = largest.log2().floor();
+    if !exponent.is_finite() {
+        return Ok(weights);
+    }
+    // In two steps, as the factor itself may be out of range.
+    let factor = (-exponent / 2.0).floor();
+    let rest = -exponent - factor;
+    Ok(weights.mul_scalar(factor.exp2())?.mul_scalar(rest.exp2())?)
 }
 
 /// The cross entropy between probabilities given and `sigmoid(logits)`, for each element:

@@ -85,16 +85,13 @@ fn a_thousand_requests_in_random_batches() {
     }
 }
 
-/// Says so to the child below.
-const CHILD: &str = "SORIX_TEST_BATCHING";
-
-/// What [`on_each_backend_and_on_several_threads`] runs for a backend, in a process that has it from the
-/// start: on 1, 2 and 7 threads.
+/// What [`on_each_backend_and_on_several_threads`] runs for a backend: on 1, 2 and 7 threads.
 #[test]
 fn the_child() {
-    if std::env::var_os(CHILD).is_none() {
+    let Some(backend) = sorix_testing::backend_of_child() else {
         return;
-    }
+    };
+    assert_eq!(sorix_kernels::dispatch::active().unwrap().name(), backend);
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let pool = pool.build().unwrap();
@@ -104,47 +101,17 @@ fn the_child() {
     assert!(on(2) == expected && on(7) == expected);
     let mut hash = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&expected, &mut hash);
-    let name = sorix_kernels::dispatch::active().unwrap().name();
-    let hash = std::hash::Hasher::finish(&hash);
-    println!("answered on {name}: {hash:x}");
+    sorix_testing::answer(&format!("{:x}", std::hash::Hasher::finish(&hash)));
 }
 
 /// The answers are the same on all of them too: they share the products of matrices.
 #[test]
 fn on_each_backend_and_on_several_threads() {
-    let here: Vec<_> = sorix_kernels::dispatch::available()
-        .iter()
-        .map(|backend| backend.name())
-        .collect();
-    let mut answers = Vec::new();
-    for name in ["avx512", "avx2", "neon", "portable", "reference"] {
-        if !here.contains(&name) {
-            println!("SKIPPED: this machine has no {name}");
-            continue;
-        }
-        let mut child = sorix_testing::this_program();
-        child
-            .args(["--exact", "the_child", "--nocapture"])
-            .env("SORIX_BACKEND", name)
-            .env(CHILD, "1");
-        let output = child.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let before = format!("answered on {name}: ");
-        let hash = said
-            .lines()
-            .find_map(|line| Some(line.split_once(&before)?.1.to_owned()));
-        assert!(
-            output.status.success() && hash.is_some(),
-            "{name}: {said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        answers.extend(hash);
-    }
-    assert!(answers.len() >= 2);
-    assert!(
-        answers.iter().all(|hash| *hash == answers[0]),
-        "{answers:?}"
-    );
+    let here = sorix_kernels::dispatch::available();
+    let here: Vec<_> = here.iter().map(|backend| backend.name()).collect();
+    let answers = sorix_testing::answers_on_each_backend(&here, "the_child");
+    let (_, first) = &answers[0];
+    assert!(answers.iter().all(|(_, hash)| hash == first), "{answers:?}");
 }
 
 /// Rows behind the first axis belong to the request.

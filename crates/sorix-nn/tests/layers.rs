@@ -1,5 +1,8 @@
 //! Layers: values, shapes, gradients where they meet, modes at depth, and what they refuse.
 
+#[path = "layers/transformer.rs"]
+mod transformer;
+
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
 use sorix_nn::dropout::{DropoutLayer, Rows};

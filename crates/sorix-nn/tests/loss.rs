@@ -400,3 +400,30 @@ fn binary_cross_entropy_and_its_gradient() {
         "binary_cross_entropy_with_logits: expected a target of shape [2], got shape []"
     );
 }
+
+/// Of a mean over examples only the ratios of the weights matter.
+#[test]
+fn weights_of_any_size_give_the_mean_of_their_ratios() {
+    let logits = Tensor::from_slice(&[0.5_f32, -1.0, 2.0, 3.0, 0.0, -4.0], [2, 3]).unwrap();
+    let weighted = |weights: [f32; 3], smoothing: f64| {
+        let x = logits.requires_grad(true);
+        let weights = Tensor::from_slice(&weights, [3]).unwrap();
+        let loss = CrossEntropy::new().class_weights(&weights);
+        let loss = loss.label_smoothing(smoothing).unwrap().loss(&x, &[1, 2]);
+        let loss = loss.unwrap();
+        loss.backward().unwrap();
+        (values(&loss), values(&x.grad().unwrap()))
+    };
+    for smoothing in [0.0, 0.25] {
+        let expected = weighted([1.0, 2.0, 1.5], smoothing);
+        for exponent in [-140, -120, 0, 100, 126] {
+            let unit = f64::from(exponent).exp2();
+            let weights = [1.0, 2.0, 1.5].map(|w| (w * unit) as f32);
+            assert_eq!(
+                weighted(weights, smoothing),
+                expected,
+                "2^{exponent}, {smoothing}"
+            );
+        }
+    }
+}

@@ -52,7 +52,7 @@ impl Form for Rectified {
     }
 
     fn pass(&self, x: &Tensor) -> Result<Tensor> {
-        pass(Activation::Relu, x)
+        activate(Activation::Relu, x)
     }
 }
 
@@ -136,7 +136,7 @@ impl Form for GeluElements {
     }
 
     fn pass(&self, x: &Tensor) -> Result<Tensor> {
-        pass(self.activation(), x)
+        activate(self.activation(), x)
     }
 }
 
@@ -177,7 +177,7 @@ impl Form for SiluElements {
     }
 
     fn pass(&self, x: &Tensor) -> Result<Tensor> {
-        pass(Activation::Silu, x)
+        activate(Activation::Silu, x)
     }
 }
 
@@ -245,7 +245,8 @@ fn apply(activation: Activation, x: &Tensor, draw: &Draw) -> Result<Tensor> {
     Ok(x.act_dropout(activation, None, rate, at, save)?)
 }
 
-fn pass(activation: Activation, x: &Tensor) -> Result<Tensor> {
+/// The activation without dropout: the same function at rate 0.
+pub(crate) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let (rate, key) = (DropRate::new(0.0)?, MaskKey::default());
     Ok(x.act_dropout(activation, None, rate, key, SaveMask::Replay)?)
 }

@@ -70,6 +70,7 @@ use std::sync::Arc;
 
 use sorix_core::{DropRate, MaskKey, MaskRegion, SaveMask, Tensor};
 
+pub(crate) use activated::activate;
 pub use activated::{
     GELUDropout, GeluElements, ReLUDropout, Rectified, SiLUDropout, SiluElements, SwiGLUDropout,
     SwigluElements,
