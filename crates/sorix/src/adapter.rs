@@ -6,6 +6,8 @@
 //! * [`SliceDropout`]: one draw of a form. What is dropped from which shape by which map, what is kept until
 //!   backward, and where the output's memory comes from.
 //! * [`SliceSwiglu`]: the same for dropout of a gated activation, which has two inputs.
+//! * [`SliceAddNorm`]: the same for a residual plus dropout, normalised, which has two outputs.
+//! * [`Recorded`]: an operation of sorix's own tensors, such as attention, for the graph of another library.
 //! * [`bias_gradient`]: the sum over rows that is the gradient of a bias.
 //! * [`Draws`]: what a layer holds beside p and its mode, and [`layer_options!`](crate::layer_options), the
 //!   builder methods that set it.
@@ -16,11 +18,15 @@ mod activation;
 mod bias;
 mod draw;
 mod layer;
+mod norm;
+mod recorded;
 mod swiglu;
 
 pub use bias::bias_gradient;
 pub use draw::{Saved, SliceDropout};
 pub use layer::Draws;
+pub use norm::{NormRows, SavedNorm, SliceAddNorm};
+pub use recorded::Recorded;
 pub use swiglu::SliceSwiglu;
 
 use crate::kernels::{Activation, Affine, DropRate};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| common::build_example("dropout"));
+static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| common::build_example("dropout", ""));
 
 /// Runs the example.
 fn run(arguments: &[&str], backend: Option<&str>) -> Output {

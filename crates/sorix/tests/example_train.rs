@@ -1,28 +1,20 @@
 //! The example `train`, as its user runs it, but quick.
 
+#[path = "common/charted.rs"]
+mod charted;
 mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::LazyLock;
 
-static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| common::build_example("train"));
+use self::charted::text;
+
+static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| common::build_example("train", ""));
 
 fn run(arguments: &[&str], out: &Path) -> Output {
-    let mut command = Command::new(&*EXAMPLE);
-    command.args(arguments).arg("--out").arg(out);
-    command.output().expect("the example can be run")
-}
-
-/// What is printed, less the line that says how long it took.
-fn text(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
-    text.lines()
-        .filter(|line| !line.contains("chart in"))
-        .map(|line| format!("{line}\n"))
-        .collect()
+    charted::run(&EXAMPLE, arguments, out)
 }
 
 /// The numbers of a row like `0.2  0.463 ± 0.020  1.343 ± 0.009`, after the rate.

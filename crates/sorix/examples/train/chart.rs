@@ -1,14 +1,14 @@
 //! The outcomes as a chart.
 
-use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use crate::common::{Spread, range};
 use crate::experiment::Outcome;
-use crate::summary::{LAST, METRICS, Metric, Moment, STOPPED, Spread};
+use crate::summary::{LAST, METRICS, Metric, Moment, STOPPED};
 
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -62,12 +62,7 @@ fn draw_metric(
         .iter()
         .flat_map(|(moment, ..)| points(moment))
         .collect();
-    let ends = all.iter().flat_map(|(_, spread)| {
-        [
-            spread.mean - spread.deviation,
-            spread.mean + spread.deviation,
-        ]
-    });
+    let ends = all.iter().flat_map(|(_, spread)| spread.ends());
     let mut chart = ChartBuilder::on(panel)
         .margin(12)
         .x_label_area_size(44)
@@ -97,9 +92,9 @@ fn draw_metric(
             .draw_series(LineSeries::new(line, color.stroke_width(2)))?
             .label(moment.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-        chart.draw_series(points.iter().map(|(rate, Spread { mean, deviation })| {
-            let (low, high) = (mean - deviation, mean + deviation);
-            ErrorBar::new_vertical(rate + shift, low, *mean, high, color.filled(), 8)
+        chart.draw_series(points.iter().map(|(rate, spread)| {
+            let [low, high] = spread.ends();
+            ErrorBar::new_vertical(rate + shift, low, spread.mean, high, color.filled(), 8)
         }))?;
     }
     chart
@@ -110,12 +105,4 @@ fn draw_metric(
         .border_style(BLACK.mix(0.3))
         .draw()?;
     Ok(())
-}
-
-/// From the smallest to the largest value, with margins in parts of that.
-fn range(values: impl Iterator<Item = f64> + Clone, below: f64, above: f64) -> Range<f64> {
-    let low = values.clone().fold(f64::INFINITY, f64::min);
-    let high = values.fold(f64::NEG_INFINITY, f64::max);
-    let span = (high - low).max(0.01);
-    low - below * span..high + above * span
 }

@@ -7,6 +7,8 @@
 //! `README.md` beside this file says what was seen.
 
 mod chart;
+#[path = "../common/mod.rs"]
+mod common;
 mod data;
 mod experiment;
 mod summary;
@@ -16,11 +18,10 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use indicatif::ProgressBar;
 
 use self::data::Table;
-use self::experiment::{Outcome, Plan};
+use self::experiment::Plan;
 
 /// Trains a network that is too large for its data, with several drop probabilities, and compares
 /// what it makes of wines it has not seen.
@@ -73,7 +74,19 @@ fn main() -> Result<()> {
         table.grades(),
     );
     let begun = Instant::now();
-    let outcomes = run_all(&args, &table)?;
+    let (epochs, hidden) = (args.epochs, args.hidden);
+    let run = |rate, seed, progress: &ProgressBar| {
+        let plan = Plan {
+            rate,
+            seed,
+            epochs,
+            hidden,
+        };
+        let outcome = experiment::run(&table, &plan);
+        progress.inc(1);
+        outcome
+    };
+    let outcomes = common::run_all(&args.rates, args.seeds, (1, "runs"), run)?;
     print!("{}", summary::table(&args.rates, &outcomes));
     chart::draw(&args.out, &args.rates, &outcomes)?;
     println!(
@@ -83,34 +96,4 @@ fn main() -> Result<()> {
         args.out.display()
     );
     Ok(())
-}
-
-/// The outcomes by rate and seed. Runs go side by side on the threads of the machine; what comes out
-/// does not depend on how many there are.
-fn run_all(args: &Args, table: &Table) -> Result<Vec<Vec<Outcome>>> {
-    let plans: Vec<Plan> = args
-        .rates
-        .iter()
-        .flat_map(|&rate| {
-            (0..args.seeds).map(move |seed| Plan {
-                rate,
-                seed,
-                epochs: args.epochs,
-                hidden: args.hidden,
-            })
-        })
-        .collect();
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left")?;
-    let progress = ProgressBar::new(plans.len() as u64).with_style(style);
-    let outcomes = plans
-        .into_par_iter()
-        .map(|plan| {
-            let outcome = experiment::run(table, &plan);
-            progress.inc(1);
-            outcome
-        })
-        .collect::<Result<Vec<Outcome>>>()?;
-    progress.finish_and_clear();
-    let by_rate = outcomes.chunks(usize::try_from(args.seeds)?);
-    Ok(by_rate.map(<[Outcome]>::to_vec).collect())
 }

@@ -2,27 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::common::Spread;
 use crate::experiment::{Outcome, Score};
-
-/// Mean and standard deviation of a sample.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
-    pub(crate) mean: f64,
-    /// With one less than the count as divisor; 0 for a single value.
-    pub(crate) deviation: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let count = values.clone().count() as f64;
-        let mean = values.clone().sum::<f64>() / count;
-        let squares = values.map(|x| (x - mean) * (x - mean)).sum::<f64>();
-        Self {
-            mean,
-            deviation: (squares / (count - 1.0).max(1.0)).sqrt(),
-        }
-    }
-}
 
 /// A number to compare, and what it is called.
 pub(crate) struct Metric {

@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The example of this name, built now: `cargo test` builds it or not, depending on how it is
+/// The example of this name, built now with these features: `cargo test` builds it or not, depending on how it is
 /// called, and what an earlier call left would be tested in its place.
-pub(crate) fn build_example(name: &str) -> PathBuf {
+pub(crate) fn build_example(name: &str, features: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args([
         "build",
         "--quiet",
         "--example",
         name,
+        "--features",
+        features,
         "--message-format",
         "json",
     ]);
