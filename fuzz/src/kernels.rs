@@ -77,7 +77,7 @@ enum Method {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum DType {
+pub(crate) enum DType {
     F32,
     F64,
     Bf16,
@@ -85,7 +85,7 @@ enum DType {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Wrong {
+pub(crate) enum Wrong {
     No,
     Not,
     Neither,
@@ -93,7 +93,7 @@ enum Wrong {
 }
 
 impl Wrong {
-    fn len(self, len: usize) -> usize {
+    pub(crate) fn len(self, len: usize) -> usize {
         match self {
             Self::By(by) => len.saturating_add_signed(by.into()),
             _ => len,
@@ -275,7 +275,7 @@ fn function(which: u8) -> Function {
 }
 
 /// What a function of an element becomes, times a factor.
-fn mapped<T: Element>(
+pub(crate) fn mapped<T: Element>(
     function: Function,
     rate: DropRate,
     keep: bool,
@@ -307,7 +307,7 @@ pub(crate) fn keep_bits(rate: DropRate, window: MaskWindow, len: usize) -> BitMa
 
 /// Elements with others before and after that must stay as they are.
 #[derive(Clone)]
-struct Canaries<T> {
+pub(crate) struct Canaries<T> {
     memory: Vec<T>,
     begin: usize,
     len: usize,
@@ -316,31 +316,49 @@ struct Canaries<T> {
 impl<T: Element> Canaries<T> {
     /// `len` elements that begin `misaligned` bytes after a multiple of 64, or as near as whole
     /// elements come.
-    fn new(len: usize, misaligned: u8, seed: u64) -> Self {
+    pub(crate) fn new(len: usize, misaligned: u8, seed: u64) -> Self {
+        // Weyl's sequence in steps of the golden ratio, so that any bits occur.
+        let mut state = seed;
+        Self::from_fn(len, misaligned, || {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15).rotate_left(7);
+            bytemuck::pod_read_unaligned(&state.to_le_bytes()[..size_of::<T>()])
+        })
+    }
+
+    /// [`new`](Self::new), of these elements.
+    pub(crate) fn from_fn(len: usize, misaligned: u8, mut element: impl FnMut() -> T) -> Self {
         let line = 64 / size_of::<T>();
         let mut memory = vec![T::ZERO; len + 4 * line];
         let to_line = (64 - memory.as_ptr().addr() % 64) % 64;
         let begin = line + (to_line + usize::from(misaligned % 64)) / size_of::<T>();
-        // Weyl's sequence in steps of the golden ratio, so that any bits occur.
-        let mut state = seed;
-        for x in &mut memory[begin..begin + len] {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15).rotate_left(7);
-            *x = bytemuck::pod_read_unaligned(&state.to_le_bytes()[..size_of::<T>()]);
-        }
+        memory[begin..begin + len].fill_with(&mut element);
         Self { memory, begin, len }
     }
 
-    fn inside(&self) -> &[T] {
+    pub(crate) fn inside(&self) -> &[T] {
         &self.memory[self.begin..][..self.len]
     }
 
-    fn inside_mut(&mut self) -> &mut [T] {
+    pub(crate) fn inside_mut(&mut self) -> &mut [T] {
         &mut self.memory[self.begin..][..self.len]
     }
 
     /// Equal by bits, canaries too.
-    fn same_as(&self, other: &Self) -> bool {
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
         let bytes = bytemuck::cast_slice::<T, u8>;
         bytes(&self.memory) == bytes(&other.memory)
+    }
+
+    /// [Equal](Self::same_as), but that one NaN is as good as another: of two that meet, the compiler may let
+    /// either one through.
+    pub(crate) fn same_but_nan(&self, other: &Self) -> bool {
+        let is_nan = |x: &T| x.partial_cmp(x).is_none();
+        let mut got = self.clone();
+        for (got, want) in got.inside_mut().iter_mut().zip(other.inside()) {
+            if is_nan(got) && is_nan(want) {
+                *got = *want;
+            }
+        }
+        got.same_as(other)
     }
 }

@@ -6,9 +6,11 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
+pub mod attention;
 pub mod autograd;
 pub mod bitmask;
 pub mod environment;
+pub mod fused;
 mod inputs;
 pub mod json;
 pub mod kernels;
@@ -16,8 +18,10 @@ mod model;
 pub mod modules;
 pub mod npy;
 mod patches;
+pub mod rows;
 pub mod safetensors;
 pub mod shapes;
+pub mod softmax;
 pub mod windows;
 
 /// A target: its name, and what it does with an input.
@@ -25,15 +29,19 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("attention", attention::run),
     ("autograd", autograd::run),
     ("bitmask", bitmask::run),
     ("environment", environment::run),
+    ("fused", fused::run),
     ("json", json::run),
     ("kernels", kernels::run),
     ("modules", modules::run),
     ("npy", npy::run),
+    ("rows", rows::run),
     ("safetensors", safetensors::run),
     ("shapes", shapes::run),
+    ("softmax", softmax::run),
     ("windows", windows::run),
 ];
 

@@ -7,8 +7,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use sorix::nn::dropout::{DropoutLayer, Form};
 use sorix::nn::{
     AlphaDropout, BroadcastDropout, DropBlock2d, DropPath, Dropout, Dropout1d, Dropout2d,
-    Dropout3d, FeatureAlphaDropout, GELUDropout, GaussianDropout, LockedDropout, Mode, Module,
-    ReLUDropout, Result, Shard, SiLUDropout, SwiGLUDropout,
+    Dropout3d, DropoutAddNorm, FeatureAlphaDropout, GELUDropout, GaussianDropout, LayerNorm,
+    LockedDropout, Mode, Module, ReLUDropout, Result, Shard, SiLUDropout, SwiGLUDropout,
 };
 use sorix::{DType, Generator, Tensor};
 
@@ -51,6 +51,12 @@ enum Layer {
     Gelu(bool),
     Silu,
     Swiglu,
+    /// Over how many of the last axes, and whether the residual has the dtype computed in.
+    AddNorm {
+        rms: bool,
+        axes: u8,
+        wide: bool,
+    },
 }
 
 /// Up to six axes of up to five elements.
@@ -85,6 +91,9 @@ pub fn run(data: &[u8]) {
 }
 
 fn check(case: Case) {
+    if let Layer::AddNorm { rms, axes, wide } = case.layer {
+        return add_norm(&case, rms, usize::from(axes % 3), wide);
+    }
     let generator = Arc::new(Generator::new(case.seed.into()));
     let Ok(mut layer) = layer(&case, &generator) else {
         return;
@@ -92,15 +101,8 @@ fn check(case: Case) {
     if case.eval {
         layer.set_mode(Mode::Eval);
     }
-    let Shape(shape) = &case.shape;
-    let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64][usize::from(case.dtype % 4)];
-    let leaf = Tensor::full(shape, 0.5, dtype)
-        .expect("at most some thousand elements")
-        .requires_grad(true);
-    let x = match (case.transposed, shape.len()) {
-        (true, 2..) => leaf.transpose(0, -1).expect("there are two axes"),
-        _ => leaf.clone(),
-    };
+    let (leaf, x) = input(&case);
+    let dtype = x.dtype();
 
     let before = generator.state();
     let Ok(y) = layer.forward(&x) else {
@@ -133,13 +135,6 @@ fn check(case: Case) {
             layer.set_mode(Mode::Eval);
         }
         layer
-    };
-    let bits = |x: &Tensor| -> Vec<u64> {
-        let wide = x.to_dtype(DType::F64).and_then(|x| x.to_vec::<f64>());
-        wide.expect("a small tensor")
-            .into_iter()
-            .map(f64::to_bits)
-            .collect()
     };
     let again = repeated().forward(&x).expect("as before");
     assert_eq!(bits(&again), bits(&y), "{case:?}: the same key again");
@@ -174,6 +169,96 @@ fn check(case: Case) {
             matches!(case.layer, Layer::DropBlock(_)),
             "{case:?}: {error}"
         ),
+    }
+}
+
+/// A leaf, and the input made of it.
+fn input(case: &Case) -> (Tensor, Tensor) {
+    let Shape(shape) = &case.shape;
+    let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64][usize::from(case.dtype % 4)];
+    let leaf = Tensor::full(shape, 0.5, dtype)
+        .expect("at most some thousand elements")
+        .requires_grad(true);
+    let x = match (case.transposed, shape.len()) {
+        (true, 2..) => leaf.transpose(0, -1).expect("there are two axes"),
+        _ => leaf.clone(),
+    };
+    (leaf, x)
+}
+
+fn bits(x: &Tensor) -> Vec<u64> {
+    let wide = x.to_dtype(DType::F64).and_then(|x| x.to_vec::<f64>());
+    wide.expect("a small tensor")
+        .into_iter()
+        .map(f64::to_bits)
+        .collect()
+}
+
+/// The layer that has two inputs and two outputs. Its numbers are those of other targets; here its sum is
+/// that of a dropout by itself.
+fn add_norm(case: &Case, rms: bool, axes: usize, wide: bool) {
+    let (leaf, x) = input(case);
+    let dtype = x.dtype();
+    let computed_in = if dtype == DType::F64 {
+        dtype
+    } else {
+        DType::F32
+    };
+    let Some(first) = x.ndim().checked_sub(axes) else {
+        return;
+    };
+    let row = &x.shape()[first..];
+    let generator = Arc::new(Generator::new(case.seed.into()));
+    let dropout = || {
+        let mut dropout = Dropout::new(case.rate.0.p()).expect("a rate");
+        if case.eval {
+            dropout.set_mode(Mode::Eval);
+        }
+        dropout.generator(Arc::new(Generator::new(case.seed.into())))
+    };
+    let made = if rms {
+        DropoutAddNorm::rms(row, dtype, dropout().generator(Arc::clone(&generator)))
+    } else {
+        let dropout = dropout().generator(Arc::clone(&generator));
+        LayerNorm::with_dtype(row, dtype).map(|norm| DropoutAddNorm::new(norm, dropout))
+    };
+    assert_eq!(made.is_ok(), axes > 0, "{case:?}: {made:?}");
+    let Ok(layer) = made else { return };
+
+    let longer = [x.shape(), &[2]].concat();
+    let wrong = Tensor::zeros(longer, dtype).expect("at most some thousand elements");
+    assert!(layer.add(&x, &wrong).is_err(), "{case:?}");
+    assert_eq!(generator.state().offset, 0, "{case:?}: no key for an error");
+    let residual = Tensor::full(x.shape(), 0.25, if wide { computed_in } else { dtype });
+    let residual = residual.expect("as large as the input").requires_grad(true);
+    let (z, sum) = layer.add(&x, &residual).expect("all fits");
+    assert_eq!((z.shape(), z.dtype()), (x.shape(), dtype), "{case:?}: z");
+    assert_eq!(
+        (sum.shape(), sum.dtype()),
+        (x.shape(), computed_in),
+        "{case:?}: the sum"
+    );
+    let taken = generator.state().offset;
+    assert_eq!(taken, u64::from(!case.eval), "{case:?}: keys taken");
+    let [x_wide, residual_wide] =
+        [&x, &residual].map(|tensor| tensor.to_dtype(computed_in).expect("a small tensor"));
+    let apart = dropout().forward_add(&x_wide, &residual_wide);
+    assert_eq!(
+        bits(&sum),
+        bits(&apart.expect("as above")),
+        "{case:?}: the sum"
+    );
+
+    let both = z.to_dtype(computed_in).and_then(|z| z.add(&sum));
+    let total = both.and_then(|both| both.sum());
+    total.expect("a sum").backward().expect("once");
+    for leaf in [&leaf, &residual] {
+        let gradient = leaf.grad().expect("it needs one");
+        assert_eq!(
+            (gradient.shape(), gradient.dtype()),
+            (leaf.shape(), leaf.dtype()),
+            "{case:?}"
+        );
     }
 }
 
@@ -212,5 +297,6 @@ fn layer(case: &Case, generator: &Arc<Generator>) -> Result<Box<dyn Dropping>> {
         Layer::Gelu(true) => Box::new(GELUDropout::with_tanh(p)?.generator(generator)),
         Layer::Silu => Box::new(SiLUDropout::new(p)?.generator(generator)),
         Layer::Swiglu => Box::new(SwiGLUDropout::new(p)?.generator(generator)),
+        Layer::AddNorm { .. } => unreachable!("it has a check of its own"),
     })
 }

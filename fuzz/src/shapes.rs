@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use half::bf16;
-use sorix::kernels::{Affine, BitMask, Broadcast, Buffers, Element, Engine, MaskRegion};
+use sorix::kernels::{Affine, BitMask, Broadcast, Buffers, Element, Engine, Error, MaskRegion};
 
 use crate::inputs::{AnyBackend, Rate, Shape, Window};
 use crate::kernels::keep_bits;
@@ -22,6 +22,9 @@ struct Case {
     /// The axis that is cut, and where.
     axis: u8,
     range: [u8; 2],
+    /// The residual that is added to what is kept, without an affine map; last, so that in seeds what comes
+    /// before means what it meant.
+    residual: Option<i8>,
 }
 
 /// The target.
@@ -106,7 +109,29 @@ fn apply<T: Element>(
         .map(|i| of((i % 31) as f64 - 15.0))
         .collect();
     let mut y = x.clone();
+    let residual: Vec<T> = (0..covers.len())
+        .map(|i| of((i % 13) as f64 + case.residual.map_or(0.0, f64::from)))
+        .collect();
     let expected: Vec<T> = match case.affine {
+        None if case.residual.is_some() => {
+            y.copy_from_slice(&residual);
+            let buffers = if case.in_place {
+                Buffers::in_place(&mut y)
+            } else {
+                Buffers::new(&residual, &mut y).unwrap()
+            };
+            let result = buffers.with_elements(&x).map_err(Error::from);
+            let result = result
+                .and_then(|buffers| engine.dropout_add_broadcast(rate, mask, covers, buffers));
+            assert_eq!(result, Ok(()), "{case:?}");
+            let sum = |(x, residual): (&T, &T)| {
+                let product = T::Scale::narrow(x.widened() * T::scale(rate));
+                T::narrow(residual.widened() + product)
+            };
+            let each = x.iter().zip(&residual).zip(keep);
+            each.map(|(pair, &keep)| if keep { sum(pair) } else { *pair.1 })
+                .collect()
+        }
         None => {
             let result = if case.in_place {
                 engine.apply_broadcast(rate, mask, covers, Buffers::in_place(&mut y))

@@ -1,9 +1,11 @@
 //! The operations, by sorix.
 
 use sorix::kernels::Affine;
-use sorix::{Activation, BitMask, DType, MaskKey, Tensor, TensorResult as Result};
+use sorix::{Activation, BitMask, DType, MaskKey, NormOptions, Tensor, TensorResult as Result};
 
-use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Smooth, Unary};
+use super::program::{
+    AddNorm, Axes, Axis, Binary, Op, Other, Over, Reduction, Shape, Smooth, Unary,
+};
 use crate::inputs::{Rarely, Rate};
 
 /// Of a standardized row.
@@ -87,6 +89,28 @@ impl Op {
                 x.act_dropout(activation, biased.then_some(y), rate, key, save.into())
             }
             &Self::SwigluDropout(Rate(rate), save) => x.swiglu_dropout(y, rate, key, save.into()),
+            &Self::DropoutAddNorm(
+                Rate(rate),
+                save,
+                AddNorm {
+                    rms,
+                    other,
+                    prenorm,
+                },
+            ) => {
+                let norm = match rms {
+                    true => NormOptions::rms(EPSILON),
+                    false => NormOptions::layer(EPSILON),
+                };
+                let (residual, norm) = match other {
+                    Other::Residual => (y, norm),
+                    Other::Weight => (x, norm.weight(y)),
+                    Other::Shift => (x, norm.shift(y)),
+                    Other::Bias => (x, norm.bias(y)),
+                };
+                let (z, sum) = x.dropout_add_norm(residual, norm, rate, key, save.into())?;
+                if prenorm { z.add(&sum) } else { Ok(z) }
+            }
         }
     }
 }

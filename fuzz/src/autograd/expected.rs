@@ -4,7 +4,9 @@ use sorix::kernels::DropRate;
 use sorix::{BitMask, MaskKey};
 
 use super::apply::{EPSILON, affine, eighths, halves, mask, row_indices, small};
-use super::program::{Axes, Axis, Binary, Op, Over, Reduction, Shape, Smooth, Unary};
+use super::program::{
+    AddNorm, Axes, Axis, Binary, Op, Other, Over, Reduction, Shape, Smooth, Unary,
+};
 use crate::inputs::Rate;
 use crate::kernels::keep_bits;
 use crate::model::{Array, Dual, rows};
@@ -105,6 +107,12 @@ impl Op {
                 let bits = bits(rate, key, &x.shape);
                 product.covered(&x.shape, &bits, inverted(rate), Dual::default())
             }
+            &Self::DropoutAddNorm(Rate(rate), _, ref norm) => {
+                let bits = bits(rate, key, &x.shape);
+                add_norm(x, y, norm, |x| {
+                    x.covered(&x.shape, &bits, inverted(rate), Dual::default())
+                })
+            }
         }
     }
 
@@ -118,7 +126,8 @@ impl Op {
             | Self::BiasDropoutAdd(..)
             | Self::ReluDropout(_, _, true)
             | Self::ActDropout(_, _, _, true)
-            | Self::SwigluDropout(..) => x || y,
+            | Self::SwigluDropout(..)
+            | Self::DropoutAddNorm(..) => x || y,
             _ => x,
         }
     }
@@ -194,9 +203,42 @@ fn of_equals(x: &Array, y: &Array, f: fn(Dual, Dual) -> Dual) -> Option<Array> {
 
 /// The sum with a bias as long as the last axis.
 fn with_bias(x: &Array, bias: &Array) -> Option<Array> {
+    with_row(x, bias, Binary::Add)
+}
+
+/// Each row along the last axis with one that is as long.
+fn with_row(x: &Array, row: &Array, op: Binary) -> Option<Array> {
     let last = &x.shape[x.shape.len().saturating_sub(1)..];
-    let sum = (bias.shape == last).then(|| x.zip(bias, binary(Binary::Add)));
-    sum.flatten()
+    let both = (row.shape == last).then(|| x.zip(row, binary(op)));
+    both.flatten()
+}
+
+/// The rows of a residual plus dropout, normalised along the last axis.
+fn add_norm(
+    x: &Array,
+    y: &Array,
+    norm: &AddNorm,
+    dropped: impl Fn(&Array) -> Option<Array>,
+) -> Option<Array> {
+    let sum = match norm.other {
+        Other::Residual => sum_of_equals(y, &dropped(x)?)?,
+        Other::Bias => sum_of_equals(x, &dropped(&with_bias(x, y)?)?)?,
+        Other::Weight | Other::Shift => sum_of_equals(x, &dropped(x)?)?,
+    };
+    let z = sum.along(&[-1], |row| match norm.rms {
+        true => rows::by_mean_square(row, EPSILON),
+        false => rows::standardize(row, EPSILON),
+    })?;
+    let z = match norm.other {
+        Other::Weight => with_row(&z, y, Binary::Mul)?,
+        Other::Shift => with_row(&z, y, Binary::Add)?,
+        Other::Residual | Other::Bias => z,
+    };
+    if norm.prenorm {
+        sum_of_equals(&z, &sum)
+    } else {
+        Some(z)
+    }
 }
 
 /// The mask that a key makes of this shape.

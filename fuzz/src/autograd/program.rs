@@ -91,6 +91,25 @@ pub(super) enum Op {
     ActDropout(Rate, Save, Smooth, bool),
     /// Gated by this, times the other operand.
     SwigluDropout(Rate, Save),
+    DropoutAddNorm(Rate, Save, AddNorm),
+}
+
+/// How a residual plus dropout is normalised.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(super) struct AddNorm {
+    pub(super) rms: bool,
+    pub(super) other: Other,
+    /// The result is the normalised sum plus the sum, as if both went on.
+    pub(super) prenorm: bool,
+}
+
+/// What the other operand is. Without a residual it is the operand itself.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(super) enum Other {
+    Residual,
+    Weight,
+    Shift,
+    Bias,
 }
 
 /// An activation that has a derivative everywhere.

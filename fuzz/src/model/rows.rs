@@ -139,3 +139,9 @@ pub(crate) fn standardize(row: &[Dual], epsilon: f64) -> Vec<Dual> {
     let scale = (variance(row, 0) + Dual::constant(epsilon)).sqrt();
     centred(row).iter().map(|&x| x / scale).collect()
 }
+
+pub(crate) fn by_mean_square(row: &[Dual], epsilon: f64) -> Vec<Dual> {
+    let squares: Vec<Dual> = row.iter().map(|&x| x * x).collect();
+    let scale = (mean(&squares) + Dual::constant(epsilon)).sqrt();
+    row.iter().map(|&x| x / scale).collect()
+}
