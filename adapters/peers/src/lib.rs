@@ -5,6 +5,7 @@ use sorix_benches::peers::Frameworks;
 mod burn;
 mod burn_step;
 mod candle;
+mod candle_attention;
 mod candle_step;
 
 /// All that is measured here.
@@ -22,6 +23,10 @@ pub fn frameworks() -> Frameworks {
             ("sorix-candle", candle_step::step_with_sorix),
             ("peer:burn", burn_step::step),
             ("sorix-burn", burn_step::step_with_sorix),
+        ],
+        attention: vec![
+            ("peer:candle", candle_attention::by_matrix),
+            ("sorix-candle", candle_attention::by_sorix),
         ],
     }
 }
@@ -41,7 +46,10 @@ mod tests {
 
     #[test]
     fn every_step_can_be_taken() {
-        for (name, make) in frameworks().steps {
+        let Frameworks {
+            steps, attention, ..
+        } = frameworks();
+        for (name, make) in steps.into_iter().chain(attention) {
             let step = make().unwrap_or_else(|error| panic!("{name}: {error}"));
             step().unwrap_or_else(|error| panic!("{name}: {error}"));
         }

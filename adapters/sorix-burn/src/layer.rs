@@ -4,6 +4,7 @@ use core::fmt::Debug;
 
 use burn::module::{Content, DisplaySettings, Flag, Module, ModuleDisplay, Param};
 use burn::tensor::Tensor;
+use sorix::SaveMask;
 use sorix::adapter::{Draws, SliceDropout, SliceForm};
 use sorix::kernels::{DropRate, MaskKey, MaskRegion};
 use sorix::nn::dropout::{
@@ -329,11 +330,8 @@ impl<F: Form> DropoutLayer<F> {
         input: Tensor<D>,
         residual: Tensor<D>,
     ) -> Result<Tensor<D>> {
-        op::check_same("dropout_add", "a residual", &input, &residual)?;
-        match self.draw(train, &input)? {
-            Some(draw) => op::dropout_add(input, residual, draw, self.draws.save_mask),
-            None => Ok(residual + input),
-        }
+        let draw = |input: &Tensor<D>| self.draw(train, input);
+        op::dropout_add(input, residual, draw, self.draws.save_mask)
     }
 
     /// [`forward_add`](Self::forward_add) by a key that the caller names, or by a part of its mask, on any
@@ -348,7 +346,7 @@ impl<F: Form> DropoutLayer<F> {
         residual: Tensor<D>,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor<D>> {
-        let draw = self.draws.at(self.prob, &input.dims(), at)?;
+        let draw = |input: &Tensor<D>| Ok(Some(self.draw_at(input, at)?));
         op::dropout_add(input, residual, draw, self.draws.save_mask)
     }
 
@@ -413,13 +411,7 @@ impl<F: Form> DropoutLayer<F> {
         bias: Tensor<1>,
         residual: Tensor<D>,
     ) -> Result<Tensor<D>> {
-        op::check_same("bias_dropout_add", "a residual", &input, &residual)?;
-        op::check_bias(&input, &bias)?;
-        let draw = match self.draw(train, &input)? {
-            Some(draw) => draw,
-            // Dropout that drops nothing, whatever the form.
-            None => Draws::new(Elements).at(0.0, &input.dims(), MaskKey::default())?,
-        };
+        let draw = |input: &Tensor<D>| self.draw_or_nothing(train, input);
         op::bias_dropout_add(input, bias, residual, draw, self.draws.save_mask)
     }
 
@@ -436,13 +428,34 @@ impl<F: Form> DropoutLayer<F> {
         residual: Tensor<D>,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor<D>> {
-        let draw = self.draws.at(self.prob, &input.dims(), at)?;
+        let draw = |input: &Tensor<D>| self.draw_at(input, at);
         op::bias_dropout_add(input, bias, residual, draw, self.draws.save_mask)
     }
 
     /// Whether this is training as burn means it.
-    fn trains<const D: usize>(&self, input: &Tensor<D>) -> bool {
+    pub(crate) fn trains<const D: usize>(&self, input: &Tensor<D>) -> bool {
         self.training.is_enabled() && input.device().is_autodiff()
+    }
+
+    /// The draw by a key that the caller names.
+    pub(crate) fn draw_at<const D: usize>(
+        &self,
+        input: &Tensor<D>,
+        at: impl Into<MaskRegion>,
+    ) -> Result<SliceDropout> {
+        Ok(self.draws.at(self.prob, &input.dims(), at)?)
+    }
+
+    /// The draw of a call that has more to do than to drop: if it drops nothing, the draw of p = 0, whatever the form.
+    pub(crate) fn draw_or_nothing<const D: usize>(
+        &self,
+        train: bool,
+        input: &Tensor<D>,
+    ) -> Result<SliceDropout> {
+        match self.draw(train, input)? {
+            Some(draw) => Ok(draw),
+            None => Ok(Draws::new(Elements).at(0.0, &input.dims(), MaskKey::default())?),
+        }
     }
 
     /// The draw of a call; `None` if it gives back its input.
@@ -456,6 +469,11 @@ impl<F: Form> DropoutLayer<F> {
 }
 
 impl Dropout {
+    /// How the mask is kept.
+    pub(crate) fn saves(&self) -> SaveMask {
+        self.draws.save_mask
+    }
+
     /// Dropout of a gated activation, `forward(silu(gate) * up)` in one pass, for two tensors of one shape, dtype
     /// and device; where nothing is dropped, the product.
     ///
@@ -512,12 +530,7 @@ impl Dropout {
         gate: Tensor<D>,
         up: Tensor<D>,
     ) -> Result<Tensor<D>> {
-        op::check_same("swiglu_dropout", "up", &gate, &up)?;
-        let draw = if train {
-            self.draws.next(self.prob, &gate.dims())?
-        } else {
-            self.draws.at(0.0, &gate.dims(), MaskKey::default())?
-        };
+        let draw = |gate: &Tensor<D>| self.draw_or_nothing(train, gate);
         op::swiglu_dropout(gate, up, draw, self.draws.save_mask)
     }
 
@@ -533,7 +546,7 @@ impl Dropout {
         up: Tensor<D>,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor<D>> {
-        let draw = self.draws.at(self.prob, &gate.dims(), at)?;
+        let draw = |gate: &Tensor<D>| self.draw_at(gate, at);
         op::swiglu_dropout(gate, up, draw, self.draws.save_mask)
     }
 }

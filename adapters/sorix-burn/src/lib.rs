@@ -32,16 +32,20 @@
 //! CPU and uploaded, and burn's own operations apply it: the same elements are dropped. What is kept is
 //! then as that backend rounds it.
 
+mod attention;
 mod error;
 mod layer;
+mod norm;
 mod op;
 
+pub use attention::{AttentionOptions, scaled_dot_product_attention, softmax_dropout};
 pub use error::{Error, Result};
 pub use layer::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
     DropoutConfig, DropoutLayer, FeatureAlphaDropout, Form, GaussianDropout, GeluDropout,
     LockedDropout, ReluDropout, SiluDropout,
 };
+pub use norm::DropoutAddNorm;
 pub use sorix::adapter::SliceForm;
 pub use sorix::kernels::{DropRate, MaskKey, MaskRegion};
 pub use sorix::nn::dropout as forms;

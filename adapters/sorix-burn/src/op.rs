@@ -2,9 +2,7 @@
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::{
-    BalancedCheckpointing, CheckpointStrategy, NoCheckpointing,
-};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 use burn::backend::flex::{FlexTensor, Layout};
@@ -22,6 +20,26 @@ use sorix::{SaveMask, Scalar};
 
 use crate::error::{Error, Result};
 
+/// What is done in the graph, with `C` as the strategy by which the device of a tensor keeps or makes again what backward
+/// needs; or what is done without a graph.
+macro_rules! by_strategy {
+    ($x:expr, $C:ident => $tracked:expr, plain => $plain:expr) => {
+        match $x.device().gradient_checkpointing_strategy() {
+            None => $plain,
+            Some(burn::tensor::GradientCheckpointingStrategy::Balanced) => {
+                type $C = burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
+                $tracked
+            }
+            Some(burn::tensor::GradientCheckpointingStrategy::Disabled) => {
+                type $C = burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+                $tracked
+            }
+        }
+    };
+}
+
+pub(crate) use by_strategy;
+
 /// Drops from `x` by one draw.
 pub(crate) fn dropout<const D: usize>(
     x: Tensor<D>,
@@ -34,107 +52,92 @@ pub(crate) fn dropout<const D: usize>(
     if !has_kernels(&x) {
         return by_uploaded_mask(x, &draw);
     }
-    match x.device().gradient_checkpointing_strategy() {
-        None => {
-            let x = primitive::<Flex, D>(x, &draw)?;
-            let (y, _) = forward(x, &draw, SaveMask::Replay)?;
-            Ok(Tensor::from_primitive::<Flex>(y))
-        }
-        Some(GradientCheckpointingStrategy::Balanced) => {
-            tracked::<BalancedCheckpointing, D>(x, draw, save)
-        }
-        Some(GradientCheckpointingStrategy::Disabled) => {
-            tracked::<NoCheckpointing, D>(x, draw, save)
-        }
+    by_strategy!(x, C => tracked::<C, D>(x, draw, save), plain => {
+        let x = primitive::<Flex, D>(x, &draw)?;
+        let (y, _) = forward(x, &draw, SaveMask::Replay)?;
+        Ok(Tensor::from_primitive::<Flex>(y))
+    })
+}
+
+/// Drops from `x` by one draw and adds a residual. The draw is asked for once the residual is seen to fit; if there is
+/// none nothing is dropped.
+pub(crate) fn dropout_add<const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    draw: impl FnOnce(&Tensor<D>) -> Result<Option<SliceDropout>>,
+    save: SaveMask,
+) -> Result<Tensor<D>> {
+    check_same("dropout_add", "a residual", &x, &residual)?;
+    match draw(&x)? {
+        Some(draw) => add_to_fitting(x, residual, draw, save),
+        None => Ok(residual + x),
     }
 }
 
-/// Drops from `x` by one draw and adds a residual.
-pub(crate) fn dropout_add<const D: usize>(
+/// [`dropout_add`] of a residual that fits.
+fn add_to_fitting<const D: usize>(
     x: Tensor<D>,
     residual: Tensor<D>,
     draw: SliceDropout,
     save: SaveMask,
 ) -> Result<Tensor<D>> {
-    check_same("dropout_add", "a residual", &x, &residual)?;
     if !has_kernels(&x) {
         return Ok(residual + by_uploaded_mask(x, &draw)?);
     }
-    match x.device().gradient_checkpointing_strategy() {
-        None => {
-            let x = primitive::<Flex, D>(x, &draw)?;
-            let residual = primitive::<Flex, D>(residual, &draw)?;
-            let (y, _) = forward_add(x, None, residual, &draw, SaveMask::Replay)?;
-            Ok(Tensor::from_primitive::<Flex>(y))
-        }
-        Some(GradientCheckpointingStrategy::Balanced) => {
-            tracked_add::<BalancedCheckpointing, D>(x, residual, draw, save)
-        }
-        Some(GradientCheckpointingStrategy::Disabled) => {
-            tracked_add::<NoCheckpointing, D>(x, residual, draw, save)
-        }
-    }
+    by_strategy!(x, C => tracked_add::<C, D>(x, residual, draw, save), plain => {
+        let x = primitive::<Flex, D>(x, &draw)?;
+        let residual = primitive::<Flex, D>(residual, &draw)?;
+        let (y, _) = forward_add(x, None, residual, &draw, SaveMask::Replay)?;
+        Ok(Tensor::from_primitive::<Flex>(y))
+    })
 }
 
-/// Drops from `x` plus a bias by one draw and adds a residual.
+/// Drops from `x` plus a bias by one draw, which is asked for once the others are seen to fit, and adds a residual.
 pub(crate) fn bias_dropout_add<const D: usize>(
     x: Tensor<D>,
     bias: Tensor<1>,
     residual: Tensor<D>,
-    draw: SliceDropout,
+    draw: impl FnOnce(&Tensor<D>) -> Result<SliceDropout>,
     save: SaveMask,
 ) -> Result<Tensor<D>> {
     check_same("bias_dropout_add", "a residual", &x, &residual)?;
     check_bias(&x, &bias)?;
+    let draw = draw(&x)?;
     if !has_kernels(&x) || !draw.adds_in_one_pass() {
-        return dropout_add(x + bias.unsqueeze(), residual, draw, save);
+        return add_to_fitting(x + bias.unsqueeze(), residual, draw, save);
     }
-    match x.device().gradient_checkpointing_strategy() {
-        None => {
-            let x = primitive::<Flex, D>(x, &draw)?;
-            let bias = primitive::<Flex, 1>(bias, &draw)?;
-            let residual = primitive::<Flex, D>(residual, &draw)?;
-            let (y, _) = forward_add(x, Some(bias), residual, &draw, SaveMask::Replay)?;
-            Ok(Tensor::from_primitive::<Flex>(y))
-        }
-        Some(GradientCheckpointingStrategy::Balanced) => {
-            tracked_bias_add::<BalancedCheckpointing, D>(x, bias, residual, draw, save)
-        }
-        Some(GradientCheckpointingStrategy::Disabled) => {
-            tracked_bias_add::<NoCheckpointing, D>(x, bias, residual, draw, save)
-        }
-    }
+    by_strategy!(x, C => tracked_bias_add::<C, D>(x, bias, residual, draw, save), plain => {
+        let x = primitive::<Flex, D>(x, &draw)?;
+        let bias = primitive::<Flex, 1>(bias, &draw)?;
+        let residual = primitive::<Flex, D>(residual, &draw)?;
+        let (y, _) = forward_add(x, Some(bias), residual, &draw, SaveMask::Replay)?;
+        Ok(Tensor::from_primitive::<Flex>(y))
+    })
 }
 
-/// Drops by one draw, of inverted dropout with a bit for each element, from `silu(gate) * up`.
+/// Drops by one draw, of inverted dropout with a bit for each element, from `silu(gate) * up`. The draw is
+/// asked for once the two are seen to fit.
 pub(crate) fn swiglu_dropout<const D: usize>(
     gate: Tensor<D>,
     up: Tensor<D>,
-    draw: SliceDropout,
+    draw: impl FnOnce(&Tensor<D>) -> Result<SliceDropout>,
     save: SaveMask,
 ) -> Result<Tensor<D>> {
     check_same("swiglu_dropout", "up", &gate, &up)?;
+    let draw = draw(&gate)?;
     if !has_kernels(&gate) {
         return swiglu_by_uploaded_mask(gate, up, &draw);
     }
-    match gate.device().gradient_checkpointing_strategy() {
-        None => {
-            let gate = primitive::<Flex, D>(gate, &draw)?;
-            let up = primitive::<Flex, D>(up, &draw)?;
-            let (y, _) = forward_swiglu(gate, up, &draw, SaveMask::Replay)?;
-            Ok(Tensor::from_primitive::<Flex>(y))
-        }
-        Some(GradientCheckpointingStrategy::Balanced) => {
-            tracked_swiglu::<BalancedCheckpointing, D>(gate, up, draw, save)
-        }
-        Some(GradientCheckpointingStrategy::Disabled) => {
-            tracked_swiglu::<NoCheckpointing, D>(gate, up, draw, save)
-        }
-    }
+    by_strategy!(gate, C => tracked_swiglu::<C, D>(gate, up, draw, save), plain => {
+        let gate = primitive::<Flex, D>(gate, &draw)?;
+        let up = primitive::<Flex, D>(up, &draw)?;
+        let (y, _) = forward_swiglu(gate, up, &draw, SaveMask::Replay)?;
+        Ok(Tensor::from_primitive::<Flex>(y))
+    })
 }
 
 /// Whether the other tensor is as `x` in all that counts.
-pub(crate) fn check_same<const D: usize>(
+fn check_same<const D: usize>(
     operation: &'static str,
     what: &'static str,
     x: &Tensor<D>,
@@ -152,7 +155,7 @@ pub(crate) fn check_same<const D: usize>(
 }
 
 /// Whether the bias is as long as the last axis of `x`.
-pub(crate) fn check_bias<const D: usize>(x: &Tensor<D>, bias: &Tensor<1>) -> Result<()> {
+fn check_bias<const D: usize>(x: &Tensor<D>, bias: &Tensor<1>) -> Result<()> {
     let last = x.dims().last().copied();
     if last == Some(bias.dims()[0]) && place(x) == place(bias) {
         return Ok(());
@@ -166,7 +169,7 @@ pub(crate) fn check_bias<const D: usize>(x: &Tensor<D>, bias: &Tensor<1>) -> Res
 }
 
 /// The dtype of a tensor and where it is.
-fn place<const D: usize>(tensor: &Tensor<D>) -> Place {
+pub(crate) fn place<const D: usize>(tensor: &Tensor<D>) -> Place {
     let device = tensor.device();
     (
         tensor.dtype(),
@@ -177,21 +180,21 @@ fn place<const D: usize>(tensor: &Tensor<D>) -> Place {
 }
 
 /// Devices with and without autodiff are equal to burn, so it is beside them.
-type Place = (DType, bool, Option<GradientCheckpointingStrategy>, Device);
+pub(crate) type Place = (DType, bool, Option<GradientCheckpointingStrategy>, Device);
 
-fn describe<const D: usize>(tensor: &Tensor<D>) -> String {
+pub(crate) fn describe<const D: usize>(tensor: &Tensor<D>) -> String {
     let (dtype, dims, device) = (tensor.dtype(), tensor.dims(), tensor.device());
     format!("{dtype:?} of shape {dims:?} on {device:?}")
 }
 
 /// Whether the kernels can read the tensor where it lies.
-fn has_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+pub(crate) fn has_kernels<const D: usize>(x: &Tensor<D>) -> bool {
     let plain = x.device().inner();
     dtype_of(x).is_some() && matches!(plain.as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// sorix' name of the dtype, if the kernels have it.
-fn dtype_of<const D: usize>(x: &Tensor<D>) -> Option<sorix::DType> {
+pub(crate) fn dtype_of<const D: usize>(x: &Tensor<D>) -> Option<sorix::DType> {
     match x.dtype() {
         DType::F16 => Some(sorix::DType::F16),
         DType::BF16 => Some(sorix::DType::BF16),
@@ -202,7 +205,7 @@ fn dtype_of<const D: usize>(x: &Tensor<D>) -> Option<sorix::DType> {
 }
 
 /// The tensor as its backend has it.
-fn primitive<B: Backend, const D: usize>(
+pub(crate) fn primitive<B: Backend, const D: usize>(
     x: Tensor<D>,
     draw: &SliceDropout,
 ) -> Result<FloatTensor<B>>
@@ -463,7 +466,7 @@ impl State {
 
 /// burn's backward has no way to return an error; forward had the same lengths, dtype and backend, so what is left
 /// is failed allocation.
-fn in_backward<T>(made: KernelResult<T>) -> T {
+pub(crate) fn in_backward<T>(made: KernelResult<T>) -> T {
     made.unwrap_or_else(|error| panic!("backward of dropout: {error}"))
 }
 
@@ -498,7 +501,9 @@ macro_rules! by_dtype {
     };
 }
 
-type KernelResult<T> = core::result::Result<T, sorix::kernels::Error>;
+pub(crate) use by_dtype;
+
+pub(crate) type KernelResult<T> = core::result::Result<T, sorix::kernels::Error>;
 
 struct Forward<'a> {
     draw: &'a SliceDropout,
@@ -602,7 +607,7 @@ fn on_elements(x: FlexTensor, op: &impl OnElements) -> KernelResult<(FlexTensor,
 }
 
 /// In row-major order, which is what an element's place in the mask counts.
-fn row_major(x: FlexTensor) -> FlexTensor {
+pub(crate) fn row_major(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() {
         x
     } else {
@@ -611,13 +616,13 @@ fn row_major(x: FlexTensor) -> FlexTensor {
 }
 
 /// The elements of a tensor in row-major order.
-fn elements<T: Scalar + BurnElement>(x: &FlexTensor) -> &[T] {
+pub(crate) fn elements<T: Scalar + BurnElement>(x: &FlexTensor) -> &[T] {
     let begin = x.layout().start_offset();
     &x.storage::<T>()[begin..begin + x.layout().num_elements()]
 }
 
 /// A tensor of the shape and dtype of another one.
-fn like<T: BurnElement>(x: &FlexTensor, elements: Vec<T>) -> FlexTensor {
+pub(crate) fn like<T: BurnElement>(x: &FlexTensor, elements: Vec<T>) -> FlexTensor {
     let layout = Layout::contiguous(x.layout().shape().clone());
     FlexTensor::new(Bytes::from_elems(elements), layout, x.dtype())
 }
@@ -721,7 +726,10 @@ fn swiglu_by_uploaded_mask<const D: usize>(
 }
 
 /// By burn's own operations, on any device: the mask comes from the CPU.
-fn by_uploaded_mask<const D: usize>(x: Tensor<D>, draw: &SliceDropout) -> Result<Tensor<D>> {
+pub(crate) fn by_uploaded_mask<const D: usize>(
+    x: Tensor<D>,
+    draw: &SliceDropout,
+) -> Result<Tensor<D>> {
     if let Some(activation) = draw.activation() {
         // Dropped before, so that a NaN comes no further: each activation makes 0 of 0.
         let unscaled = draw.clone().with_affine(Some(Affine::scale(1.0)));
@@ -821,7 +829,7 @@ mod tests {
             }
             let draw = SliceDropout::broadcast(rate, key, &SHAPE, &SHAPE).unwrap();
             let uploaded = swiglu_by_uploaded_mask(x.clone(), up.clone(), &draw).unwrap();
-            let ours = swiglu_dropout(x.clone(), up.clone(), draw, SaveMask::Bits);
+            let ours = swiglu_dropout(x.clone(), up.clone(), |_| Ok(draw), SaveMask::Bits);
             close(uploaded, ours.unwrap());
         }
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor, TensorData, activation};
+use burn::module::{Module, Param};
+use burn::nn::{LayerNormConfig, RmsNormConfig};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, activation};
 use sorix_burn::{
-    DropPath, DropRate, Dropout, DropoutLayer, Error, Form, GeluDropout, Generator, MaskKey,
-    ReluDropout, Result, SaveMask, SiluDropout, forms,
+    DropPath, DropRate, Dropout, DropoutAddNorm, DropoutLayer, Error, Form, GeluDropout, Generator,
+    MaskKey, ReluDropout, Result, SaveMask, SiluDropout, forms,
 };
 
 const KEY: MaskKey = MaskKey {
@@ -253,6 +254,317 @@ fn every_layer_adds_a_bias_and_a_residual() {
     check(forms::Gaussian);
     check(forms::Rectified);
     check(forms::SiluElements);
+}
+
+/// Gradients for 300 rows of 67: each has all the bits that the type has, of which a sum in 16 bits loses some at every
+/// step. The first column is the same in all rows, and in every second the signs alternate.
+fn rows_of_many_bits(fractions: usize) -> Vec<f64> {
+    let number = |row: usize, column: usize| {
+        if column == 0 {
+            return 1.0 + 1.0 / fractions as f64;
+        }
+        let fraction = (37 * row + 11 * column) % fractions;
+        let size = (1.0 + fraction as f64 / fractions as f64)
+            * f64::powi(2.0, ((row + column) % 4) as i32);
+        if row * column % 2 == 1 { -size } else { size }
+    };
+    (0..300 * 67).map(|i| number(i / 67, i % 67)).collect()
+}
+
+/// The gradient of the bias in 16 bits, which is that of x summed over rows and rounded once, in a call on 300 rows of 67.
+fn bias_gradient_in(
+    (dtype, fractions): (DType, usize),
+    what: &str,
+    call: impl Fn(Inputs) -> Result<Tensor<2>>,
+) -> Vec<f64> {
+    let device = Device::flex().autodiff();
+    let to_doubles = |data: TensorData| data.convert_dtype(DType::F64).try_to_vec::<f64>().unwrap();
+    let of = |numbers: Vec<f64>, rows: usize| {
+        let data = TensorData::new(numbers, [rows, 67]).convert_dtype(DType::F32);
+        Tensor::<2>::from_data(data.convert_dtype(dtype), (&device, dtype))
+    };
+    let [x, residual] = [-6.0, 3.5].map(|first| tensor([300, 67], first, dtype, &device));
+    let bias = tensor([67], -7.0, dtype, &device).require_grad();
+    let x = x.require_grad();
+    let y = call((x.clone(), bias.clone(), residual)).unwrap();
+    let gradients = (y * of(rows_of_many_bits(fractions), 300)).backward();
+    let dx = to_doubles(x.grad(&gradients).unwrap().into_data());
+    let (mut sums, mut narrow) = (vec![0.0; 67], of(vec![0.0; 67], 1));
+    for row in dx.chunks_exact(67) {
+        for (sum, dx) in sums.iter_mut().zip(row) {
+            *sum += dx;
+        }
+        narrow = narrow + of(row.to_vec(), 1);
+    }
+    let expected = bits(of(sums, 1));
+    let got = bias.grad(&gradients).unwrap();
+    assert_eq!(got.dtype(), dtype);
+    assert_equal(&bits(got.clone()), &expected, what);
+    // Otherwise the numbers would not show it.
+    assert_ne!(bits(narrow), expected, "{what}");
+    to_doubles(got.into_data())
+}
+
+#[test]
+fn the_gradient_of_a_bias_is_summed_in_more_than_16_bits() {
+    const KINDS: [(DType, usize); 2] = [(DType::F16, 1024), (DType::BF16, 128)];
+    fn check<F: Form>(form: F) {
+        for kind in KINDS {
+            for (p, train) in [(0.0, true), (0.1, true), (0.5, true), (0.5, false)] {
+                let layer = DropoutLayer::with_form(form.clone(), p).unwrap();
+                let layer = layer.generator(Generator::new(7));
+                let what = format!("{layer:?} {kind:?} {train}");
+                bias_gradient_in(kind, &what, |(x, bias, residual)| {
+                    layer.forward_bias_add_if(train, x, bias, residual)
+                });
+            }
+        }
+    }
+    check(forms::Elements);
+    check(forms::Paths::default());
+    check(forms::Alpha);
+    check(forms::Gaussian);
+    check(forms::Rectified);
+    check(forms::GeluElements::default());
+    check(forms::SiluElements);
+    // 300 * (1 + 2^-10) = 300.29… and 300 * (1 + 2^-7) = 302.34…, with steps of 1/4 and of 2 there.
+    for (kind, expected) in KINDS.into_iter().zip([300.25, 302.0]) {
+        let layer = Dropout::new(0.0).unwrap();
+        let got = bias_gradient_in(kind, "p = 0", |(x, bias, residual)| {
+            layer.forward_bias_add_with_key(x, bias, residual, KEY)
+        });
+        assert_eq!(got[0], expected, "{kind:?}");
+    }
+}
+
+/// The layer with parameters of this dtype.
+fn add_norm(rms: bool, p: f64, dtype: DType, device: &Device) -> DropoutAddNorm {
+    let [_, last] = SHAPE;
+    let dropout = Dropout::new(p).unwrap();
+    let made = if rms {
+        let config = RmsNormConfig::new(last).with_epsilon(1e-3);
+        DropoutAddNorm::rms(&config, dropout, device)
+    } else {
+        let config = LayerNormConfig::new(last).with_epsilon(1e-3);
+        DropoutAddNorm::layer(&config, dropout, device)
+    };
+    let mut layer = made.unwrap();
+    let row = |first| Param::from_tensor(tensor([last], first, dtype, device));
+    layer.gamma = row(0.5);
+    layer.beta = layer.beta.map(|_| row(1.25));
+    layer
+}
+
+#[test]
+fn normalised_rows_are_sorix_own() {
+    let own_norm = |rms: bool| match rms {
+        true => sorix::NormOptions::rms(1e-3),
+        false => sorix::NormOptions::layer(1e-3),
+    };
+    let [_, last] = SHAPE;
+    for p in RATES {
+        for (rms, biased, prenorm) in [
+            (false, false, false),
+            (false, true, true),
+            (true, true, false),
+            (true, false, true),
+        ] {
+            agree(
+                &format!("rms {rms}, bias {biased}, prenorm {prenorm}, p = {p}"),
+                |(x, bias, residual)| {
+                    let dtype = x.dtype();
+                    let layer = add_norm(rms, p, dtype, &x.device());
+                    let (z, sum) = if biased {
+                        layer.forward_bias_with_key(x, bias, residual, KEY)
+                    } else {
+                        layer.forward_with_key(x, residual, KEY)
+                    }?;
+                    Ok(if prenorm {
+                        let wide = FloatDType::from(sum.dtype());
+                        (z.cast(wide) + sum).cast(FloatDType::from(dtype))
+                    } else {
+                        z
+                    })
+                },
+                |[x, bias, residual]| {
+                    let dtype = x.dtype();
+                    let [gamma, beta] = [0.5, 1.25].map(|first| own(&[last], first, dtype));
+                    let mut norm = own_norm(rms).weight(&gamma);
+                    if !rms {
+                        norm = norm.shift(&beta);
+                    }
+                    if biased {
+                        norm = norm.bias(bias);
+                    }
+                    let save = SaveMask::Replay;
+                    let (z, sum) = x.dropout_add_norm(residual, norm, rate(p), KEY, save)?;
+                    Ok(if prenorm {
+                        z.to_dtype(sum.dtype())?.add(&sum)?.to_dtype(dtype)?
+                    } else {
+                        z
+                    })
+                },
+            );
+        }
+    }
+    // The gradients of the parameters.
+    for (dtype, own_dtype) in DTYPES {
+        let device = Device::flex().autodiff();
+        let layer = add_norm(false, 0.3, dtype, &device);
+        let [x, residual] = [-6.0, 3.5].map(|first| tensor(SHAPE, first, dtype, &device));
+        let (z, _) = layer.forward_with_key(x, residual, KEY).unwrap();
+        let gradients = (z * tensor(SHAPE, -5.125, dtype, &device)).backward();
+        let [gamma, beta] =
+            [0.5, 1.25].map(|first| own(&[last], first, own_dtype).requires_grad(true));
+        let [x, residual] = [-6.0, 3.5].map(|first| own(&SHAPE, first, own_dtype));
+        let norm = own_norm(false).weight(&gamma).shift(&beta);
+        let made = x.dropout_add_norm(&residual, norm, rate(0.3), KEY, SaveMask::Bits);
+        let upstream = own(&SHAPE, -5.125, own_dtype);
+        made.unwrap().0.backward_with(&upstream).unwrap();
+        let beta_of_burn = layer.beta.as_ref().unwrap().val();
+        for (burn, own) in [(layer.gamma.val(), gamma), (beta_of_burn, beta)] {
+            let gradient = burn.grad(&gradients).unwrap();
+            assert_eq!(gradient.dtype(), dtype);
+            let expected = bits_of_sorix(&own.grad().unwrap());
+            assert_equal(&bits(gradient), &expected, &format!("{dtype:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_layer_normalises_as_burns_own_after_dropout() {
+    let [_, last] = SHAPE;
+    let device = Device::flex().autodiff();
+    let dropout = || Dropout::new(0.4).unwrap().generator(Generator::new(7));
+    let layer_norm = LayerNormConfig::new(last).init(&device);
+    let rms_norm = RmsNormConfig::new(last).init(&device);
+    for rms in [false, true] {
+        for training in [true, false] {
+            let leaf = |first| tensor(SHAPE, first, DType::F32, &device).require_grad();
+            let (x, residual) = (leaf(-6.0), leaf(3.5));
+            let layer = if rms {
+                let config = RmsNormConfig::new(last);
+                DropoutAddNorm::rms(&config, dropout(), &device)
+            } else {
+                DropoutAddNorm::layer(&LayerNormConfig::new(last), dropout(), &device)
+            };
+            let made = layer
+                .unwrap()
+                .forward_if(training, x.clone(), residual.clone());
+            let (z, sum) = made.unwrap();
+            let apart = dropout().forward_add_if(training, x.clone(), residual.clone());
+            let apart = apart.unwrap();
+            assert_equal(&bits(sum), &bits(apart.clone()), "the sum");
+            let apart = if rms {
+                rms_norm.forward(apart)
+            } else {
+                layer_norm.forward(apart)
+            };
+            let all = |z: Tensor<2>| {
+                let gradients = (z.clone() * z.clone() * z.clone()).backward();
+                [
+                    z.inner(),
+                    x.grad(&gradients).unwrap(),
+                    residual.grad(&gradients).unwrap(),
+                ]
+            };
+            for (ours, theirs) in all(z).into_iter().zip(all(apart)) {
+                let error = (ours - theirs).abs().max().into_scalar::<f32>();
+                assert!(error < 1e-3, "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_layer_that_normalises_trains_as_its_dropout_and_loads_what_burns_norm_saved() {
+    let (generator, device) = (Arc::new(Generator::new(1)), Device::flex().autodiff());
+    let dropout = Dropout::new(0.5).unwrap().generator(generator.clone());
+    let config = LayerNormConfig::new(6);
+    let layer = DropoutAddNorm::layer(&config, dropout.clone(), &device).unwrap();
+    let x = || Tensor::<2>::ones([4, 6], &device);
+    let (_, sum) = layer.forward(x(), x());
+    assert!(bits(sum).iter().any(|&sum| sum != 2.0_f64.to_bits()));
+    assert_eq!(generator.state().offset, 1);
+    let eval = layer.clone().valid();
+    let (_, sum) = eval.forward(x().inner(), x().inner());
+    assert_eq!(bits(sum), [2.0_f64.to_bits(); 24]);
+    assert_eq!(generator.state().offset, 1);
+
+    let mut norm = config.init(&device);
+    norm.gamma = Param::from_tensor(Tensor::full([6], 3.0, &device));
+    let loaded = layer.clone().load_record(norm.clone().into_record());
+    assert_eq!(loaded.gamma.val().into_data(), norm.gamma.val().into_data());
+    let back = config.init(&device).load_record(loaded.into_record());
+    assert_eq!(back.gamma.val().into_data(), norm.gamma.val().into_data());
+
+    // What does not fit takes no key.
+    let bias = Tensor::<1>::ones([4], &device);
+    for (error, expected) in [
+        (
+            layer.try_forward(x(), Tensor::ones([6, 4], &device)),
+            "dropout_add_norm: expected a residual of shape [4, 6] for the input, F32 of shape [4, 6]",
+        ),
+        (
+            layer.try_forward(x(), tensor([4, 6], 1.0, DType::F64, &device)),
+            "got F64 of shape [4, 6]",
+        ),
+        (
+            layer.try_forward(x(), Tensor::ones([4, 6], &Device::flex())),
+            "expected a residual",
+        ),
+        (
+            layer.try_forward_bias(x(), bias, x()),
+            "expected a bias of shape [6] for the input, F32 of shape [4, 6]",
+        ),
+        (
+            layer.try_forward(Tensor::ones([6, 4], &device), Tensor::ones([6, 4], &device)),
+            "expected gamma of shape [4] for the input, F32 of shape [6, 4]",
+        ),
+    ] {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(generator.state().offset, 1);
+    let error = DropoutAddNorm::layer(&config.with_epsilon(-1.0), dropout, &device).unwrap_err();
+    let expected = "epsilon must be a finite number, at least 0, got -1";
+    assert_eq!(error.to_string(), expected);
+}
+
+/// Of 16 bits the residual and the parameters may be f32; and what others hold is not written over.
+#[test]
+fn a_residual_of_sixteen_bits_may_be_f32() {
+    for dtype in [DType::F16, DType::BF16] {
+        let device = Device::flex().autodiff();
+        let x = tensor(SHAPE, -6.0, dtype, &device).require_grad();
+        let residual = tensor(SHAPE, 3.5, DType::F32, &device).require_grad();
+        let layer = add_norm(true, 0.3, DType::F32, &device);
+        let before = bits(residual.clone());
+        let (z, sum) = layer
+            .forward_with_key(x.clone(), residual.clone(), KEY)
+            .unwrap();
+        assert_eq!((z.dtype(), sum.dtype()), (dtype, DType::F32));
+        assert_eq!(bits(residual.clone()), before);
+        let halves = residual.clone().cast(FloatDType::from(dtype));
+        let (same, _) = layer.forward_with_key(x.clone(), halves, KEY).unwrap();
+        assert_equal(&bits(z.clone()), &bits(same), "exact in 16 bits");
+        let gradients = z.backward();
+        assert_eq!(x.grad(&gradients).unwrap().dtype(), dtype);
+        assert_eq!(residual.grad(&gradients).unwrap().dtype(), DType::F32);
+        let strided = || (x.clone().transpose(), residual.clone().transpose());
+        let layer = {
+            let config = RmsNormConfig::new(SHAPE[0]);
+            DropoutAddNorm::rms(&config, Dropout::new(0.3).unwrap(), &device).unwrap()
+        };
+        let (x, residual) = strided();
+        let made = layer.forward_with_key(x.clone(), residual.clone(), KEY);
+        let laid_out = |x: Tensor<2>| {
+            let (data, dtype) = (x.to_data(), x.dtype());
+            Tensor::<2>::from_data(data, (&device, dtype))
+        };
+        let copied = layer.forward_with_key(laid_out(x), laid_out(residual), KEY);
+        assert_equal(&bits(made.unwrap().0), &bits(copied.unwrap().0), "strides");
+    }
 }
 
 #[test]

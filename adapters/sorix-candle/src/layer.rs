@@ -1,6 +1,7 @@
 //! The layers: candle's interface over the forms of the family.
 
 use candle_core::{Error, ModuleT, Result, Tensor};
+use candle_nn::LayerNorm;
 use sorix::adapter::{Draws, SliceDropout, SliceForm};
 use sorix::kernels::{MaskKey, MaskRegion};
 use sorix::nn::dropout::{
@@ -8,6 +9,7 @@ use sorix::nn::dropout::{
     Rectified, SiluElements,
 };
 
+use crate::norm::{self, NormOptions};
 use crate::op;
 
 /// A dropout with the interface of `candle_nn::Dropout`, for any form of the family.
@@ -250,11 +252,8 @@ impl<F: SliceForm> DropoutLayer<F> {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn forward_add(&self, xs: &Tensor, residual: &Tensor, train: bool) -> Result<Tensor> {
-        op::check_same(op::ADD, xs, residual)?;
-        match self.draw(xs, train)? {
-            Some(draw) => op::dropout_add(xs, residual, draw, self.draws.save_mask),
-            None => residual + xs,
-        }
+        let draw = || self.draw(xs, train);
+        op::dropout_add(xs, residual, draw, self.draws.save_mask)
     }
 
     /// `residual + forward(xs + bias)` in one pass, for a bias as long as the last axis, and a residual of the
@@ -284,15 +283,7 @@ impl<F: SliceForm> DropoutLayer<F> {
         residual: &Tensor,
         train: bool,
     ) -> Result<Tensor> {
-        op::check_same(op::BIAS_ADD, xs, residual)?;
-        op::check_bias(xs, bias)?;
-        let draw = match self.draw(xs, train)? {
-            Some(draw) => draw,
-            // Dropout that drops nothing, whatever the form.
-            None => Draws::new(Elements)
-                .at(0.0, xs.dims(), MaskKey::default())
-                .map_err(Error::wrap)?,
-        };
+        let draw = || self.draw_or_nothing(xs, train);
         op::bias_dropout_add(xs, bias, residual, draw, self.draws.save_mask)
     }
 
@@ -304,6 +295,16 @@ impl<F: SliceForm> DropoutLayer<F> {
             self.draws.pass(xs.dims())
         };
         draw.map_err(Error::wrap)
+    }
+
+    /// The draw of a call that has more to do than to drop: if it drops nothing, the draw of p = 0, whatever the form.
+    fn draw_or_nothing(&self, xs: &Tensor, train: bool) -> Result<SliceDropout> {
+        match self.draw(xs, train)? {
+            Some(draw) => Ok(draw),
+            None => Draws::new(Elements)
+                .at(0.0, xs.dims(), MaskKey::default())
+                .map_err(Error::wrap),
+        }
     }
 
     /// Drops from `xs` by a key that the caller names, or by a part of its mask.
@@ -350,13 +351,7 @@ impl Dropout {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn forward_swiglu(&self, gate: &Tensor, up: &Tensor, train: bool) -> Result<Tensor> {
-        op::check_same(op::SWIGLU, gate, up)?;
-        let draw = if train {
-            self.draws.next(self.p, gate.dims())
-        } else {
-            self.draws.at(0.0, gate.dims(), MaskKey::default())
-        };
-        let draw = draw.map_err(Error::wrap)?;
+        let draw = || self.draw_or_nothing(gate, train);
         op::swiglu_dropout(gate, up, draw, self.draws.save_mask)
     }
 }
@@ -364,5 +359,129 @@ impl Dropout {
 impl<F: SliceForm> ModuleT for DropoutLayer<F> {
     fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         self.forward(xs, train)
+    }
+}
+
+/// Layer or RMS normalisation of a residual plus dropout, in one pass: `norm(residual + dropout(xs))`, and that sum.
+///
+/// It takes candle's own layer, [`LayerNorm`](candle_nn::LayerNorm) or
+/// [`RmsNorm::into_inner`](candle_nn::RmsNorm::into_inner), with its parameters, so that a checkpoint of one is one of
+/// the other; p, the generator and how the mask is kept are those of the [`Dropout`]. In the prenorm form of a
+/// transformer the sum is the next residual; in the postnorm form the normalised one is. For what is computed, and in
+/// which dtypes, see [`DropoutExt::dropout_add_norm`](crate::DropoutExt::dropout_add_norm).
+///
+/// Source: `DropoutAddLayerNorm` and `DropoutAddRMSNorm` of flash-attention.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::{LayerNorm, RmsNorm};
+/// use sorix_candle::{Dropout, DropoutAddNorm, Generator};
+///
+/// let ones = Tensor::ones(2, DType::F64, &Device::Cpu)?;
+/// let dropout = Dropout::new(0.5).generator(Generator::new(42));
+/// let layer = DropoutAddNorm::new(LayerNorm::new_no_bias(ones.clone(), 1e-30), dropout.clone());
+/// let xs = Tensor::new(&[[1f64, 2.]], &Device::Cpu)?;
+/// let residual = (&xs * 10.)?;
+/// let (ys, sum) = layer.forward(&xs, &residual, true)?;
+/// assert_eq!(ys.to_vec2::<f64>()?, [[-1.0, 1.0]]);
+/// let sum = sum.squeeze(0)?.to_vec1::<f64>()?; // what is kept is doubled
+/// assert!([10.0, 12.0].contains(&sum[0]) && [20.0, 24.0].contains(&sum[1]));
+/// assert_eq!(layer.forward(&xs, &residual, false)?.1.to_vec2::<f64>()?, [[11.0, 22.0]]); // eval
+///
+/// let rms = DropoutAddNorm::new(RmsNorm::new(ones, 0.0).into_inner(), dropout);
+/// let (ys, _) = rms.forward(&Tensor::new(&[[3f64, 1.]], &Device::Cpu)?, &Tensor::new(&[[1f64, -1.]], &Device::Cpu)?, false)?;
+/// assert!((ys.squeeze(0)?.to_vec1::<f64>()?[0] - 2f64.sqrt()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DropoutAddNorm {
+    norm: LayerNorm,
+    dropout: Dropout,
+}
+
+impl DropoutAddNorm {
+    /// Normalises as this layer does, after this dropout.
+    #[must_use]
+    pub fn new(norm: LayerNorm, dropout: Dropout) -> Self {
+        Self { norm, dropout }
+    }
+
+    /// The normalisation, with its parameters.
+    #[must_use]
+    pub fn norm(&self) -> &LayerNorm {
+        &self.norm
+    }
+
+    /// The dropout.
+    #[must_use]
+    pub fn dropout(&self) -> &Dropout {
+        &self.dropout
+    }
+
+    /// The normalised `residual + dropout(xs)`, and that sum; without `train` nothing is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DropoutExt::dropout_add_norm`](crate::DropoutExt::dropout_add_norm), and a p that is none; no key is
+    /// taken then.
+    pub fn forward(&self, xs: &Tensor, residual: &Tensor, train: bool) -> Result<(Tensor, Tensor)> {
+        self.normalise(xs, residual, NormOptions::of_layer(&self.norm), train)
+    }
+
+    /// The normalised `residual + dropout(xs + bias)`, and that sum, for a bias as long as the last axis.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward), and a bias that does not fit.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use candle_nn::LayerNorm;
+    /// use sorix_candle::{Dropout, DropoutAddNorm};
+    ///
+    /// let (xs, bias) = (Tensor::new(&[[1f64, 2.]], &Device::Cpu)?, Tensor::new(&[3f64, 4.], &Device::Cpu)?);
+    /// let norm = LayerNorm::new_no_bias(bias.ones_like()?, 1e-5);
+    /// let (_, sum) = DropoutAddNorm::new(norm, Dropout::new(0.5)).forward_bias(&xs, &bias, &xs, false)?;
+    /// assert_eq!(sum.to_vec2::<f64>()?, [[5.0, 8.0]]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn forward_bias(
+        &self,
+        xs: &Tensor,
+        bias: &Tensor,
+        residual: &Tensor,
+        train: bool,
+    ) -> Result<(Tensor, Tensor)> {
+        let options = NormOptions::of_layer(&self.norm).bias(bias);
+        self.normalise(xs, residual, options, train)
+    }
+
+    /// [`forward`](Self::forward) by a key that the caller names, or by a part of its mask.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward).
+    pub fn forward_with_key(
+        &self,
+        xs: &Tensor,
+        residual: &Tensor,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Tensor, Tensor)> {
+        let Dropout { p, draws } = &self.dropout;
+        let draw = || draws.at(*p, xs.dims(), at).map_err(Error::wrap);
+        let options = NormOptions::of_layer(&self.norm);
+        norm::dropout_add_norm(xs, residual, options, draw, draws.save_mask)
+    }
+
+    fn normalise(
+        &self,
+        xs: &Tensor,
+        residual: &Tensor,
+        options: NormOptions<'_>,
+        train: bool,
+    ) -> Result<(Tensor, Tensor)> {
+        let draw = || self.dropout.draw_or_nothing(xs, train);
+        let save = self.dropout.draws.save_mask;
+        norm::dropout_add_norm(xs, residual, options, draw, save)
     }
 }

@@ -37,15 +37,20 @@
 //! On the CPU dropout is one operation of candle's graph. On another device the mask is made by the CPU
 //! and uploaded, and candle's own operations apply it: the same elements are dropped.
 
+mod attention;
+mod elements;
 mod layer;
+mod norm;
 mod op;
 mod tensor;
 
+pub use attention::AttentionOptions;
 pub use layer::{
     AlphaDropout, BroadcastDropout, DropPath, Dropout, Dropout1d, Dropout2d, Dropout3d,
-    DropoutLayer, FeatureAlphaDropout, GaussianDropout, GeluDropout, LockedDropout, ReluDropout,
-    SiluDropout,
+    DropoutAddNorm, DropoutLayer, FeatureAlphaDropout, GaussianDropout, GeluDropout, LockedDropout,
+    ReluDropout, SiluDropout,
 };
+pub use norm::NormOptions;
 pub use sorix::adapter::SliceForm;
 pub use sorix::kernels::{Activation, DropRate, MaskKey, MaskRegion};
 pub use sorix::nn::dropout as forms;

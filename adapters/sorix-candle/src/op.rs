@@ -14,9 +14,9 @@ use sorix::{SaveMask, Scalar};
 
 /// The names in candle's errors.
 const NAME: &str = "sorix-dropout";
-pub(crate) const ADD: &str = "sorix-dropout-add";
-pub(crate) const BIAS_ADD: &str = "sorix-bias-dropout-add";
-pub(crate) const SWIGLU: &str = "sorix-swiglu-dropout";
+const ADD: &str = "sorix-dropout-add";
+const BIAS_ADD: &str = "sorix-bias-dropout-add";
+const SWIGLU: &str = "sorix-swiglu-dropout";
 
 /// Drops from `xs` by one draw.
 pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result<Tensor> {
@@ -31,14 +31,28 @@ pub(crate) fn dropout(xs: &Tensor, draw: SliceDropout, save: SaveMask) -> Result
     xs.contiguous()?.apply_op1(Forward(call))
 }
 
-/// Drops from `xs` by one draw and adds a residual.
+/// Drops from `xs` by one draw and adds a residual. The draw is asked for once the residual is seen to fit; if there is none
+/// nothing is dropped.
 pub(crate) fn dropout_add(
+    xs: &Tensor,
+    residual: &Tensor,
+    draw: impl FnOnce() -> Result<Option<SliceDropout>>,
+    save: SaveMask,
+) -> Result<Tensor> {
+    check_same(ADD, xs, residual)?;
+    match draw()? {
+        Some(draw) => add_to_fitting(xs, residual, draw, save),
+        None => residual + xs,
+    }
+}
+
+/// [`dropout_add`] of a residual that fits.
+fn add_to_fitting(
     xs: &Tensor,
     residual: &Tensor,
     draw: SliceDropout,
     save: SaveMask,
 ) -> Result<Tensor> {
-    check_same(ADD, xs, residual)?;
     if !xs.device().is_cpu() {
         return residual + dropout(xs, draw, save)?;
     }
@@ -47,18 +61,23 @@ pub(crate) fn dropout_add(
         .apply_op2(&residual.contiguous()?, ForwardAdd(call))
 }
 
-/// Drops from `xs` plus a bias by one draw and adds a residual.
+/// Drops from `xs` plus a bias by one draw, which is asked for once the others are seen to fit, and adds a residual.
 pub(crate) fn bias_dropout_add(
     xs: &Tensor,
     bias: &Tensor,
     residual: &Tensor,
-    draw: SliceDropout,
+    draw: impl FnOnce() -> Result<SliceDropout>,
     save: SaveMask,
 ) -> Result<Tensor> {
     check_same(BIAS_ADD, xs, residual)?;
     check_bias(xs, bias)?;
-    if !xs.device().is_cpu() || !draw.adds_in_one_pass() {
-        return dropout_add(&xs.broadcast_add(bias)?, residual, draw, save);
+    let draw = draw()?;
+    if !xs.device().is_cpu() {
+        return add_to_fitting(&xs.broadcast_add(bias)?, residual, draw, save);
+    }
+    if !draw.adds_in_one_pass() {
+        let sum = xs.contiguous()?.apply_op2(&bias.contiguous()?, BiasAdd)?;
+        return add_to_fitting(&sum, residual, draw, save);
     }
     let call = Call::new(&[xs, bias], draw, save);
     let (bias, residual) = (bias.contiguous()?, residual.contiguous()?);
@@ -66,14 +85,16 @@ pub(crate) fn bias_dropout_add(
         .apply_op3(&bias, &residual, ForwardBiasAdd(call))
 }
 
-/// Drops by one draw, of inverted dropout with a bit for each element, from `silu(gate) * up`.
+/// Drops by one draw, of inverted dropout with a bit for each element, from `silu(gate) * up`. The draw is
+/// asked for once the two are seen to fit.
 pub(crate) fn swiglu_dropout(
     gate: &Tensor,
     up: &Tensor,
-    draw: SliceDropout,
+    draw: impl FnOnce() -> Result<SliceDropout>,
     save: SaveMask,
 ) -> Result<Tensor> {
     check_same(SWIGLU, gate, up)?;
+    let draw = draw()?;
     if !gate.device().is_cpu() {
         return swiglu_by_uploaded_mask(gate, up, &draw);
     }
@@ -83,7 +104,7 @@ pub(crate) fn swiglu_dropout(
 }
 
 /// Whether the kernels have the dtype, and the other tensor is as `xs` in all that counts.
-pub(crate) fn check_same(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
+fn check_same(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
     check_dtype(xs)?;
     if xs.dims() != other.dims() {
         let (lhs, rhs) = (xs.shape().clone(), other.shape().clone());
@@ -93,7 +114,7 @@ pub(crate) fn check_same(op: &'static str, xs: &Tensor, other: &Tensor) -> Resul
 }
 
 /// Whether the bias is a row as long as the last axis of `xs`.
-pub(crate) fn check_bias(xs: &Tensor, bias: &Tensor) -> Result<()> {
+fn check_bias(xs: &Tensor, bias: &Tensor) -> Result<()> {
     let last = &xs.dims()[xs.rank().saturating_sub(1)..];
     if bias.dims() != last {
         let error = Error::UnexpectedShape {
@@ -106,11 +127,15 @@ pub(crate) fn check_bias(xs: &Tensor, bias: &Tensor) -> Result<()> {
     check_dtype_and_device(BIAS_ADD, xs, bias)
 }
 
-fn check_dtype_and_device(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
+pub(crate) fn check_dtype_and_device(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
     if xs.dtype() != other.dtype() {
         let (lhs, rhs) = (xs.dtype(), other.dtype());
         return Err(Error::DTypeMismatchBinaryOp { lhs, rhs, op }.bt());
     }
+    check_device(op, xs, other)
+}
+
+pub(crate) fn check_device(op: &'static str, xs: &Tensor, other: &Tensor) -> Result<()> {
     if !xs.device().same_device(other.device()) {
         let (lhs, rhs) = (xs.device().location(), other.device().location());
         return Err(Error::DeviceMismatchBinaryOp { lhs, rhs, op }.bt());
@@ -135,7 +160,7 @@ fn dtype_of(xs: &Tensor) -> Result<sorix::DType> {
 }
 
 /// The dtype that is computed in: a result is rounded once, so a half is widened before.
-fn wide(xs: &Tensor) -> DType {
+pub(crate) fn wide(xs: &Tensor) -> DType {
     match xs.dtype() {
         DType::F64 => DType::F64,
         _ => DType::F32,
@@ -168,14 +193,14 @@ fn scaled(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
 }
 
 /// A number of the dtype of a tensor, where that is.
-fn number(value: f64, like: &Tensor) -> Result<Tensor> {
+pub(crate) fn number(value: f64, like: &Tensor) -> Result<Tensor> {
     Tensor::new(value, &Device::Cpu)?
         .to_dtype(like.dtype())?
         .to_device(like.device())
 }
 
 /// By candle's own operations, on any device: the mask comes from the CPU.
-fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
+pub(crate) fn by_uploaded_mask(xs: &Tensor, draw: &SliceDropout) -> Result<Tensor> {
     let device = xs.device();
     let wide = wide(xs);
     if let Some(activation) = draw.activation() {
@@ -444,6 +469,48 @@ impl OnElements<3> for ForwardBiasAdd {
     }
 }
 
+/// The sum of the input and a bias, by itself: candle would sum the gradient of the bias in 16 bits, if that is what
+/// the elements have.
+struct BiasAdd;
+
+impl CustomOp2 for BiasAdd {
+    fn name(&self) -> &'static str {
+        BIAS_ADD
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &CpuStorage,
+        xs_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        on_elements(self.name(), [(xs, xs_layout), (bias, bias_layout)], self)
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let of_bias = bias.track_op().then(|| sum_of_rows(gradient, bias));
+        Ok((
+            xs.track_op().then(|| gradient.clone()),
+            of_bias.transpose()?,
+        ))
+    }
+}
+
+impl OnElements<2> for BiasAdd {
+    fn run<T: Scalar>(&self, [xs, bias]: [&[T]; 2]) -> Result<Vec<T>> {
+        let sums = xs.iter().zip(bias.iter().cycle());
+        let sums = sums.map(|(x, bias)| T::from_acc(x.to_acc() + bias.to_acc()));
+        Ok(sums.collect())
+    }
+}
+
 /// The gradient of a bias for that of what it was added to.
 fn sum_of_rows(gradient: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let len = bias.elem_count();
@@ -587,7 +654,7 @@ fn elements<'a, T: WithDType, const N: usize>(
 }
 
 /// Where in its storage a tensor's elements lie one after another.
-fn range(layout: &Layout, op: &'static str) -> Result<Range<usize>> {
+pub(crate) fn range(layout: &Layout, op: &'static str) -> Result<Range<usize>> {
     match layout.contiguous_offsets() {
         Some((begin, end)) => Ok(begin..end),
         None => Err(Error::RequiresContiguous { op }.bt()),
@@ -664,7 +731,8 @@ mod tests {
             let draw = SliceDropout::broadcast(rate, key, &shape, &shape);
             let draw = draw.map_err(Error::wrap)?;
             let uploaded = swiglu_by_uploaded_mask(&xs, &up, &draw)?;
-            close(&uploaded, &swiglu_dropout(&xs, &up, draw, SaveMask::Bits)?)?;
+            let ours = swiglu_dropout(&xs, &up, || Ok(draw), SaveMask::Bits)?;
+            close(&uploaded, &ours)?;
         }
         // What is dropped does not leak into the gradient of an activation either.
         let nan = Var::from_tensor(&Tensor::full(f32::NAN, 100, &Device::Cpu)?)?;

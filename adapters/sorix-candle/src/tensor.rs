@@ -5,6 +5,8 @@ use sorix::SaveMask;
 use sorix::adapter::SliceDropout;
 use sorix::kernels::{Activation, DropRate, MaskRegion};
 
+use crate::attention::{self, AttentionOptions};
+use crate::norm::{self, NormOptions};
 use crate::op;
 
 /// Dropout by a key that the caller names: for services that need a repeatable answer, and for shards.
@@ -195,6 +197,118 @@ pub trait DropoutExt {
         rate: DropRate,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor>;
+
+    /// The rows of `residual + dropout(xs + bias)`, normalised along the last axis, and that sum: `(ys, sum)` in one
+    /// pass, with bias, weight and shift if `norm` has them.
+    ///
+    /// In the prenorm form of a transformer the sum is the next residual; in the postnorm form `ys` is, and the sum is
+    /// let go. The residual has the shape of `xs` and its dtype, or the one that it is computed in, which the sum has:
+    /// f32 for f16 and bf16. Mean and variance are computed in f64, and 16 bits are rounded once. Until backward the sum,
+    /// two doubles for each row and the mask are kept. The gradients have none themselves.
+    ///
+    /// Source: `dropout_add_layer_norm` and `dropout_add_rms_norm` of flash-attention, with `prenorm` and
+    /// `residual_in_fp32`.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt); a residual or a row that does not fit; a tensor without axes; an epsilon that is
+    /// negative or not finite.
+    ///
+    /// ```
+    /// use candle_core::{Device, Module, Tensor, Var};
+    /// use candle_nn::LayerNorm;
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey, NormOptions};
+    ///
+    /// let xs = Var::new(&[[1f32, 2., 3.]], &Device::Cpu)?;
+    /// let residual = Tensor::new(&[[10f32, 20., 30.]], &Device::Cpu)?;
+    /// let (weight, shift) = (Tensor::new(&[1f32, 2., 3.], &Device::Cpu)?, Tensor::new(&[0.5f32; 3], &Device::Cpu)?);
+    /// let (rate, key) = (DropRate::new(0.5).unwrap(), MaskKey::new(42, 7));
+    /// let norm = NormOptions::layer(1e-5).weight(&weight).shift(&shift);
+    /// let (ys, sum) = xs.dropout_add_norm(&residual, norm, rate, key)?;
+    /// let apart = xs.dropout_add(&residual, rate, key)?;
+    /// assert_eq!(sum.to_vec2::<f32>()?, apart.to_vec2::<f32>()?);
+    /// let apart = LayerNorm::new(weight, shift, 1e-5).forward(&apart)?;
+    /// assert!((ys - apart)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn dropout_add_norm(
+        &self,
+        residual: &Tensor,
+        norm: NormOptions<'_>,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Tensor, Tensor)>;
+
+    /// `dropout(softmax(scale * xs + attn_mask))` over the last axis. The mask, if there is one, broadcasts to the shape of
+    /// `xs` and has its dtype or the one that it is computed in; minus infinity masks an element out.
+    ///
+    /// It is [`sorix::Tensor::softmax_dropout`] on a copy of the elements: the same bits, 16 bits are rounded once, and a row all
+    /// of which is masked out becomes zeros, with zeros as its gradient, where candle's softmax has NaN. Until backward are
+    /// kept copies of `xs`, of the mask and of the output, the probabilities (not for 16 bits), and the dropout's mask. The
+    /// mask that is added gets a gradient, too, if it is in the graph. The gradients have none themselves.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt); a tensor without axes; a mask that does not fit.
+    ///
+    /// ```
+    /// use candle_core::{D, Device, Tensor};
+    /// use sorix_candle::{DropRate, DropoutExt, MaskKey};
+    ///
+    /// let xs = Tensor::new(&[[0f64, 1., 2.], [5., 7., 6.]], &Device::Cpu)?;
+    /// let hidden = Tensor::new(&[0f64, 0., f64::NEG_INFINITY], &Device::Cpu)?;
+    /// let (rate, key) = (DropRate::new(0.5).unwrap(), MaskKey::new(42, 7));
+    /// let ys = xs.softmax_dropout(Some(&hidden), 2.0, rate, key)?;
+    /// let apart = candle_nn::ops::softmax(&(xs * 2.0)?.broadcast_add(&hidden)?, D::Minus1)?;
+    /// let apart = apart.dropout(rate, key)?;
+    /// assert!((ys - apart)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-15);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn softmax_dropout(
+        &self,
+        attn_mask: Option<&Tensor>,
+        scale: f64,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor>;
+
+    /// `dropout(softmax(scale * query keyᵀ + attn_mask)) value`, with this tensor as the query, without the matrix of
+    /// probabilities ever being in memory, forward and backward.
+    ///
+    /// The query is of shape `[.., H, L, E]`, the key `[.., H, S, E]`, the value `[.., H, S, Ev]`, the result `[.., H, L, Ev]`, all of
+    /// one dtype. It is [`sorix::Tensor::scaled_dot_product_attention`] on copies of the elements: the same bits, which agree with
+    /// candle's operations one after another to rounding, and in what is dropped exactly. A query that sees no key gets
+    /// zeros. Until backward copies of the inputs and of the result are kept, and a number for each query. The gradients
+    /// have none themselves.
+    ///
+    /// # Errors
+    ///
+    /// See the [trait](DropoutExt); shapes or dtypes that do not fit; a mask in the graph:
+    /// [`softmax_dropout`](Self::softmax_dropout) between two products gives it a gradient.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor, Var};
+    /// use sorix_candle::{AttentionOptions, DropRate, DropoutExt, MaskKey};
+    ///
+    /// let of = || Var::randn(0f64, 1., (2, 4, 10, 8), &Device::Cpu);
+    /// let (query, key, value) = (of()?, of()?, of()?);
+    /// let (rate, mask) = (DropRate::new(0.1).unwrap(), MaskKey::new(42, 7));
+    /// let options = AttentionOptions::new().dropout(rate, mask);
+    /// let ys = query.scaled_dot_product_attention(&key, &value, options)?;
+    ///
+    /// let scores = query.matmul(&key.t()?)?;
+    /// let p = scores.softmax_dropout(None, 1.0 / 8f64.sqrt(), rate, mask)?;
+    /// let apart = p.matmul(&value)?;
+    /// assert!((&ys - apart)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-12);
+    /// assert_eq!(ys.backward()?.get(&key).unwrap().dims(), [2, 4, 10, 8]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn scaled_dot_product_attention(
+        &self,
+        key: &Tensor,
+        value: &Tensor,
+        options: AttentionOptions<'_>,
+    ) -> Result<Tensor>;
 }
 
 impl DropoutExt for Tensor {
@@ -219,7 +333,7 @@ impl DropoutExt for Tensor {
         rate: DropRate,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor> {
-        let draw = elements(self, rate, at)?;
+        let draw = || elements(self, rate, at).map(Some);
         op::dropout_add(self, residual, draw, SaveMask::default())
     }
 
@@ -231,8 +345,10 @@ impl DropoutExt for Tensor {
         mask_shape: impl Into<Shape>,
     ) -> Result<Tensor> {
         let mask_shape = mask_shape.into();
-        let draw = SliceDropout::broadcast(rate, at, self.dims(), mask_shape.dims());
-        let draw = draw.map_err(Error::wrap)?;
+        let draw = || {
+            let draw = SliceDropout::broadcast(rate, at, self.dims(), mask_shape.dims());
+            draw.map(Some).map_err(Error::wrap)
+        };
         op::dropout_add(self, residual, draw, SaveMask::default())
     }
 
@@ -243,7 +359,7 @@ impl DropoutExt for Tensor {
         rate: DropRate,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor> {
-        let draw = elements(self, rate, at)?;
+        let draw = || elements(self, rate, at);
         op::bias_dropout_add(self, bias, residual, draw, SaveMask::default())
     }
 
@@ -263,8 +379,38 @@ impl DropoutExt for Tensor {
         rate: DropRate,
         at: impl Into<MaskRegion>,
     ) -> Result<Tensor> {
-        let draw = elements(self, rate, at)?;
+        let draw = || elements(self, rate, at);
         op::swiglu_dropout(self, up, draw, SaveMask::default())
+    }
+
+    fn dropout_add_norm(
+        &self,
+        residual: &Tensor,
+        norm: NormOptions<'_>,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<(Tensor, Tensor)> {
+        let draw = || elements(self, rate, at);
+        norm::dropout_add_norm(self, residual, norm, draw, SaveMask::default())
+    }
+
+    fn softmax_dropout(
+        &self,
+        attn_mask: Option<&Tensor>,
+        scale: f64,
+        rate: DropRate,
+        at: impl Into<MaskRegion>,
+    ) -> Result<Tensor> {
+        attention::softmax_dropout(self, attn_mask, scale, rate, at.into(), SaveMask::default())
+    }
+
+    fn scaled_dot_product_attention(
+        &self,
+        key: &Tensor,
+        value: &Tensor,
+        options: AttentionOptions<'_>,
+    ) -> Result<Tensor> {
+        attention::attention(self, key, value, options)
     }
 }
 

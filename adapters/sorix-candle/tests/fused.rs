@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Module, Result, Tensor, Var};
+use candle_nn::LayerNorm;
 use sorix_candle::{
-    Activation, AlphaDropout, DropPath, DropRate, Dropout, DropoutExt, DropoutLayer, GeluDropout,
-    Generator, MaskKey, ReluDropout, SaveMask, SiluDropout, SliceForm,
+    Activation, AlphaDropout, DropPath, DropRate, Dropout, DropoutAddNorm, DropoutExt,
+    DropoutLayer, GeluDropout, Generator, MaskKey, NormOptions, ReluDropout, SaveMask, SiluDropout,
+    SliceForm,
 };
 
 const CPU: Device = Device::Cpu;
@@ -216,6 +218,202 @@ fn paths_are_added_as_sorix_own_adds_them() {
     }
 }
 
+#[test]
+fn normalised_rows_are_sorix_own() {
+    use sorix::NormOptions as Own;
+    for shape in [&SHAPE[..], &[123], &[1, 123], &[300, 2]] {
+        let last = &shape[shape.len() - 1..];
+        for p in RATES {
+            for case in 0..8 {
+                // Which of bias, weight and shift there are; both kinds, and with the sum as a second output.
+                let has = [0, 1, 2].map(|bit| case >> bit & 1 == 1);
+                let (rms, prenorm) = (has[0] != has[1], has[1] != has[2]);
+                let inputs = |dtype| {
+                    let rows = [-7.0, 0.5, 1.25].into_iter().zip(has);
+                    let rows = rows.filter(|(_, has)| *has);
+                    let rows = rows.map(|(first, _)| leaf(last, dtype, first));
+                    let both = [-6.0, 3.5].map(|first| leaf(shape, dtype, first));
+                    both.into_iter().chain(rows).collect()
+                };
+                // The places of the rows behind x and residual.
+                let at = |i: usize| 2 + has[..i].iter().filter(|has| **has).count();
+                let candle = |xs: &[Var]| {
+                    let kinds = [NormOptions::layer, NormOptions::rms];
+                    let mut norm = kinds[usize::from(rms)](1e-3);
+                    if has[0] {
+                        norm = norm.bias(&xs[at(0)]);
+                    }
+                    if has[1] {
+                        norm = norm.weight(&xs[at(1)]);
+                    }
+                    if has[2] {
+                        norm = norm.shift(&xs[at(2)]);
+                    }
+                    let (z, sum) = xs[0].dropout_add_norm(&xs[1], norm, rate(p), KEY)?;
+                    match prenorm {
+                        true => (z.to_dtype(sum.dtype())? + sum)?.to_dtype(z.dtype()),
+                        false => Ok(z),
+                    }
+                };
+                let sorix = |xs: &[sorix::Tensor]| {
+                    let kinds = [Own::layer, Own::rms];
+                    let mut norm = kinds[usize::from(rms)](1e-3);
+                    if has[0] {
+                        norm = norm.bias(&xs[at(0)]);
+                    }
+                    if has[1] {
+                        norm = norm.weight(&xs[at(1)]);
+                    }
+                    if has[2] {
+                        norm = norm.shift(&xs[at(2)]);
+                    }
+                    let save = SaveMask::Replay;
+                    let (z, sum) = xs[0].dropout_add_norm(&xs[1], norm, rate(p), KEY, save)?;
+                    Ok(match prenorm {
+                        true => z.to_dtype(sum.dtype())?.add(&sum)?.to_dtype(z.dtype())?,
+                        false => z,
+                    })
+                };
+                agree(&format!("{shape:?} p = {p} {has:?}"), inputs, candle, sorix);
+            }
+        }
+    }
+}
+
+/// Of 16 bits the residual and the rows may be f32, which the sum is; and strides do not show.
+#[test]
+fn a_residual_of_sixteen_bits_may_be_f32() -> Result<()> {
+    for dtype in [DType::F16, DType::BF16] {
+        let (xs, residual) = (leaf(&SHAPE, dtype, -6.0), leaf(&SHAPE, DType::F32, 3.5));
+        let weight = leaf(&SHAPE[2..], DType::F32, 0.5);
+        let norm = NormOptions::rms(1e-5).weight(&weight);
+        let (z, sum) = xs.dropout_add_norm(&residual, norm, rate(0.3), KEY)?;
+        assert_eq!((z.dtype(), sum.dtype()), (dtype, DType::F32));
+        let halves = residual.to_dtype(dtype)?;
+        let (same, _) = xs.dropout_add_norm(&halves, norm, rate(0.3), KEY)?;
+        assert_equal(numbers(&z), numbers(&same), "exact in 16 bits");
+        let gradients = z.backward()?;
+        for leaf in [&xs, &residual, &weight] {
+            assert_eq!(gradients.get(leaf).unwrap().dtype(), leaf.dtype());
+        }
+        let (first, second) = (xs.transpose(0, 1)?, residual.transpose(0, 1)?);
+        let strided = first.dropout_add_norm(&second, norm, rate(0.3), KEY)?.0;
+        let (first, second) = (first.contiguous()?, second.contiguous()?);
+        let laid_out = first.dropout_add_norm(&second, norm, rate(0.3), KEY)?.0;
+        assert_equal(numbers(&strided), numbers(&laid_out), "strides");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_layer_normalises_as_candles_own_after_dropout() -> Result<()> {
+    let dropout = Dropout::new(0.4);
+    let seeded = || dropout.clone().generator(Generator::new(7));
+    let (xs, residual) = (
+        leaf(&SHAPE, DType::F64, -6.0),
+        leaf(&SHAPE, DType::F64, 3.5),
+    );
+    let [weight, shift, bias] = [0.5, 1.25, -7.0].map(|first| leaf(&SHAPE[2..], DType::F64, first));
+    let row = |row: &Var| row.as_tensor().clone();
+    for norm in [
+        LayerNorm::new(row(&weight), row(&shift), 1e-5),
+        LayerNorm::new_no_bias(row(&weight), 1e-5),
+        LayerNorm::rms_norm(row(&weight), 1e-5),
+    ] {
+        for train in [true, false] {
+            let layer = DropoutAddNorm::new(norm.clone(), seeded());
+            let (z, sum) = layer.forward_bias(&xs, &bias, &residual, train)?;
+            let apart = seeded().forward_bias_add(&xs, &bias, &residual, train)?;
+            assert_equal(numbers(&sum), numbers(&apart), "the sum");
+            // candle's fused norm has no gradient, which a view avoids.
+            let view = apart.transpose(0, 1)?;
+            let apart_z = norm.forward(&view)?.transpose(0, 1)?;
+            let [ours, theirs] = [&z, &apart_z].map(|z| (z * z)?.backward());
+            let (ours, theirs) = (ours?, theirs?);
+            let mut leaves = vec![&xs, &residual, &weight, &bias];
+            if norm.bias().is_some() {
+                leaves.push(&shift);
+            }
+            let gradients = leaves
+                .into_iter()
+                .map(|leaf| (ours.get(leaf).unwrap(), theirs.get(leaf).unwrap()));
+            for (a, b) in gradients.chain([(&z, &apart_z)]) {
+                let error = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                assert!(error < 1e-8, "{error}");
+            }
+        }
+    }
+    // One key each, none in eval, and the same as by that key.
+    let generator = Arc::new(Generator::new(1));
+    let norm = LayerNorm::new_no_bias(row(&weight), 1e-5);
+    let layer = DropoutAddNorm::new(norm, dropout.generator(generator.clone()));
+    layer.forward(&xs, &residual, false)?;
+    assert_eq!(generator.state().offset, 0);
+    let (z, _) = layer.forward(&xs, &residual, true)?;
+    assert_eq!(generator.state().offset, 1);
+    let (again, _) = layer.forward_with_key(&xs, &residual, MaskKey::new(1, 0))?;
+    assert_equal(numbers(&z), numbers(&again), "the key");
+    // Without a gradient the values are the same.
+    let (plain, _) =
+        layer.forward_with_key(&xs.detach(), &residual.detach(), MaskKey::new(1, 0))?;
+    assert_equal(numbers(&z), numbers(&plain), "no gradient");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_normalised_is_refused_and_takes_no_key() -> Result<()> {
+    let generator = Arc::new(Generator::new(1));
+    let dropout = Dropout::new(0.5).generator(generator.clone());
+    let xs = leaf(&[4, 6], DType::F32, 1.0);
+    let ones = leaf(&[6], DType::F32, 1.0).as_tensor().clone();
+    let layer = |weight: &Tensor, epsilon| {
+        DropoutAddNorm::new(
+            LayerNorm::new_no_bias(weight.clone(), epsilon),
+            dropout.clone(),
+        )
+    };
+    let of = |shape: &[usize], dtype| leaf(shape, dtype, 1.0).as_tensor().clone();
+    let scalar = Tensor::new(1f32, &CPU)?;
+    for (error, expected) in [
+        (
+            layer(&ones, 1e-5).forward(&xs, &of(&[6, 4], DType::F32), true),
+            "a residual of the shape of the input, expected: [4, 6], got: [6, 4]",
+        ),
+        (
+            layer(&ones, 1e-5).forward(&xs, &of(&[4, 6], DType::F64), true),
+            "dtype mismatch in sorix-dropout-add-norm, lhs: F32, rhs: F64",
+        ),
+        (
+            layer(&of(&[4], DType::F32), 1e-5).forward(&xs, &xs, true),
+            "a weight as long as the last axis, expected: [6], got: [4]",
+        ),
+        (
+            layer(&ones, 1e-5).forward_bias(&xs, &of(&[1, 6], DType::F32), &xs, true),
+            "a bias as long as the last axis, expected: [6], got: [1, 6]",
+        ),
+        (
+            layer(&ones, -1.0).forward(&xs, &xs, true),
+            "epsilon must be a finite number, at least 0, got -1",
+        ),
+        (
+            layer(&ones, 1e-5).forward(&scalar, &scalar, true),
+            "unexpected rank",
+        ),
+        (
+            layer(&ones, 1e-5).forward(&of(&[4, 6], DType::F32).to_dtype(DType::U8)?, &xs, true),
+            "dtype U8",
+        ),
+    ] {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(generator.state().offset, 0);
+    let empty = Tensor::zeros((0, 6), DType::F32, &CPU)?;
+    let (z, sum) = layer(&ones, 1e-5).forward(&empty, &empty, true)?;
+    assert_eq!((z.dims(), sum.dims()), (&[0, 6][..], &[0, 6][..]));
+    Ok(())
+}
+
 /// Every form takes a bias and a residual, as sorix' own layer does, and so do those of activations.
 #[test]
 fn every_layer_adds_a_bias_and_a_residual() {
@@ -249,14 +447,11 @@ fn every_layer_adds_a_bias_and_a_residual() {
             let gradients = sum.backward().unwrap();
             expected.sum().unwrap().backward().unwrap();
             for (xs, own) in [&xs, &bias, &residual].into_iter().zip(&own_inputs) {
-                let (dx, expected) = (numbers(gradients.get(xs).unwrap()), own.grad().unwrap());
-                for (dx, expected) in dx.into_iter().zip(numbers_of_sorix(&expected)) {
-                    // candle sums the gradient of a bias that it has added in f32.
-                    assert!(
-                        (dx - expected).abs() <= 1e-4,
-                        "{what} {train}: {dx} {expected}"
-                    );
-                }
+                assert_equal(
+                    numbers(gradients.get(xs).unwrap()),
+                    numbers_of_sorix(&own.grad().unwrap()),
+                    &format!("{what} {train}: gradient"),
+                );
             }
         }
     }
@@ -269,6 +464,83 @@ fn every_layer_adds_a_bias_and_a_residual() {
     pair::<sorix_candle::forms::Gaussian>(0.4);
     pair::<sorix_candle::forms::Rectified>(0.4);
     pair::<sorix_candle::forms::SiluElements>(0.4);
+}
+
+/// Gradients for 300 rows of 67: each has all the bits that the type has, of which a sum in 16 bits loses some at every
+/// step. The first column is the same in all rows, and in every second the signs alternate.
+fn rows_of_many_bits(fractions: usize) -> Vec<f64> {
+    let number = |row: usize, column: usize| {
+        if column == 0 {
+            return 1.0 + 1.0 / fractions as f64;
+        }
+        let fraction = (37 * row + 11 * column) % fractions;
+        let size = (1.0 + fraction as f64 / fractions as f64)
+            * f64::powi(2.0, ((row + column) % 4) as i32);
+        if row * column % 2 == 1 { -size } else { size }
+    };
+    (0..300 * 67).map(|i| number(i / 67, i % 67)).collect()
+}
+
+/// The gradient of the bias in 16 bits, which is that of `xs` summed over rows and rounded once, in a call on 300 rows of 67.
+fn bias_gradient_in(
+    (dtype, fractions): (DType, usize),
+    what: &str,
+    call: impl Fn(&Var, &Var, &Var) -> Result<Tensor>,
+) -> Result<Vec<f64>> {
+    let [xs, residual] = [-6.0, 3.5].map(|first| leaf(&[300, 67], dtype, first));
+    let bias = leaf(&[67], dtype, -7.0);
+    let upstream = Tensor::from_vec(rows_of_many_bits(fractions), (300, 67), &CPU)?;
+    let ys = (call(&xs, &bias, &residual)? * upstream.to_dtype(dtype)?)?;
+    let gradients = ys.backward()?;
+    let dx = numbers(gradients.get(&xs).unwrap());
+    let (mut sums, mut narrow) = (vec![0.0; 67], Tensor::zeros(67, dtype, &CPU)?);
+    for row in dx.chunks_exact(67) {
+        for (sum, dx) in sums.iter_mut().zip(row) {
+            *sum += dx;
+        }
+        narrow = (narrow + Tensor::new(row, &CPU)?.to_dtype(dtype)?)?;
+    }
+    let expected = Tensor::new(sums, &CPU)?
+        .to_dtype(DType::F32)?
+        .to_dtype(dtype)?;
+    let got = gradients.get(&bias).unwrap();
+    assert_eq!(got.dtype(), dtype);
+    assert_equal(numbers(got), numbers(&expected), what);
+    // Otherwise the numbers would not show it.
+    assert_ne!(numbers(&narrow), numbers(&expected), "{what}");
+    Ok(numbers(got))
+}
+
+#[test]
+fn the_gradient_of_a_bias_is_summed_in_more_than_16_bits() -> Result<()> {
+    const KINDS: [(DType, usize); 2] = [(DType::F16, 1024), (DType::BF16, 128)];
+    fn check<F: SliceForm + Clone + Default>() -> Result<()> {
+        for kind in KINDS {
+            for (p, train) in [(0.0, true), (0.1, true), (0.5, true), (0.5, false)] {
+                let layer = || DropoutLayer::<F>::new(p).generator(Generator::new(7));
+                let what = format!("{:?} {kind:?} {train}", layer());
+                bias_gradient_in(kind, &what, |xs, bias, residual| {
+                    layer().forward_bias_add(xs, bias, residual, train)
+                })?;
+            }
+        }
+        Ok(())
+    }
+    check::<sorix_candle::forms::Elements>()?;
+    check::<sorix_candle::forms::Paths>()?;
+    check::<sorix_candle::forms::Alpha>()?;
+    check::<sorix_candle::forms::Gaussian>()?;
+    check::<sorix_candle::forms::Rectified>()?;
+    check::<sorix_candle::forms::GeluElements>()?;
+    check::<sorix_candle::forms::SiluElements>()?;
+    // 300 * (1 + 2^-10) = 300.29… and 300 * (1 + 2^-7) = 302.34…, with steps of 1/4 and of 2 there.
+    for (kind, expected) in KINDS.into_iter().zip([300.25, 302.0]) {
+        let got = bias_gradient_in(kind, "p = 0", |xs, bias, residual| {
+            xs.bias_dropout_add(bias, residual, rate(0.0), KEY)
+        })?;
+        assert_eq!(got[0], expected, "{kind:?}");
+    }
+    Ok(())
 }
 
 /// Values and gradients of candle's own operations one after the other, to the digits that candle's have.
