@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attention;
 pub mod case;
 pub mod chain;
 pub mod html;

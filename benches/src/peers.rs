@@ -76,17 +76,22 @@ pub struct Frameworks {
     pub peers: Vec<Box<dyn Peer>>,
     /// Their training steps of the network of [`step`](crate::step), each with the name of its row.
     pub steps: Vec<(&'static str, MakeStep)>,
+    /// Their attention, forward and backward, of the tensors that [`attention`](crate::attention) says.
+    pub attention: Vec<(&'static str, MakeStep)>,
 }
 
-/// Makes a network, and a step of it.
+/// Makes a network, and a step of it; or tensors, and a call with them.
 pub type MakeStep = fn() -> Result<Step>;
 
 impl Debug for Frameworks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let steps: Vec<_> = self.steps.iter().map(|(name, _)| name).collect();
+        let names = |made: &[(&'static str, MakeStep)]| -> Vec<_> {
+            made.iter().map(|&(name, _)| name).collect()
+        };
         f.debug_struct("Frameworks")
             .field("peers", &self.peers)
-            .field("steps", &steps)
+            .field("steps", &names(&self.steps))
+            .field("attention", &names(&self.attention))
             .finish()
     }
 }

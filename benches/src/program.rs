@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::case::{Case, Dtype, Shape, selected};
-use crate::chain;
 use crate::html;
 use crate::layers::Layer;
 use crate::machine::{Machine, cores, memory_budget};
@@ -18,6 +17,7 @@ use crate::runner::{LayerCase, PeerCase, Plan};
 use crate::sample::Sampling;
 use crate::scaling;
 use crate::step;
+use crate::{attention, chain};
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, value_parser};
 use sorix_kernels::backend::Backend;
@@ -34,7 +34,8 @@ use sorix_kernels::dispatch;
     disable_version_flag = true
 )]
 struct Args {
-    /// Take fewer samples: all rows but those of peers in less than a minute.
+    /// Take fewer samples: all rows but those of peers in some two minutes, half of which attention of 4,096
+    /// queries takes.
     #[arg(long)]
     quick: bool,
 
@@ -49,7 +50,7 @@ struct Args {
 
     /// Measure only the rows whose id `op/dtype/backend/size` contains this, for instance
     /// `forward/f32`, `avx2/1Mi` or `8x128x768`; `step` for the training steps, `chain` for fused operations
-    /// against those apart.
+    /// against those apart, `softmax_dropout`, `attention`, `attention_backward` and `transformer_step` for these.
     #[arg(long, value_name = "SUBSTRING")]
     filter: Option<String>,
 
@@ -137,7 +138,7 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
     };
     if let (Some(filter), true) = (
         filter,
-        plan.is_empty() && !steps && !chain::selected(filter),
+        plan.is_empty() && !steps && !chain::selected(filter) && !attention::selected(filter),
     ) {
         let example = Case::all(&backends, &threads, None);
         let example = example.first().map_or_else(String::new, Case::id);
@@ -177,6 +178,12 @@ fn run(args: &Args, frameworks: Option<Frameworks>) -> Result<()> {
     report
         .steps
         .extend(chain::run(plan.sampling, &threads, filter)?);
+    report.steps.extend(attention::run(
+        plan.sampling,
+        &threads,
+        filter,
+        &frameworks.attention,
+    )?);
 
     if !report.rows.is_empty() {
         println!("{}", report.table());
