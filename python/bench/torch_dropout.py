@@ -6,10 +6,14 @@
 noisy: a ratio is the median of the ratios of pairs that were timed one right after the other, and times are
 shown to tell what is large, not to compare runs.
 
-Three tables:
+Five tables:
 
 * a dropout: nanoseconds for an element, of `torch.nn.Dropout` and of `sorix.torch.Dropout`, and how many times
   faster the second one is;
+* what is done in the pass of a dropout, forward and backward, of 1365 rows of 768: milliseconds of PyTorch's operations
+  one after the other and of sorix's function, and how many times faster the second one is;
+* attention of 2 samples, 8 heads, 1024 queries and keys of width 64, forward and backward: milliseconds of
+  PyTorch's without dropout, with it, and with it by `sorix.torch.patch()`, and as a multiple of the first;
 * a training step of `nn.TransformerEncoderLayer` without dropout, with PyTorch's, and with sorix's by
   `sorix.torch.patch()`: milliseconds, and as a multiple of the step without;
 * a call of `sorix.dropout` on a small array of numpy: microseconds.
@@ -26,6 +30,7 @@ import numpy as np
 import sorix
 import sorix.torch
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 SIZES = {"64": 64, "4Ki": 4 << 10, "64Ki": 64 << 10, "1Mi": 1 << 20, "16Mi": 16 << 20}
@@ -57,6 +62,13 @@ def ratio(rounds, a, b):
     return statistics.median(row[a] / row[b] for row in rounds)
 
 
+def backward(y, grad, leaves):
+    """Gradients that are made, and not added to others."""
+    for leaf in leaves:
+        leaf.grad = None
+    y.backward(grad)
+
+
 def dropout(op, dtype, size, budget):
     """A row: forward, or forward and backward, of a module."""
     theirs, ours = nn.Dropout(P), sorix.torch.Dropout(P)
@@ -75,6 +87,76 @@ def dropout(op, dtype, size, budget):
         "sorix_ns_per_element": median(rounds, 1) * 1e9 / size,
         "times_faster": ratio(rounds, 0, 1),
     }
+
+
+def fused(budget):
+    """Rows: functions of sorix.torch and PyTorch's operations, forward and backward."""
+    shape = (1365, 768)
+    x, residual = (torch.randn(shape, requires_grad=True) for _ in range(2))
+    bias, weight = (torch.randn(shape[1], requires_grad=True) for _ in range(2))
+    grad = torch.ones(shape)
+    st = sorix.torch
+    pairs = {
+        "dropout_add": (
+            lambda: residual + F.dropout(x, P),
+            lambda: st.dropout_add(x, residual, P),
+        ),
+        "bias_dropout_add": (
+            lambda: residual + F.dropout(x + bias, P),
+            lambda: st.bias_dropout_add(x, bias, residual, P),
+        ),
+        "act_dropout relu": (
+            lambda: F.dropout(F.relu(x), P),
+            lambda: st.act_dropout(x, "relu", P),
+        ),
+        "act_dropout gelu": (
+            lambda: F.dropout(F.gelu(x), P),
+            lambda: st.act_dropout(x, "gelu", P),
+        ),
+        "swiglu_dropout": (
+            lambda: F.dropout(F.silu(x) * residual, P),
+            lambda: st.swiglu_dropout(x, residual, P),
+        ),
+        "dropout_add_norm": (
+            lambda: F.layer_norm(residual + F.dropout(x, P), shape[1:], weight, bias),
+            lambda: st.dropout_add_norm(x, residual, shape[1], weight, bias, P)[0],
+        ),
+    }
+    leaves = x, residual, bias, weight
+    for name, functions in pairs.items():
+        rounds = in_turn([lambda f=f: backward(f(), grad, leaves) for f in functions], budget)
+        yield {
+            "function": name,
+            "elements": x.numel(),
+            "p": P,
+            "torch_milliseconds": median(rounds, 0) * 1e3,
+            "sorix_milliseconds": median(rounds, 1) * 1e3,
+            "times_faster": ratio(rounds, 0, 1),
+        }
+
+
+def attention(budget):
+    """Rows: attention without dropout, plain, and patched, forward and backward."""
+    query, key, value = (torch.randn(2, 8, 1024, 64, requires_grad=True) for _ in range(3))
+    grad = torch.ones(2, 8, 1024, 64)
+
+    def step(p):
+        y = F.scaled_dot_product_attention(query, key, value, dropout_p=p)
+        backward(y, grad, (query, key, value))
+
+    def patched():
+        with sorix.torch.patch():
+            step(P)
+
+    rounds = in_turn([lambda: step(0.0), lambda: step(P), patched], budget)
+    for column, (name, p) in enumerate([("p = 0", 0.0), ("plain", P), ("patched", P)]):
+        yield {
+            "model": f"scaled_dot_product_attention, {name}",
+            "elements": query.numel(),
+            "p": p,
+            "milliseconds": median(rounds, column) * 1e3,
+            "relative_to_p_0": ratio(rounds, column, 0),
+        }
 
 
 def encoder_layer(budget):
@@ -143,6 +225,19 @@ def measured(threads, budget, selected):
         row = dropout(op, DTYPES[dtype], SIZES[size], budget)
         line(name, *row.values())
         yield {"op": op, "dtype": dtype, **head, "elements": SIZES[size], "p": P, **row}
+
+    if selected("fused/f32/sorix.torch/1365x768"):
+        line(f"fused, {threads} thread(s)", "torch ms", "sorix ms", "times faster")
+        for row in fused(budget):
+            name, _, _, *figures = row.values()
+            line(name, *figures)
+            yield {"op": "fused", "dtype": "f32", **head, **row}
+
+    if selected("attention/f32/sorix.torch/2x8x1024x64"):
+        line(f"attention, {threads} thread(s)", "milliseconds", "relative to p = 0")
+        for row in attention(10 * budget):
+            line(row["model"], row["milliseconds"], row["relative_to_p_0"])
+            yield {"op": "attention", "dtype": "f32", **head, **row}
 
     if selected("step/f32/sorix.torch/TransformerEncoderLayer"):
         line(f"step, {threads} thread(s)", "milliseconds", "relative to p = 0")

@@ -249,6 +249,12 @@ impl<'py> Output<'py> {
         })
     }
 
+    /// The array of a tensor that is written and does not go with an input.
+    pub(crate) fn alone(array: &Bound<'py, PyAny>) -> Result<Self> {
+        let array = array.cast::<PyUntypedArray>()?;
+        Self::of_torch(array, &Input::of_torch(array)?)
+    }
+
     /// The elements, to be written until the value is dropped.
     pub(crate) fn lend<T: Item>(&self) -> Result<LentMut<'py, T>> {
         let array = self.plain.cast::<PyArrayDyn<T::InNumpy>>()?;

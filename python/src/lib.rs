@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod array;
+mod attention;
 mod checkpoint;
 mod draws;
 mod dtype;
@@ -20,6 +21,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _sorix {
+    #[pymodule_export]
+    use crate::attention::{_attention, _attention_gradients};
     #[pymodule_export]
     use crate::checkpoint::{_load, _save};
     #[pymodule_export]
@@ -38,7 +41,8 @@ mod _sorix {
     #[pymodule_export]
     use crate::nn::{
         _check_rate, _clip_grad_norm, _clip_grad_value, _dropout, _dropout_add_norm,
-        _embedding_dropout, _new_embedding, _new_linear, _swiglu, _weight_dropout, DropoutForm,
+        _embedding_dropout, _multi_head_attention, _new_embedding, _new_linear,
+        _new_multi_head_attention, _swiglu, _weight_dropout, DropoutForm,
         binary_cross_entropy_with_logits, cross_entropy, embedding, layer_norm, linear,
         monte_carlo, mse_loss,
     };

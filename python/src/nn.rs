@@ -10,8 +10,8 @@ use sorix::nn::dropout::{
 use sorix::nn::loss::{self, CrossEntropy, Reduction};
 use sorix::nn::visit::Visit;
 use sorix::nn::{
-    self, Dropout, DropoutAddNorm, Embedding, EmbeddingDropout, LayerNorm, Linear, Mode, Module,
-    SwiGLU, WeightDropout, functional,
+    self, AttentionMasks, Dropout, DropoutAddNorm, Embedding, EmbeddingDropout, LayerNorm, Linear,
+    Mode, Module, MultiHeadAttention, SwiGLU, WeightDropout, functional,
 };
 use sorix::{DropRate, Generator, GeneratorState, SaveMask, Tensor};
 
@@ -19,7 +19,7 @@ use crate::draws::Shard;
 use crate::dtype::AnyDType;
 use crate::error::{Raised, Result};
 use crate::generator::PyGenerator;
-use crate::tensor::{PyTensor, bytes, from_array};
+use crate::tensor::{Given, PyTensor, bytes, from_array};
 use crate::threads;
 
 /// Which decisions a dropout makes, and what becomes of the elements.
@@ -189,7 +189,7 @@ struct Added {
 )]
 pub(crate) fn _dropout(
     py: Python<'_>,
-    x: PyRef<'_, PyTensor>,
+    x: Given<'_>,
     form: &DropoutForm,
     p: f64,
     training: bool,
@@ -197,8 +197,8 @@ pub(crate) fn _dropout(
     replay: bool,
     key: Option<(u64, u64)>,
     shard: Option<PyRef<'_, Shard>>,
-    bias: Option<PyRef<'_, PyTensor>>,
-    residual: Option<PyRef<'_, PyTensor>>,
+    bias: Option<Given<'_>>,
+    residual: Option<Given<'_>>,
 ) -> Result<PyTensor> {
     let bias = bias.map(|bias| bias.0.clone());
     let added = residual.map(|residual| Added {
@@ -285,9 +285,9 @@ fn forward(py: Python<'_>, module: &dyn Module, x: &Tensor, bytes: usize) -> Res
 #[pyo3(signature = (x, weight, bias=None))]
 pub(crate) fn linear(
     py: Python<'_>,
-    x: PyRef<'_, PyTensor>,
-    weight: PyRef<'_, PyTensor>,
-    bias: Option<PyRef<'_, PyTensor>>,
+    x: Given<'_>,
+    weight: Given<'_>,
+    bias: Option<Given<'_>>,
 ) -> Result<PyTensor> {
     let (x, weight, bias) = (&x.0, &weight.0, bias.map(|bias| bias.0.clone()));
     let bytes = bytes(x).max(bytes(weight));
@@ -300,15 +300,15 @@ pub(crate) fn linear(
 #[pyo3(signature = (x, weight, bias, p, training, generator))]
 pub(crate) fn _weight_dropout(
     py: Python<'_>,
-    x: PyRef<'_, PyTensor>,
-    weight: PyRef<'_, PyTensor>,
-    bias: Option<PyRef<'_, PyTensor>>,
+    x: Given<'_>,
+    weight: Given<'_>,
+    bias: Option<Given<'_>>,
     p: f64,
     training: bool,
     generator: Option<PyRef<'_, PyGenerator>>,
 ) -> Result<PyTensor> {
     let dropout: Dropout = dropping(Elements, p, training, generator)?;
-    let linear = Linear::from_tensors(weight.0.clone(), bias.map(|bias| bias.0.clone()))?;
+    let linear = Linear::from_tensors(parameter(&weight), bias.as_deref().map(parameter))?;
     let bytes = bytes(&x.0).max(weight.bytes());
     forward(py, &WeightDropout::new(linear, dropout), &x.0, bytes)
 }
@@ -319,9 +319,9 @@ pub(crate) fn _weight_dropout(
 pub(crate) fn embedding(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    weight: PyRef<'_, PyTensor>,
+    weight: Given<'_>,
 ) -> Result<PyTensor> {
-    let embedding = Embedding::from_tensor(weight.0.clone())?;
+    let embedding = Embedding::from_tensor(parameter(&weight))?;
     forward(py, &embedding, &rows(x)?, weight.bytes())
 }
 
@@ -331,13 +331,13 @@ pub(crate) fn embedding(
 pub(crate) fn _embedding_dropout(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    weight: PyRef<'_, PyTensor>,
+    weight: Given<'_>,
     p: f64,
     training: bool,
     generator: Option<PyRef<'_, PyGenerator>>,
 ) -> Result<PyTensor> {
     let dropout = dropping(Rows, p, training, generator)?;
-    let embedding = Embedding::from_tensor(weight.0.clone())?;
+    let embedding = Embedding::from_tensor(parameter(&weight))?;
     let layer = EmbeddingDropout::new(embedding, dropout);
     forward(py, &layer, &rows(x)?, weight.bytes())
 }
@@ -346,7 +346,13 @@ pub(crate) fn _embedding_dropout(
 fn rows(x: &Bound<'_, PyAny>) -> Result<Tensor> {
     match x.cast::<PyTensor>() {
         Ok(x) => Ok(x.borrow().0.clone()),
-        Err(_) => from_array(x),
+        Err(_) => {
+            let array = crate::dtype::numpy(x.py(), "asarray")?.call1((x,))?;
+            if array.getattr("dtype")?.getattr("kind")?.eq("b")? {
+                return Err(Raised::type_("expected the numbers of rows, got truths"));
+            }
+            from_array(&array)
+        }
     }
 }
 
@@ -355,10 +361,10 @@ fn rows(x: &Bound<'_, PyAny>) -> Result<Tensor> {
 #[pyo3(signature = (x, shape, weight=None, bias=None, eps=1e-5))]
 pub(crate) fn layer_norm(
     py: Python<'_>,
-    x: PyRef<'_, PyTensor>,
+    x: Given<'_>,
     shape: Vec<usize>,
-    weight: Option<PyRef<'_, PyTensor>>,
-    bias: Option<PyRef<'_, PyTensor>>,
+    weight: Option<Given<'_>>,
+    bias: Option<Given<'_>>,
     eps: f64,
 ) -> Result<PyTensor> {
     let norm = match (weight, bias) {
@@ -368,7 +374,7 @@ pub(crate) fn layer_norm(
                 let text = format!("layer_norm: expected a weight of shape {shape:?}, got {got:?}");
                 return Err(Raised::value(text));
             }
-            LayerNorm::from_tensors(weight.0.clone(), bias.0.clone())?
+            LayerNorm::from_tensors(parameter(&weight), parameter(&bias))?
         }
         (None, None) => LayerNorm::new(&shape)?.without_affine(),
         _ => {
@@ -382,7 +388,7 @@ pub(crate) fn layer_norm(
 
 /// ``silu(gate) * up`` of the two halves of the last axis.
 #[pyfunction]
-pub(crate) fn _swiglu(py: Python<'_>, x: PyRef<'_, PyTensor>) -> Result<PyTensor> {
+pub(crate) fn _swiglu(py: Python<'_>, x: Given<'_>) -> Result<PyTensor> {
     forward(py, &SwiGLU, &x.0, x.bytes())
 }
 
@@ -395,12 +401,12 @@ pub(crate) fn _swiglu(py: Python<'_>, x: PyRef<'_, PyTensor>) -> Result<PyTensor
 )]
 pub(crate) fn _dropout_add_norm(
     py: Python<'_>,
-    x: PyRef<'_, PyTensor>,
-    residual: PyRef<'_, PyTensor>,
+    x: Given<'_>,
+    residual: Given<'_>,
     rms: bool,
     shape: Vec<usize>,
-    weight: Option<PyRef<'_, PyTensor>>,
-    bias: Option<PyRef<'_, PyTensor>>,
+    weight: Option<Given<'_>>,
+    bias: Option<Given<'_>>,
     eps: f64,
     p: f64,
     training: bool,
@@ -422,7 +428,7 @@ pub(crate) fn _dropout_add_norm(
     } else {
         let norm = match (weight, bias) {
             (Some(weight), Some(bias)) => {
-                LayerNorm::from_tensors(weight.0.clone(), bias.0.clone())?
+                LayerNorm::from_tensors(parameter(&weight), parameter(&bias))?
             }
             _ => LayerNorm::new(&shape)?.without_affine(),
         };
@@ -432,6 +438,91 @@ pub(crate) fn _dropout_add_norm(
     let work = || layer.add(x, residual);
     let (z, sum) = threads::operation(py, bytes(x).max(bytes(residual)), work)?;
     Ok((PyTensor(z), PyTensor(sum)))
+}
+
+/// Attention in several heads, and the projections around it: weight and bias of those before it, and of that
+/// after it.
+#[pyfunction]
+#[pyo3(signature = (inputs, projections, out, num_heads, masks, is_causal, p, training, generator))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one crossing into Rust for all of it"
+)]
+pub(crate) fn _multi_head_attention(
+    py: Python<'_>,
+    inputs: [Given<'_>; 3],
+    projections: (Given<'_>, Option<Given<'_>>),
+    out: (Given<'_>, Option<Given<'_>>),
+    num_heads: usize,
+    masks: [Option<Bound<'_, PyAny>>; 2],
+    is_causal: bool,
+    p: f64,
+    training: bool,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<PyTensor> {
+    let [key_padding_mask, attn_mask] = masks;
+    let key_padding_mask = added_mask("key_padding_mask", key_padding_mask)?;
+    let attn_mask = added_mask("attn_mask", attn_mask)?;
+    let [query, key, value] = inputs.each_ref().map(|x| &x.0);
+    let (weight, bias) = projections;
+    let bytes = [query, key, value, &weight.0].map(bytes);
+    let layer = MultiHeadAttention::from_tensors(
+        parameter(&weight),
+        bias.as_deref().map(parameter),
+        Linear::from_tensors(parameter(&out.0), out.1.as_deref().map(parameter))?,
+        num_heads,
+        dropping(Elements, p, training, generator)?,
+    )?;
+    let mut masks = AttentionMasks::new().is_causal(is_causal);
+    if let Some(mask) = &key_padding_mask {
+        masks = masks.key_padding_mask(mask);
+    }
+    if let Some(mask) = &attn_mask {
+        masks = masks.attn_mask(mask);
+    }
+    let work = || layer.attend(query, key, value, masks);
+    let bytes = bytes.into_iter().fold(0, usize::max);
+    Ok(PyTensor(threads::operation(py, bytes, work)?))
+}
+
+/// A mask of attention. One of truths says in PyTorch what is left out, here and in numpy it would be added as 1.
+fn added_mask(name: &str, mask: Option<Bound<'_, PyAny>>) -> Result<Option<Tensor>> {
+    let Some(mask) = mask else {
+        return Ok(None);
+    };
+    match mask.cast::<PyTensor>() {
+        Ok(mask) => Ok(Some(mask.borrow().0.clone())),
+        Err(_) => Err(Raised::type_(format!(
+            "{name}: expected a Tensor that is added to the scores, 0 where a query sees a key and minus infinity \
+             where it does not, got {}",
+            mask.get_type().name()?
+        ))),
+    }
+}
+
+/// What a layer takes for its parameter. It makes a leaf of a constant, which is frozen here: there is nobody to
+/// ask for its gradient.
+fn parameter(x: &PyTensor) -> Tensor {
+    let leaf = x.0.requires_grad(true);
+    if !x.0.needs_grad() {
+        leaf.freeze();
+    }
+    leaf
+}
+
+/// New parameters of attention in several heads: weight and bias of the projections before it, and of that after it.
+#[pyfunction]
+#[pyo3(signature = (embed_dim, num_heads, dtype, generator))]
+pub(crate) fn _new_multi_head_attention(
+    embed_dim: usize,
+    num_heads: usize,
+    dtype: AnyDType,
+    generator: Option<PyRef<'_, PyGenerator>>,
+) -> Result<Vec<PyTensor>> {
+    let generator = generator.map_or_else(PyGenerator::default, |generator| generator.clone());
+    let generator = generator.get()?;
+    let layer = MultiHeadAttention::with_dtype(embed_dim, num_heads, 0.0, dtype.0, generator)?;
+    Ok(layer.parameters().into_iter().map(PyTensor).collect())
 }
 
 /// A new weight and bias of a linear layer.
@@ -481,8 +572,8 @@ fn reduction(name: &str) -> Result<Reduction> {
 #[pyo3(signature = (input, target, *, reduction="mean"))]
 pub(crate) fn mse_loss(
     py: Python<'_>,
-    input: PyRef<'_, PyTensor>,
-    target: PyRef<'_, PyTensor>,
+    input: Given<'_>,
+    target: Given<'_>,
     reduction: &str,
 ) -> Result<PyTensor> {
     let (x, y, reduction) = (&input.0, &target.0, self::reduction(reduction)?);
@@ -495,8 +586,8 @@ pub(crate) fn mse_loss(
 #[pyo3(signature = (input, target, *, reduction="mean"))]
 pub(crate) fn binary_cross_entropy_with_logits(
     py: Python<'_>,
-    input: PyRef<'_, PyTensor>,
-    target: PyRef<'_, PyTensor>,
+    input: Given<'_>,
+    target: Given<'_>,
     reduction: &str,
 ) -> Result<PyTensor> {
     let (x, y, reduction) = (&input.0, &target.0, self::reduction(reduction)?);
@@ -523,9 +614,9 @@ pub(crate) fn binary_cross_entropy_with_logits(
 #[pyo3(signature = (input, target, *, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0))]
 pub(crate) fn cross_entropy(
     py: Python<'_>,
-    input: PyRef<'_, PyTensor>,
+    input: Given<'_>,
     target: &Bound<'_, PyAny>,
-    weight: Option<PyRef<'_, PyTensor>>,
+    weight: Option<Given<'_>>,
     ignore_index: i64,
     reduction: &str,
     label_smoothing: f64,
@@ -533,7 +624,19 @@ pub(crate) fn cross_entropy(
     /// What no class is.
     const IGNORED: usize = usize::MAX;
 
-    let classes = integers(target)?.into_iter().map(|class| {
+    let (classes, given) = integers(target)?;
+    // The count alone would let one pass whose axes are in another order.
+    if let [examples, _, others @ ..] = input.0.shape() {
+        let expected = [&[*examples], others].concat();
+        if given != expected {
+            let logits = input.0.shape();
+            return Err(Raised::value(format!(
+                "cross_entropy: expected a target of shape {expected:?}, that of the input {logits:?} without axis 1, the \
+                 classes; got shape {given:?}"
+            )));
+        }
+    }
+    let classes = classes.into_iter().map(|class| {
         if class == ignore_index {
             return Ok(IGNORED);
         }
@@ -557,18 +660,20 @@ pub(crate) fn cross_entropy(
     })?))
 }
 
-/// The elements of an array of whole numbers, in row-major order.
-fn integers(array: &Bound<'_, PyAny>) -> Result<Vec<i64>> {
-    let flat = crate::dtype::numpy(array.py(), "asarray")?.call1((array,))?;
-    let kind: char = flat.getattr("dtype")?.getattr("kind")?.extract()?;
-    if !matches!(kind, 'i' | 'u') {
-        let got = flat.getattr("dtype")?;
-        return Err(Raised::type_(format!("expected integers, got {got}")));
+/// The elements of an array of whole numbers, in row-major order, and its shape.
+fn integers(array: &Bound<'_, PyAny>) -> Result<(Vec<i64>, Vec<usize>)> {
+    let array = crate::dtype::numpy(array.py(), "asarray")?.call1((array,))?;
+    let kind: char = array.getattr("dtype")?.getattr("kind")?.extract()?;
+    let shape: Vec<usize> = array.getattr("shape")?.extract()?;
+    // A list without elements is one of floats to numpy.
+    if !matches!(kind, 'i' | 'u') && !shape.contains(&0) {
+        let got = array.getattr("dtype")?;
+        return Err(Raised::type_(format!(
+            "expected an array of integers, got one of {got}"
+        )));
     }
-    Ok(flat
-        .call_method0("ravel")?
-        .call_method0("tolist")?
-        .extract()?)
+    let flat = array.call_method0("ravel")?.call_method0("tolist")?;
+    Ok((flat.extract()?, shape))
 }
 
 /// Scales gradients so that their norm, of all together, is at most ``max_norm``; returns what it was.

@@ -38,11 +38,6 @@ fn read<'py>(x: &Bound<'py, PyAny>) -> Result<Input<'py>> {
     Input::of_torch(x.cast::<PyUntypedArray>()?)
 }
 
-fn written<'py>(x: &Bound<'py, PyAny>) -> Result<Output<'py>> {
-    let array = x.cast::<PyUntypedArray>()?;
-    Output::of_torch(array, &Input::of_torch(array)?)
-}
-
 /// An array that may be absent, lent to read.
 fn lent<'py, S: Item>(x: Option<&Bound<'py, PyAny>>) -> Result<Option<Lent<'py, S>>> {
     x.map(|x| read(x)?.lend()).transpose()
@@ -54,7 +49,7 @@ fn slice<'a, S: Item>(lent: Option<&'a Lent<'_, S>>) -> Result<Option<&'a [S]>> 
 
 /// An array that may be absent, lent to write.
 fn lent_mut<'py, S: Item>(x: Option<&Bound<'py, PyAny>>) -> Result<Option<LentMut<'py, S>>> {
-    x.map(|x| written(x)?.lend()).transpose()
+    x.map(|x| Output::alone(x)?.lend()).transpose()
 }
 
 fn slice_mut<'a, S: Item>(lent: Option<&'a mut LentMut<'_, S>>) -> Result<Option<&'a mut [S]>> {
@@ -118,8 +113,11 @@ fn forward<T: Item + Element<Scale: Item>>(
     let (py, bytes) = (x.given.py(), 4 * x.bytes());
     let (x, residual) = (x.lend::<T>()?, read(residual)?.lend::<T::Scale>()?);
     let (weight, shift) = (lent::<T::Scale>(weight)?, lent::<T::Scale>(shift)?);
-    let (mut z, mut sum) = (written(z)?.lend::<T>()?, written(sum)?.lend::<T::Scale>()?);
-    let mut moments = written(moments)?.lend::<f64>()?;
+    let (mut z, mut sum) = (
+        Output::alone(z)?.lend::<T>()?,
+        Output::alone(sum)?.lend::<T::Scale>()?,
+    );
+    let mut moments = Output::alone(moments)?.lend::<f64>()?;
     let (x, residual) = (x.slice()?, residual.slice()?);
     let (weight, shift) = (slice(weight.as_ref())?, slice(shift.as_ref())?);
     let (z, sum, moments) = (z.slice()?, sum.slice()?, moments.slice()?);

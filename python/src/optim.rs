@@ -42,6 +42,11 @@ impl PyOptimizer {
         nesterov: bool,
         weight_decay: f64,
     ) -> Result<Self> {
+        if nesterov && momentum == 0.0 {
+            return Err(Raised::value(
+                "nesterov: expected a momentum above 0 beside it, got 0",
+            ));
+        }
         let sgd = Sgd::new(named(parameters), lr)?.weight_decay(weight_decay)?;
         Ok(Self::of(match (momentum, nesterov) {
             (0.0, false) => sgd,

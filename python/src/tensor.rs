@@ -5,6 +5,7 @@ mod index;
 mod reduce;
 
 use core::hash::{Hash, Hasher};
+use core::ops::Deref;
 
 use numpy::PyUntypedArray;
 use pyo3::IntoPyObjectExt;
@@ -13,7 +14,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyTuple, PyType};
 use sorix::kernels::{DropRate, MaskKey, MaskRegion};
-use sorix::{DType, NormOptions, SaveMask, Tensor, TensorResult};
+use sorix::{AttentionOptions, DType, NormOptions, SaveMask, Tensor, TensorResult};
 
 pub(crate) use self::create::{
     arange, concatenate, from_array, full, normal, ones, randn, stack, tensor, uniform, where_,
@@ -801,6 +802,128 @@ impl PyTensor {
         Ok((Self(z), Self(sum)))
     }
 
+    /// ``dropout(softmax(scale * x + attn_mask))`` over the last axis, by the mask of a key.
+    ///
+    /// A row all of which is masked out becomes zeros, and has zeros as its gradient.
+    ///
+    /// Parameters
+    /// ----------
+    /// p : float
+    ///     The probability of dropping, in [0, 1]; 0 in use.
+    /// attn_mask : Tensor, optional
+    ///     Is added; broadcasts to the shape of this tensor, and has its dtype, or float32 for 16 bits. Minus
+    ///     infinity masks an element out.
+    /// scale : float
+    ///     What this tensor is multiplied by.
+    /// seed, offset, shard, save_mask
+    ///     As for :meth:`dropout_add`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> x = sorix.tensor([[0.0, 0.0], [1.0, 1.0]])
+    /// >>> attn_mask = sorix.tensor([0.0, float("-inf")])
+    /// >>> x.softmax_dropout(0.0, attn_mask=attn_mask, seed=42)
+    /// tensor([[1., 0.],
+    ///         [1., 0.]], dtype=sorix.float64)
+    #[pyo3(signature = (p, *, attn_mask=None, scale=1.0, seed, offset=0, shard=None, save_mask="bits"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn softmax_dropout(
+        &self,
+        py: Python<'_>,
+        p: f64,
+        attn_mask: Option<PyRef<'_, Self>>,
+        scale: f64,
+        seed: u64,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+        save_mask: &str,
+    ) -> Result<Self> {
+        let (rate, at, save) = self.draw(p, (seed, offset), shard, save_mask)?;
+        let attn_mask = attn_mask.as_ref().map(|mask| &mask.0);
+        self.unary(py, |x| x.softmax_dropout(attn_mask, scale, rate, at, save))
+    }
+
+    /// ``dropout(softmax(scale * query @ key.T + attn_mask)) @ value`` with this tensor as the query, without the
+    /// matrix of probabilities ever being in memory: names and shapes as in PyTorch.
+    ///
+    /// A query for which every key is masked out gets zeros. The dropout's mask is the one that a tensor of
+    /// probabilities, of shape ``(..., L, S)``, gets by the same key; backward makes it again.
+    ///
+    /// Parameters
+    /// ----------
+    /// key, value : Tensor
+    ///     Of shapes ``(..., S, E)`` and ``(..., S, Ev)``, for a query of shape ``(..., L, E)``; of one dtype.
+    /// attn_mask : Tensor, optional
+    ///     Is added to the scores, to whose shape it broadcasts; minus infinity masks a key out. It
+    ///     may require a gradient.
+    /// dropout_p : float
+    ///     The probability of dropping, in [0, 1]; 0 in use.
+    /// is_causal : bool
+    ///     Whether query i sees keys 0 to i alone.
+    /// scale : float, optional
+    ///     By default one over the square root of E.
+    /// enable_gqa : bool
+    ///     Whether neighbouring heads of the query may share a head of key and value.
+    /// seed, offset, shard
+    ///     As for :meth:`dropout_add`, of the shape of the scores; without a seed nothing may be dropped.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sorix
+    /// >>> x = sorix.tensor([[1.0, 2.0], [3.0, 4.0]])
+    /// >>> x.scaled_dot_product_attention(x, x, is_causal=True)[0]
+    /// tensor([1., 2.], dtype=sorix.float64)
+    #[pyo3(signature = (key, value, attn_mask=None, dropout_p=0.0, is_causal=false, *, scale=None, enable_gqa=false, seed=None, offset=0, shard=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn scaled_dot_product_attention(
+        &self,
+        py: Python<'_>,
+        key: PyRef<'_, Self>,
+        value: PyRef<'_, Self>,
+        attn_mask: Option<PyRef<'_, Self>>,
+        dropout_p: f64,
+        is_causal: bool,
+        scale: Option<f64>,
+        enable_gqa: bool,
+        seed: Option<u64>,
+        offset: u64,
+        shard: Option<&Bound<'_, Shard>>,
+    ) -> Result<Self> {
+        let mut options = AttentionOptions::new()
+            .is_causal(is_causal)
+            .enable_gqa(enable_gqa);
+        if let Some(scale) = scale {
+            options = options.scale(scale);
+        }
+        let attn_mask = attn_mask.as_ref().map(|mask| &mask.0);
+        if let Some(attn_mask) = attn_mask {
+            options = options.attn_mask(attn_mask);
+        }
+        let rate = DropRate::new(dropout_p)?;
+        if let Some(seed) = seed {
+            let mut scores = self.0.shape().to_vec();
+            // What has fewer axes is an error of the operation.
+            if let (Some(last), [.., keys, _]) = (scores.last_mut(), key.0.shape()) {
+                *last = *keys;
+            }
+            let at = region(
+                MaskKey::new(seed, offset),
+                0,
+                shard.map(Bound::get),
+                &scores,
+            )?;
+            options = options.dropout(rate, at);
+        } else if rate.p() > 0.0 {
+            let text = format!("seed: expected a number, as dropout_p is {dropout_p}, got None");
+            return Err(Raised::value(text));
+        }
+        let (query, key, value) = (&self.0, &key.0, &value.0);
+        let bytes = self.bytes().max(bytes(key)).max(bytes(value));
+        let work = || query.scaled_dot_product_attention(key, value, options);
+        Ok(Self(threads::operation(py, bytes, work)?))
+    }
+
     /// The absolute value.
     fn abs(&self, py: Python<'_>) -> Result<Self> {
         self.unary(py, Tensor::abs)
@@ -1006,7 +1129,15 @@ impl PyTensor {
     }
 
     /// The parts of an axis with these indices, one after another.
-    fn index_select(&self, py: Python<'_>, axis: isize, indices: Vec<usize>) -> Result<Self> {
+    fn index_select(
+        &self,
+        py: Python<'_>,
+        axis: isize,
+        indices: &Bound<'_, PyAny>,
+    ) -> Result<Self> {
+        let indices = index::integers::<usize>(indices).ok_or_else(|| {
+            Raised::type_("indices: expected a sequence of whole numbers, at least 0")
+        })?;
         self.unary(py, |x| x.index_select(axis, &indices))
     }
 
@@ -1087,6 +1218,33 @@ impl FromPyObject<'_, '_> for Lengths {
             return Ok(Self(list));
         }
         Ok(Self(arguments.extract()?))
+    }
+}
+
+/// A tensor that was given: one of sorix, as other libraries have a class of that name, too.
+pub(crate) struct Given<'py> {
+    tensor: PyRef<'py, PyTensor>,
+}
+
+impl Deref for Given<'_> {
+    type Target = PyTensor;
+
+    fn deref(&self) -> &PyTensor {
+        &self.tensor
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(tensor) = object.cast::<PyTensor>() {
+            let tensor = tensor.try_borrow()?;
+            return Ok(Self { tensor });
+        }
+        let got = object.get_type().fully_qualified_name()?;
+        let text = format!("expected a tensor of sorix, which sorix.tensor makes, got {got}");
+        Err(Raised::type_(text).into())
     }
 }
 

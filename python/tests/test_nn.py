@@ -42,6 +42,67 @@ def test_children_and_parameters_are_attributes():
         type("Empty", (nn.Module,), {})()(1)
 
 
+class Headed(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(2, 1, bias=False), nn.Dropout(0.5))
+        self.lin = nn.Linear(1, 1)
+        self.drop = nn.Dropout(0.5)
+        self.scale = nn.Parameter(sorix.ones(1))
+
+
+def test_a_derived_sequence_has_its_layers_and_its_attributes():
+    net = Headed()
+    assert [name for name, _ in net.named_children()] == ["0", "1", "lin", "drop"]
+    names = ["scale", "0.weight", "lin.weight", "lin.bias"]
+    assert [name for name, _ in net.named_parameters()] == names
+    assert list(net.state_dict()) == names
+    assert len(net.parameters()) == 4
+    net.eval()
+    assert not any(module.training for module in (net, net[0], net[1], net.lin, net.drop))
+    net.load_state_dict(dict(net.state_dict(), **{"lin.bias": sorix.full(1, 3.0)}))
+    assert net.lin.bias.tolist() == [3.0]
+    assert len(net) == 2
+    np.testing.assert_array_equal(net(sorix.ones(2)).data, net[0](sorix.ones(2)).data)
+    net.append(nn.Linear(1, 1, bias=False))
+    assert [name for name, _ in net.named_parameters()][2] == "2.weight"
+
+
+def test_no_two_parameters_have_one_name(tmp_path):
+    keys = nn.Module()
+    keys.d = {1: nn.Parameter(sorix.ones(1)), "1": nn.Parameter(sorix.zeros(1))}
+    places = nn.Module()
+    places.a = [nn.Parameter(sorix.ones(1))]
+    setattr(places, "a.0", nn.Parameter(sorix.zeros(1)))
+    children = nn.Module()
+    children.d = {1: nn.Linear(1, 1), "1": nn.Linear(1, 1)}
+    layers = nn.Sequential(nn.Linear(1, 1))
+    setattr(layers, "0", nn.Linear(1, 1))
+    for module, name in (
+        (keys, "d.1"),
+        (places, "a.0"),
+        (children, "d.1.weight"),
+        (layers, "0.weight"),
+    ):
+        outer = nn.Module()
+        outer.inner = module
+        file = tmp_path / "net"
+        for use in (
+            lambda m: list(m.named_parameters()),
+            lambda m: m.parameters(),
+            lambda m: m.state_dict(),
+            lambda m: m.load_state_dict({}, strict=False),
+            lambda m: nn.SGD(m),
+            lambda m, file=file: nn.save(file, m),
+            lambda m, file=file: nn.load(file, m),
+        ):
+            with pytest.raises(ValueError, match=rf"two parameters named '{name}'"):
+                use(module)
+            with pytest.raises(ValueError, match=rf"two parameters named 'inner.{name}'"):
+                use(outer)
+        assert not file.exists()
+    assert [keys.d[1].item(), keys.d["1"].item()] == [1.0, 0.0]
+
+
 def test_modes_reach_all_below():
     net = Net()
     assert net.training
@@ -164,6 +225,91 @@ def test_state_dicts():
     assert net.scale.tolist() == before
 
 
+def tied(b=None):
+    net = nn.Module()
+    net.first = nn.Linear(2, 1, bias=False)
+    net.a = nn.Linear(2, 2, bias=False)
+    net.b = nn.Linear(2, 2, bias=False)
+    net.b.weight = net.a.weight if b is None else b(net.a.weight)
+    return net
+
+
+@pytest.mark.parametrize("b", [None, nn.Parameter], ids=["one object", "one memory"])
+def test_tied_parameters_agree_in_what_is_loaded(b, tmp_path):
+    net = tied(b)
+    before = net.first.weight.tolist(), net.a.weight.tolist()
+    first, zeros, ones = sorix.full((1, 2), 9.0), sorix.zeros((2, 2)), sorix.ones((2, 2))
+    apart = {"first.weight": first, "a.weight": zeros, "b.weight": ones}
+    message = "'a.weight' and 'b.weight' are one tensor, and differ"
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=message):
+            net.load_state_dict(apart, strict=strict)
+        assert (net.first.weight.tolist(), net.a.weight.tolist()) == before
+    # A file of the same is refused, too.
+    other = tied(lambda w: nn.Parameter(w.clone()))
+    other.load_state_dict(apart)
+    assert other.a.weight.tolist() == zeros.tolist()
+    nn.save(tmp_path / "apart", other)
+    with pytest.raises(ValueError, match=message.replace("'", '"')):
+        nn.load(tmp_path / "apart", net)
+
+    agreed = [[float("nan"), 1.0], [2.0, 3.0]]
+    array = np.array(agreed, np.float32)
+    # The second is not contiguous.
+    second = tensor(np.ascontiguousarray(array.T)).T
+    net.load_state_dict({"first.weight": first, "a.weight": array, "b.weight": second})
+    for weight in (net.a.weight, net.b.weight):
+        np.testing.assert_array_equal(weight.data, array)
+    net.load_state_dict(net.state_dict())
+    np.testing.assert_array_equal(net.b.weight.data, array)
+
+
+@pytest.mark.parametrize("b", [None, nn.Parameter], ids=["one object", "one memory"])
+def test_tied_parameters_load_by_one_of_their_names(b, tmp_path):
+    first = sorix.full((1, 2), 9.0)
+    for number, name in enumerate(["a", "b"]):
+        once = nn.Module()
+        once.first = nn.Linear(2, 1, bias=False)
+        once.first.weight = nn.Parameter(first)
+        setattr(once, name, nn.Linear(2, 2, bias=False))
+        getattr(once, name).weight = nn.Parameter(sorix.full((2, 2), float(number)))
+        by_dict, by_file = tied(b), tied(b)
+        by_dict.load_state_dict(once.state_dict())
+        nn.save(tmp_path / name, once)
+        nn.load(tmp_path / name, by_file)
+        for net in (by_dict, by_file):
+            assert net.first.weight.tolist() == first.tolist()
+            assert net.a.weight.tolist() == net.b.weight.tolist() == [[number] * 2] * 2
+    with pytest.raises(KeyError, match=r"missing names \['a.weight'\], unexpected names \[\]"):
+        tied(b).load_state_dict({"first.weight": first})
+    # Tensors without elements are at no place, and so not at one.
+    empty = nn.Module()
+    empty.a, empty.b = nn.Parameter(sorix.ones(0)), nn.Parameter(sorix.ones(0))
+    with pytest.raises(KeyError, match=r"missing names \['b'\]"):
+        empty.load_state_dict({"a": sorix.ones(0)})
+
+
+def test_a_generator_has_one_name_in_a_file(tmp_path):
+    path = tmp_path / "run"
+    net, generator = nn.Linear(1, 1), sorix.Generator(3, 4)
+    two = {"a": sorix.Generator(1, 5), "b": sorix.Generator(2, 6)}
+    nn.save(path, net, generators=two)
+    saved = path.read_bytes()
+    net.weight = nn.Parameter(sorix.full((1, 1), 7.0))
+    one = {"a": generator, "other": sorix.Generator(8), "b": generator}
+    with pytest.raises(ValueError, match="load: generators: 'a' and 'b' are one generator"):
+        nn.load(path, net, generators=one)
+    with pytest.raises(ValueError, match="save: generators: 'a' and 'b' are one generator"):
+        nn.save(path, net, generators=one)
+    assert generator.get_state() == (3, 4)
+    assert net.weight.item() == 7.0
+    assert path.read_bytes() == saved
+    # Two generators in one state are two.
+    again = {"a": sorix.Generator(0), "b": sorix.Generator(0)}
+    nn.load(path, net, generators=again)
+    assert [g.get_state() for g in again.values()] == [(1, 5), (2, 6)]
+
+
 def test_optimisers_keep_their_state():
     x = nn.Parameter(tensor([1.0, 2.0]))
     adam = nn.Adam([x], lr=0.1)
@@ -211,6 +357,18 @@ FORMS = [
     (nn.BroadcastDropout(0.5, noise_shape=[None, 1]), (16, 4)),
     (nn.DropBlock2d(0.2, 2), (2, 3, 8, 8)),
 ]
+
+
+def test_a_locked_dropout_shares_the_steps_of_samples_of_sequences():
+    y = nn.LockedDropout(0.5)(sorix.ones((3, 6, 50))).data
+    assert (y == y[:, :1]).all()
+    assert (y[0] != y[1]).any()
+
+
+def test_a_generator_is_one_of_sorix():
+    for make in (nn.Dropout, nn.AlphaDropout, nn.LockedDropout):
+        with pytest.raises(TypeError, match="generator: expected a sorix.Generator, got builtins"):
+            make(0.5, generator=42)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +462,14 @@ def test_losses_are_those_of_their_formulas():
         nn.cross_entropy(x, [1, -1])
     with pytest.raises(TypeError, match="integers"):
         nn.cross_entropy(x, [1.0, 2.0])
+    with pytest.raises(TypeError, match="integers"):
+        nn.cross_entropy(x, [True, False])
+    # As many, in another order of the axes.
+    sequences = sorix.zeros((2, 5, 3))
+    assert nn.cross_entropy(sequences, np.zeros((2, 3), int)).item() == pytest.approx(np.log(5))
+    for shape in ((3, 2), (6,), (2, 5)):
+        with pytest.raises(ValueError, match=r"target of shape \[2, 3\], .* got shape "):
+            nn.cross_entropy(sequences, np.zeros(shape, int))
     with pytest.raises(ValueError, match="reduction"):
         nn.mse_loss(x, target, reduction="max")
 
@@ -329,3 +495,18 @@ def test_monte_carlo_samples_depend_on_seed_and_number_alone():
     with pytest.raises(ZeroDivisionError):
         nn.monte_carlo(lambda: 1 / 0, seed=1)
     np.testing.assert_array_equal(net(x).data, net(x).data)
+
+
+def test_truths_are_no_indices():
+    x = tensor([1.0, 2.0, 3.0])
+    for index in ([True, False, True], [np.True_, 1], np.array([True, False, True])):
+        with pytest.raises(TypeError, match="expected an index"):
+            x[index]
+    with pytest.raises(TypeError, match="whole numbers"):
+        x.index_select(0, [True, False])
+    with pytest.raises(TypeError, match="got truths"):
+        nn.embedding([True, False], sorix.ones((2, 3)))
+    assert x[[2, -3]].tolist() == [3.0, 1.0]
+    assert x.index_select(0, np.array([2, 0])).tolist() == [3.0, 1.0]
+    with pytest.raises(ValueError, match="nesterov"):
+        nn.SGD([("x", nn.Parameter(x))], 0.1, nesterov=True)

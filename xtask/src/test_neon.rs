@@ -13,7 +13,11 @@ use anyhow::{Result, bail};
 
 use crate::cargo::{Workspace, cargo, line, succeed};
 
-const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// The target's name.
+pub(crate) const TARGET: &str = "aarch64-unknown-linux-gnu";
+
+/// What begins the names of variables that tell cargo of the target.
+const CARGO_TARGET: &str = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
 
 /// Debian's compiler, which comes with a standard library for each of Debian's architectures.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -60,24 +64,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 
     println!("building for {TARGET} by {rustc}, running by {qemu}");
-    let prefix = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU";
+    let rustc = rustc.clone();
     succeed(
-        tests()
+        Compiler { rustc }
+            .set_up(&mut tests())
             .args(["--target", TARGET])
             // Of its own, because the compiler may be another one than that of the other builds.
             .arg("--target-dir")
             .arg(Workspace::read()?.target.join("test-neon"))
-            .env("RUSTC", rustc)
             // Emulation is slow enough; debug assertions stay.
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
             // NEON must be there, or the tests by name would pass without it.
             .env("SORIX_REQUIRE_BACKENDS", "neon")
-            .env(format!("{prefix}_LINKER"), LINKER)
-            .env(format!("{prefix}_RUNNER"), qemu)
+            .env(format!("{CARGO_TARGET}_RUNNER"), qemu)
             // For tests that start their own program again.
             .env("SORIX_TEST_EMULATOR", qemu)
             .env(
-                format!("{prefix}_RUSTFLAGS"),
+                format!("{CARGO_TARGET}_RUSTFLAGS"),
                 "-C target-feature=+crt-static",
             ),
     )
@@ -101,6 +104,33 @@ fn tests() -> Command {
     command.args(PACKAGES.map(|package| format!("--package={package}")));
     command
 }
+
+/// What compiles and links for AArch64 on a machine of another kind.
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    /// With the target's standard library.
+    rustc: String,
+}
+
+impl Compiler {
+    /// That of this machine, if there is one; [`HOW_TO_GET_IT`] says what to do if not.
+    pub(crate) fn find() -> Option<Self> {
+        let tools = Tools::find();
+        let rustc = tools.rustc?;
+        tools.linker.then_some(Self { rustc })
+    }
+
+    /// Has a call of cargo use it.
+    pub(crate) fn set_up<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command
+            .env("RUSTC", &self.rustc)
+            .env(format!("{CARGO_TARGET}_LINKER"), LINKER)
+    }
+}
+
+/// What is said where there is no [`Compiler`].
+pub(crate) const HOW_TO_GET_IT: &str = "there is no linker aarch64-linux-gnu-gcc, or no standard library for \
+    aarch64-unknown-linux-gnu: on Debian `cargo xtask test-neon --install-debian` gets both";
 
 /// Something the tests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

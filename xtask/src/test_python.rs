@@ -9,6 +9,7 @@ use anyhow::Result;
 use crate::cargo::{Workspace, call_nested, root, works};
 use crate::step::{Action, Outcome, Step, Which};
 use crate::test::{check_dependencies, without};
+use crate::test_neon::{Compiler, HOW_TO_GET_IT, TARGET};
 
 /// Build and test the Python package (needs Python 3.11 or later, and its package index).
 #[derive(Debug, clap::Args)]
@@ -174,6 +175,29 @@ impl Package {
         command.arg("sorix-rs");
         command
     }
+
+    /// A wheel for AArch64: abi3 needs no Python of the target. Whether it runs there is what the tests of
+    /// the crates by `cargo xtask test-neon` say, so an unoptimised one will do.
+    fn for_aarch64(&self) -> Action {
+        if cfg!(all(target_arch = "aarch64", target_os = "linux")) {
+            return Action::Skip(
+                "this machine is AArch64: the wheel that was tested is one".into(),
+            );
+        }
+        let Some(compiler) = Compiler::find() else {
+            return Action::Try(|| without(HOW_TO_GET_IT));
+        };
+        let wheels = self.home.join("wheels-aarch64");
+        let words = format!("maturin build --locked --compatibility linux --target {TARGET} --out");
+        let mut build = self.newest.call(&words, &[&wheels]);
+        // The compiler may be another one than that of the other builds.
+        let target = self.cargo_target.join("aarch64");
+        compiler.set_up(&mut build).env("CARGO_TARGET_DIR", target);
+        let check = self
+            .newest
+            .call("python -c", &[Path::new(IS_AARCH64), &wheels]);
+        Action::Run(vec![self.remove(&wheels), build, check])
+    }
 }
 
 fn steps(package: &Package, torch: bool) -> Vec<Step> {
@@ -291,6 +315,11 @@ fn steps(package: &Package, torch: bool) -> Vec<Step> {
                 }),
             ),
             Step::new(
+                "aarch64",
+                "a wheel for AArch64 is built",
+                package.for_aarch64(),
+            ),
+            Step::new(
                 "bare",
                 "the original's page runs where nothing else is installed",
                 Action::Run({
@@ -306,6 +335,18 @@ fn steps(package: &Package, torch: bool) -> Vec<Step> {
         ])
         .collect()
 }
+
+/// That there is one wheel, for every Python from 3.11 on, and that the code in it is for AArch64.
+const IS_AARCH64: &str = "\
+import pathlib, sys, zipfile
+[wheel] = pathlib.Path(sys.argv[1]).glob('*.whl')
+assert wheel.name.endswith('-cp311-abi3-linux_aarch64.whl'), wheel.name
+archive = zipfile.ZipFile(wheel)
+[library] = [name for name in archive.namelist() if name.endswith('.so')]
+with archive.open(library) as file:
+    # The machine in the head of an ELF file; 183 is AArch64.
+    assert int.from_bytes(file.read(20)[18:], 'little') == 183
+";
 
 /// The cells of the original's page.
 const PAGE: &str = "\

@@ -201,6 +201,31 @@ class Tensor:
         shard: Shard | None = None,
         save_mask: Literal["bits", "key"] = "bits",
     ) -> tuple[Tensor, Tensor]: ...
+    def softmax_dropout(
+        self,
+        p: float,
+        *,
+        attn_mask: Tensor | None = None,
+        scale: float = 1.0,
+        seed: int,
+        offset: int = 0,
+        shard: Shard | None = None,
+        save_mask: Literal["bits", "key"] = "bits",
+    ) -> Tensor: ...
+    def scaled_dot_product_attention(
+        self,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        seed: int | None = None,
+        offset: int = 0,
+        shard: Shard | None = None,
+    ) -> Tensor: ...
     def abs(self) -> Tensor: ...
     def exp(self) -> Tensor: ...
     def expm1(self) -> Tensor: ...
@@ -609,6 +634,20 @@ def _weight_dropout(
 def _embedding_dropout(
     x: _ArrayLike, weight: Tensor, p: float, training: bool, generator: Generator | None
 ) -> Tensor: ...
+def _multi_head_attention(
+    inputs: Sequence[Tensor],
+    projections: tuple[Tensor, Tensor | None],
+    out: tuple[Tensor, Tensor | None],
+    num_heads: int,
+    masks: Sequence[Tensor | None],
+    is_causal: bool,
+    p: float,
+    training: bool,
+    generator: Generator | None,
+) -> Tensor: ...
+def _new_multi_head_attention(
+    embed_dim: int, num_heads: int, dtype: _DType, generator: Generator | None
+) -> list[Tensor]: ...
 def _new_linear(
     inputs: int, outputs: int, dtype: _DType, generator: Generator | None
 ) -> tuple[Tensor, Tensor]: ...
@@ -739,4 +778,18 @@ def _norm_gradients(
     d_shift: _Array | None,
     rows: tuple[bool, int, float],
     threads: int,
+) -> None: ...
+def _attention(
+    inputs: Sequence[_Array],
+    attn_mask: _Array | None,
+    options: Any,
+    out: _Array,
+    logsumexp: _Array,
+) -> None: ...
+def _attention_gradients(
+    inputs: Sequence[_Array],
+    attn_mask: _Array | None,
+    options: Any,
+    result: Sequence[_Array],
+    gradients: Sequence[_Array | None],
 ) -> None: ...

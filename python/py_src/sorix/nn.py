@@ -25,6 +25,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from . import _sorix
 from ._grad_mode import no_grad
+from ._kinds import check_kind
 from ._sorix import (
     DropoutForm,
     Generator,
@@ -70,6 +71,7 @@ __all__ = [
     "LockedDropout",
     "MSELoss",
     "Module",
+    "MultiheadAttention",
     "Optimizer",
     "Parameter",
     "ReLU",
@@ -83,6 +85,8 @@ __all__ = [
     "SwiGLU",
     "SwiGLUDropout",
     "Tanh",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
     "WeightDropout",
     "binary_cross_entropy_with_logits",
     "clip_grad_norm",
@@ -127,6 +131,10 @@ class Module:
 
     Attributes that are modules are its children, those that are :class:`Parameter` its parameters; also
     within lists, tuples and dictionaries. ``__init__`` need not call that of this class.
+
+    A parameter is named by its attribute, with places in lists and keys of dictionaries after dots: ``layers.0.weight``.
+    If two have one name, as under the keys ``1`` and ``"1"`` of a dictionary, whatever asks for parameters raises
+    ValueError.
     """
 
     training: bool = True
@@ -171,12 +179,21 @@ class Module:
                 seen.add(id(parameter))
                 yield name, parameter
 
-    def _all_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """With the second and later names of what is shared."""
+    def _all_parameters(self) -> list[tuple[str, Parameter]]:
+        """With the second and later names of what is shared; no name comes twice."""
+        found = list(self._walk_parameters())
+        names: set[str] = set()
+        for name, _ in found:
+            if name in names:
+                raise ValueError(f"{type(self).__name__}: there are two parameters named {name!r}")
+            names.add(name)
+        return found
+
+    def _walk_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for name, value in vars(self).items():
             yield from _within(name, value, Parameter)
         for prefix, child in self.named_children():
-            for name, parameter in child._all_parameters():
+            for name, parameter in child._walk_parameters():
                 yield _joined(prefix, name), parameter
 
     def parameters(self) -> list[Parameter]:
@@ -211,43 +228,48 @@ class Module:
     def load_state_dict(self, state_dict: Mapping[str, ArrayLike], strict: bool = True) -> None:
         """Writes tensors or arrays over the parameters of the same names.
 
+        Of a tensor that the module has under several names one of them is enough, as for :func:`load`.
+
         Parameters
         ----------
         state_dict : mapping of str to Tensor or array_like
         strict : bool
-            Whether the names have to be the same on both sides.
+            Whether each parameter has to be there, and nothing else.
 
         Raises
         ------
         KeyError
             If names are missing or not known, and ``strict``.
         ValueError, TypeError
-            If a shape or a dtype is another one. Nothing is written then.
+            If a shape or a dtype is another one, or what came for two names of one tensor differs. Nothing is
+            written then.
         """
-        own = dict(self._all_parameters())
-        missing = [name for name in own if name not in state_dict]
+        parameters = self._all_parameters()
+        tensors = _one_by_one(parameters)
+        missing = [
+            names[0] for _, names in tensors if not any(name in state_dict for name in names)
+        ]
+        own = {name for name, _ in parameters}
         unexpected = [name for name in state_dict if name not in own]
         if strict and (missing or unexpected):
             raise KeyError(
                 f"load_state_dict: missing names {missing}, unexpected names {unexpected}"
             )
-        given = {}
-        for name, parameter in own.items():
-            if name in state_dict:
-                value = state_dict[name]
-                value = value if isinstance(value, Tensor) else _sorix.tensor(value)
-                if value.shape != parameter.shape:
+        given: list[tuple[Parameter, Tensor]] = []
+        for parameter, names in tensors:
+            there = [name for name in names if name in state_dict]
+            values = [_fitting(name, state_dict[name], parameter) for name in there]
+            for name, value in zip(there[1:], values[1:], strict=True):
+                # By their bits, as a file: NaN agrees with itself.
+                if value.data.tobytes() != values[0].data.tobytes():
                     raise ValueError(
-                        f"load_state_dict: {name!r}: expected shape {parameter.shape}, got {value.shape}"
+                        f"load_state_dict: {there[0]!r} and {name!r} are one tensor, and differ in what came"
                     )
-                if value.dtype != parameter.dtype:
-                    raise TypeError(
-                        f"load_state_dict: {name!r}: expected {parameter.dtype!r}, got {value.dtype!r}"
-                    )
-                given[name] = value
+            if values:
+                given.append((parameter, values[0]))
         with no_grad():
-            for name, value in given.items():
-                own[name].copy_(value)
+            for parameter, value in given:
+                parameter.copy_(value)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of ``repr`` for a module without children."""
@@ -278,15 +300,50 @@ def _joined(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+def _one_by_one(parameters: list[tuple[str, Parameter]]) -> list[tuple[Parameter, list[str]]]:
+    """Each tensor once, with all its names; parameters of the same elements in memory are one tensor."""
+    tensors: dict[tuple[Any, ...], tuple[Parameter, list[str]]] = {}
+    # They share memory with the parameters; held, so that an address stays that of one of them.
+    arrays = [parameter.data for _, parameter in parameters]
+    for (name, parameter), array in zip(parameters, arrays, strict=True):
+        address, _ = array.__array_interface__["data"]
+        # Tensors without elements have no address of their own.
+        place = (address if array.size else id(parameter), array.shape, array.strides, array.dtype)
+        tensors.setdefault(place, (parameter, []))[1].append(name)
+    return list(tensors.values())
+
+
+def _fitting(name: str, value: ArrayLike, parameter: Parameter) -> Tensor:
+    """What came for a parameter, as a tensor of its shape and dtype."""
+    given = value if isinstance(value, Tensor) else _sorix.tensor(value)
+    if given.shape != parameter.shape:
+        raise ValueError(
+            f"load_state_dict: {name!r}: expected shape {parameter.shape}, got {given.shape}"
+        )
+    if given.dtype != parameter.dtype:
+        raise TypeError(
+            f"load_state_dict: {name!r}: expected {parameter.dtype!r}, got {given.dtype!r}"
+        )
+    return given
+
+
 class Sequential(Module):
-    """Modules one after another, each on the output of the one before."""
+    """Modules one after another, each on the output of the one before.
+
+    What a class derived from this one holds as attributes is named, saved and put into training or use as in any
+    module; ``forward`` does not call it.
+    """
 
     def __init__(self, *modules: Module) -> None:
         self._layers = list(modules)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules, named by their places."""
-        return ((str(index), module) for index, module in enumerate(self._layers))
+        """The modules, named by their places, and those that are attributes of a derived class."""
+        for name, value in vars(self).items():
+            if name == "_layers":
+                yield from ((str(index), module) for index, module in enumerate(self._layers))
+            else:
+                yield from _within(name, value, Module)
 
     def forward(self, x: Any) -> Any:
         """The output of the last module."""
@@ -336,11 +393,14 @@ class Linear(Module):
         dtype: DType = float32,
         generator: Generator | None = None,
     ) -> None:
-        self.in_features = in_features
-        self.out_features = out_features
         drawn, shift = _sorix._new_linear(in_features, out_features, dtype, generator)
-        self.weight = Parameter(drawn)
-        self.bias = Parameter(shift) if bias else None
+        self._hold(drawn, shift if bias else None)
+
+    def _hold(self, weight: Tensor, bias: Tensor | None) -> Self:
+        self.out_features, self.in_features = weight.shape
+        self.weight = Parameter(weight)
+        self.bias = None if bias is None else Parameter(bias)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Of an input of shape ``(..., in_features)``."""
@@ -521,6 +581,11 @@ class Softmax(Module):
         return x.softmax(self.axis)
 
 
+def _check_generator(generator: object) -> None:
+    if generator is not None:
+        check_kind("generator", generator, Generator, "a sorix.Generator")
+
+
 class _DropoutBase(Module):
     """What all dropouts have in common.
 
@@ -535,6 +600,7 @@ class _DropoutBase(Module):
     ) -> None:
         if save_mask not in ("bits", "key"):
             raise ValueError(f"save_mask: expected 'bits' or 'key', got {save_mask!r}")
+        _check_generator(generator)
         self.p = p
         self.generator = generator
         self.save_mask = save_mask
@@ -767,14 +833,14 @@ class LockedDropout(_DropoutBase):
     __doc__ = "One mask for all steps of a sequence.\n" + _PARAMETERS.format(
         """
     time_axis : int
-        The axis of the steps."""
+        The axis of the steps; by default the last but one, as in ``(N, T, C)``. 0 for ``(T, N, C)``."""
     )
 
     def __init__(
         self,
         p: float = 0.5,
         *,
-        time_axis: int = 0,
+        time_axis: int = -2,
         generator: Generator | None = None,
         save_mask: Literal["bits", "key"] = "bits",
     ) -> None:
@@ -988,8 +1054,7 @@ class DropoutAddNorm(Module):
         norm: Literal["layer", "rms"] = "layer",
         dtype: DType = float32,
     ) -> None:
-        if type(dropout) is not Dropout:
-            raise TypeError(f"dropout: expected a Dropout, got {type(dropout).__name__}")
+        _check_exact("dropout", dropout, Dropout)
         if norm not in ("layer", "rms"):
             raise ValueError(f"norm: expected 'layer' or 'rms', got {norm!r}")
         shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
@@ -1002,20 +1067,494 @@ class DropoutAddNorm(Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Of an input whose last axes have these lengths, and a residual of its shape."""
-        dropout = self.dropout
-        return _sorix._dropout_add_norm(
-            x,
-            residual,
-            self.norm == "rms",
-            self.normalized_shape,
-            self.weight,
-            self.bias,
-            self.eps,
-            dropout.p,
-            dropout.training,
-            dropout.generator,
-            dropout.save_mask == "key",
+        return _add_norm(self.dropout, self, x, residual)
+
+
+def _check_exact(name: str, module: object, kind: type[Module]) -> None:
+    """That a module is of this kind: one pass with others looks at its attributes, and calls no method of it."""
+    if type(module) is not kind:
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(module).__name__}")
+
+
+def _add_norm(
+    dropout: Dropout, norm: LayerNorm | DropoutAddNorm, x: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The normalised ``residual + dropout(x)``, and that sum, in one pass."""
+    _check_exact("dropout", dropout, Dropout)
+    rms = isinstance(norm, DropoutAddNorm) and norm.norm == "rms"
+    if not isinstance(norm, DropoutAddNorm):
+        _check_exact("norm", norm, LayerNorm)
+    return _sorix._dropout_add_norm(
+        x,
+        residual,
+        rms,
+        norm.normalized_shape,
+        norm.weight,
+        norm.bias,
+        norm.eps,
+        dropout.p,
+        dropout.training,
+        dropout.generator,
+        dropout.save_mask == "key",
+    )
+
+
+class MultiheadAttention(Module):
+    """Attention in several heads: queries look for keys, and get values.
+
+    Query, key and value are projected, each head attends with dropout of its probabilities, and what the heads
+    found is projected once more. The matrix of probabilities is never in memory: :meth:`forward` returns a pair, as
+    PyTorch's does, whose second is always None. Inputs are batch first, ``(N, L, E)``, or ``(L, E)``.
+
+    The parameters have the names and shapes of ``torch.nn.MultiheadAttention``, whose ``state_dict`` loads:
+    ``in_proj_weight`` ``(3 E, E)``, ``in_proj_bias`` ``(3 E,)``, ``out_proj.weight`` ``(E, E)`` and
+    ``out_proj.bias`` ``(E,)``. Keys and values are as wide as queries.
+
+    Parameters
+    ----------
+    embed_dim : int
+        E, the length of the last axis of inputs and output.
+    num_heads : int
+        Divides ``embed_dim``.
+    dropout : float
+        The probability of dropping, in [0, 1]; the child ``dropout`` is a :class:`Dropout`.
+    bias : bool
+        Whether the projections have biases.
+    batch_first : bool
+        True, the only layout there is.
+    dtype : dtype
+        Of the parameters.
+    generator : Generator, optional
+        Where the first values come from: ``in_proj_weight`` by Xavier's uniform distribution, ``out_proj.weight``
+        uniform in ``±1 / sqrt(E)``, biases 0. The dropout draws from its fork ``"dropout"``, so that two modules
+        given one generator draw the same masks: give each a fork. By default both are of the generator of the
+        process.
+
+    Raises
+    ------
+    ValueError
+        If ``num_heads`` does not divide ``embed_dim``, or ``dropout`` is not in [0, 1].
+
+    Examples
+    --------
+    >>> import sorix
+    >>> attention = sorix.nn.MultiheadAttention(8, 2, dropout=0.1, generator=sorix.Generator(42))
+    >>> [name for name, _ in attention.named_parameters()]
+    ['in_proj_weight', 'in_proj_bias', 'out_proj.weight', 'out_proj.bias']
+    >>> x, memory = sorix.randn((3, 5, 8)), sorix.randn((3, 7, 8))
+    >>> y, _ = attention(x, memory, memory)
+    >>> y.shape
+    (3, 5, 8)
+
+    What comes first does not depend on what comes later:
+
+    >>> y, _ = attention.eval()(x, x, x, is_causal=True)
+    >>> first = x[:, :1]
+    >>> (y[:, :1] - attention(first, first, first)[0]).abs().max().item() < 1e-6
+    True
+    """
+
+    in_proj_weight: Parameter
+    in_proj_bias: Parameter | None
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        *,
+        batch_first: bool = True,
+        dtype: DType = float32,
+        generator: Generator | None = None,
+    ) -> None:
+        _check_batch_first(batch_first)
+        _check_generator(generator)
+        fork = None if generator is None else generator.fork("dropout")
+        # Before a key is taken: its p may be none.
+        drops = Dropout(dropout, generator=fork)
+        weight, shift, out_weight, out_shift = _sorix._new_multi_head_attention(
+            embed_dim, num_heads, dtype, generator
         )
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.in_proj_weight = Parameter(weight)
+        self.in_proj_bias = Parameter(shift) if bias else None
+        self.out_proj = Linear.__new__(Linear)._hold(out_weight, out_shift if bias else None)
+        self.dropout = drops
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, None]:
+        """What the queries find, of the shape of ``query``, and None in place of the weights.
+
+        If key and value are one tensor, or all three are, their projections are one product. In training one key
+        of the dropout's generator is taken. A query that sees no key gets the bias of the projection alone.
+
+        Masks are tensors that are added to the scores: 0 where a query sees a key, minus infinity where it does
+        not, anything else is a bias, which may require a gradient. They have the dtype of the input (of 16 bits,
+        float32 will do, too). There are no masks of bools: of one in which True leaves out, as PyTorch's do here,
+        ``sorix.zeros(mask.shape).masked_fill(sorix.tensor(mask, dtype="float32"), -math.inf)`` is the mask.
+
+        Parameters
+        ----------
+        query : Tensor
+            Of shape ``(N, L, E)`` or ``(L, E)``.
+        key, value : Tensor
+            Of shape ``(N, S, E)`` or ``(S, E)``.
+        key_padding_mask : Tensor, optional
+            For the keys of each sample, of shape ``(N, S)`` or ``(S,)``.
+        attn_mask : Tensor, optional
+            Of a shape that broadcasts to that of the scores, ``(N, num_heads, L, S)``: ``(L, S)`` for instance. Three
+            axes are heads, queries and keys; a mask for each sample has four, ``(N, 1, L, S)``.
+        is_causal : bool
+            Whether query i sees keys 0 to i alone. It needs no ``attn_mask``, and holds beside one.
+        need_weights : bool
+            False: the weights are never in memory.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If shapes or dtypes do not fit, a mask is no tensor, or the weights are asked for.
+
+        Examples
+        --------
+        >>> import math, sorix
+        >>> attention = sorix.nn.MultiheadAttention(4, 2, generator=sorix.Generator(42))
+        >>> x = sorix.randn((2, 3, 4))
+        >>> padding = sorix.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -math.inf]], dtype="float32")
+        >>> y, _ = attention(x, x, x, key_padding_mask=padding)
+        >>> short = x[1, :2]
+        >>> (y[1, :2] - attention(short, short, short)[0]).abs().max().item() < 1e-6
+        True
+        """
+        if need_weights:
+            raise ValueError(
+                "need_weights: expected False, got True: the weights are never in memory; "
+                "Tensor.softmax_dropout between two products has them"
+            )
+        _check_exact("dropout", self.dropout, Dropout)
+        _check_exact("out_proj", self.out_proj, Linear)
+        y = _sorix._multi_head_attention(
+            (query, key, value),
+            (self.in_proj_weight, self.in_proj_bias),
+            (self.out_proj.weight, self.out_proj.bias),
+            self.num_heads,
+            (key_padding_mask, attn_mask),
+            is_causal,
+            self.dropout.p,
+            self.dropout.training,
+            self.dropout.generator,
+        )
+        return y, None
+
+
+def _check_batch_first(batch_first: bool) -> None:
+    if not batch_first:
+        raise ValueError("batch_first: expected True, the only layout there is, got False")
+
+
+def _activated(activation: str, p: float) -> _DropoutBase:
+    """An activation and a dropout of what it makes, in one pass."""
+    match activation:
+        case "relu":
+            return ReLUDropout(p)
+        case "gelu":
+            return GELUDropout(p)
+        case "gelu_tanh":
+            return GELUDropout(p, "tanh")
+        case "silu":
+            return SiLUDropout(p)
+    raise ValueError(
+        f"activation: expected 'relu', 'gelu', 'gelu_tanh' or 'silu', got {activation!r}"
+    )
+
+
+def _fork_generators(module: Module, generator: Generator | None) -> None:
+    """Gives each dropout below a module a stream by its name: those of the same layer in Rust."""
+    if generator is None:
+        return
+    for path, child in module.named_modules():
+        if isinstance(child, _DropoutBase):
+            fork = generator
+            for name in (*path.split("."), "generator"):
+                fork = fork.fork(name)
+            child.generator = fork
+
+
+def _add(dropout: _DropoutBase, x: Tensor, residual: Tensor) -> Tensor:
+    """``residual + dropout(x)``, in the dtype of x."""
+    return dropout.forward_add(x, residual.to(x.dtype))
+
+
+_LAYER = """
+    Inputs are batch first, ``(N, L, E)``, or ``(L, E)``; there is no other layout. Postnorm, as in the paper and by
+    default: ``x = norm1(x + dropout1(attention(x)))`` and so on; prenorm, with ``norm_first``: ``x +=
+    dropout1(attention(norm1(x)))``. In both, dropout, residual and normalisation are one pass over memory, and so are
+    activation and dropout within the network; the matrix of attention is never in memory. For inputs of 16 bits the
+    residual is float32 within the layer.
+
+    The parameters have the names and shapes of ``torch.nn.{0}``, whose ``state_dict`` loads. All have biases.
+
+    Parameters
+    ----------
+    d_model : int
+        E, the length of the last axis of inputs and output.
+    nhead : int
+        The number of heads; divides ``d_model``.
+    dim_feedforward : int
+        How many numbers each position has between the two linear layers.
+    dropout : float
+        The probability of dropping, in [0, 1], of all dropouts; each has its own ``p`` afterwards.
+    activation : {{"relu", "gelu", "gelu_tanh", "silu"}}
+        Of the network; it is part of the child ``dropout``, a :class:`ReLUDropout` and its like.
+    layer_norm_eps : float
+        Is added to the variances.
+    batch_first : bool
+        True, the only layout there is.
+    norm_first : bool
+        Whether the layer is prenorm.
+    dtype : dtype
+        Of the parameters.
+    generator : Generator, optional
+        Where the first values come from. Each dropout draws from a fork by its name, ``"dropout1"`` and then
+        ``"generator"`` for instance, so that two layers given one generator draw the same masks: give each a fork.
+        By default all are of the generator of the process.
+
+    Raises
+    ------
+    ValueError
+        If ``nhead`` does not divide ``d_model``, ``dropout`` is not in [0, 1] or ``activation`` is none of these.
+    """
+
+
+class _TransformerLayer(Module):
+    """What an encoder's and a decoder's layer have in common."""
+
+    norm_first: bool
+    self_attn: MultiheadAttention
+    linear1: Linear
+    dropout: _DropoutBase
+    linear2: Linear
+    norm1: LayerNorm
+    norm2: LayerNorm
+    dropout1: Dropout
+    dropout2: Dropout
+
+    def _build(
+        self,
+        attentions: tuple[str, ...],
+        widths: tuple[int, int, int],
+        activated: _DropoutBase,
+        eps: float,
+        dtype: DType,
+        generator: Generator | None,
+    ) -> None:
+        """Makes the children, in the order in which Rust takes keys for their first values: attentions by these names,
+        and behind each of them, and behind the network, a dropout and a norm."""
+        _check_generator(generator)
+        width, heads, inner = widths
+        p = activated.p
+        for name in attentions:
+            attention = MultiheadAttention(width, heads, p, dtype=dtype, generator=generator)
+            setattr(self, name, attention)
+        self.linear1 = Linear(width, inner, dtype=dtype, generator=generator)
+        self.dropout = activated
+        self.linear2 = Linear(inner, width, dtype=dtype, generator=generator)
+        numbers = range(1, len(attentions) + 2)
+        for number in numbers:
+            setattr(self, f"norm{number}", LayerNorm(width, eps, dtype=dtype))
+        for number in numbers:
+            setattr(self, f"dropout{number}", Dropout(p))
+        _fork_generators(self, generator)
+
+    def _network(self, x: Tensor) -> Any:
+        return self.linear2(self.dropout(self.linear1(x)))
+
+
+class TransformerEncoderLayer(_TransformerLayer):
+    __doc__ = (
+        "A layer of a transformer's encoder: self-attention, and a network of two linear layers for each position,\n"
+        "each with dropout, a residual and a :class:`LayerNorm`.\n"
+        + _LAYER.format("TransformerEncoderLayer")
+        + """
+    Examples
+    --------
+    >>> import sorix
+    >>> generator = sorix.Generator(42)
+    >>> layers = [
+    ...     sorix.nn.TransformerEncoderLayer(8, 2, 32, norm_first=True, generator=generator.fork(name))
+    ...     for name in ("first", "second")
+    ... ]
+    >>> encoder = sorix.nn.Sequential(*layers)  # for masks a loop over the layers
+    >>> x = sorix.randn((3, 5, 8))
+    >>> encoder(x).shape
+    (3, 5, 8)
+    >>> bool((encoder(x).data == encoder(x).data).all())
+    False
+    >>> encoder = encoder.eval()
+    >>> bool((encoder(x).data == encoder(x).data).all())
+    True
+    """
+    )
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu",
+        layer_norm_eps: float = 1e-5,
+        *,
+        batch_first: bool = True,
+        norm_first: bool = False,
+        dtype: DType = float32,
+        generator: Generator | None = None,
+    ) -> None:
+        _check_batch_first(batch_first)
+        widths = (d_model, nhead, dim_feedforward)
+        activated = _activated(activation, dropout)
+        self._build(("self_attn",), widths, activated, layer_norm_eps, dtype, generator)
+        self.norm_first = norm_first
+
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """What the layer makes of ``src``, of its shape. In training each of the four dropouts takes a key.
+
+        Parameters
+        ----------
+        src : Tensor
+            Of shape ``(N, L, E)`` or ``(L, E)``.
+        src_mask, src_key_padding_mask : Tensor, optional
+            The ``attn_mask`` and the ``key_padding_mask`` of :meth:`MultiheadAttention.forward`: added to the scores.
+        is_causal : bool
+            Whether position i sees positions 0 to i alone. It needs no ``src_mask``, and holds beside one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If shapes or dtypes do not fit, or a mask is no tensor.
+        """
+
+        def attend(x: Tensor) -> Any:
+            return self.self_attn(x, x, x, src_key_padding_mask, src_mask, is_causal)[0]
+
+        if self.norm_first:
+            found = attend(self.norm1(src))
+            z, total = _add_norm(self.dropout1, self.norm2, found, src)
+            return _add(self.dropout2, self._network(z), total)
+        x, _ = _add_norm(self.dropout1, self.norm1, attend(src), src)
+        return _add_norm(self.dropout2, self.norm2, self._network(x), x)[0]
+
+
+class TransformerDecoderLayer(_TransformerLayer):
+    __doc__ = (
+        "A layer of a transformer's decoder: self-attention, attention to a memory, and a network of two linear\n"
+        "layers for each position, each with dropout, a residual and a :class:`LayerNorm`.\n"
+        + _LAYER.format("TransformerDecoderLayer")
+        + """
+    Examples
+    --------
+    >>> import sorix
+    >>> layer = sorix.nn.TransformerDecoderLayer(8, 2, 32, generator=sorix.Generator(42))
+    >>> x, memory = sorix.randn((3, 5, 8)), sorix.randn((3, 7, 8))
+    >>> layer(x, memory, tgt_is_causal=True).shape
+    (3, 5, 8)
+    >>> [name for name, _ in layer.named_children()][:3]
+    ['self_attn', 'multihead_attn', 'linear1']
+    """
+    )
+
+    multihead_attn: MultiheadAttention
+    norm3: LayerNorm
+    dropout3: Dropout
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu",
+        layer_norm_eps: float = 1e-5,
+        *,
+        batch_first: bool = True,
+        norm_first: bool = False,
+        dtype: DType = float32,
+        generator: Generator | None = None,
+    ) -> None:
+        _check_batch_first(batch_first)
+        widths = (d_model, nhead, dim_feedforward)
+        activated = _activated(activation, dropout)
+        self._build(
+            ("self_attn", "multihead_attn"), widths, activated, layer_norm_eps, dtype, generator
+        )
+        self.norm_first = norm_first
+
+    def forward(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        tgt_is_causal: bool = False,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        """What the layer makes of ``tgt``, of its shape. In training each of the six dropouts takes a key.
+
+        Parameters
+        ----------
+        tgt : Tensor
+            Of shape ``(N, L, E)`` or ``(L, E)``.
+        memory : Tensor
+            Of shape ``(N, S, E)`` or ``(S, E)``.
+        tgt_mask, tgt_key_padding_mask : Tensor, optional
+            The ``attn_mask`` and the ``key_padding_mask`` of :meth:`MultiheadAttention.forward` for the
+            self-attention: added to the scores.
+        memory_mask, memory_key_padding_mask : Tensor, optional
+            Those of the attention to the memory.
+        tgt_is_causal : bool
+            Whether position i sees positions 0 to i alone. It needs no ``tgt_mask``, and holds beside one.
+        memory_is_causal : bool
+            Whether position i sees places 0 to i of the memory alone.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If shapes or dtypes do not fit, or a mask is no tensor.
+        """
+
+        def attend(x: Tensor) -> Any:
+            return self.self_attn(x, x, x, tgt_key_padding_mask, tgt_mask, tgt_is_causal)[0]
+
+        def look_up(x: Tensor) -> Any:
+            masks = (memory_key_padding_mask, memory_mask, memory_is_causal)
+            return self.multihead_attn(x, memory, memory, *masks)[0]
+
+        if self.norm_first:
+            found = attend(self.norm1(tgt))
+            z, total = _add_norm(self.dropout1, self.norm2, found, tgt)
+            z, total = _add_norm(self.dropout2, self.norm3, look_up(z), total)
+            return _add(self.dropout3, self._network(z), total)
+        x, _ = _add_norm(self.dropout1, self.norm1, attend(tgt), tgt)
+        x, _ = _add_norm(self.dropout2, self.norm2, look_up(x), x)
+        return _add_norm(self.dropout3, self.norm3, self._network(x), x)[0]
 
 
 class WeightDropout(Module):
@@ -1253,6 +1792,21 @@ def clip_grad_value(parameters: Parameters, clip_value: float) -> None:
     _sorix._clip_grad_value(_named(parameters), clip_value)
 
 
+def _apart(
+    function: str, generators: Mapping[str, Generator] | None
+) -> list[tuple[str, Generator]]:
+    """The generators by their names; one under two names could be set to one of two states only."""
+    named = list((generators or {}).items())
+    names: dict[int, str] = {}
+    for name, generator in named:
+        first = names.setdefault(id(generator), name)
+        if first != name:
+            raise ValueError(
+                f"{function}: generators: {first!r} and {name!r} are one generator; expected one name for each"
+            )
+    return named
+
+
 def save(
     path: str | PathLike[str],
     model: Module,
@@ -1273,15 +1827,15 @@ def save(
     model : Module
     optimizer : Optimizer, optional
     generators : mapping of str to Generator, optional
-        Include :func:`sorix.default_generator` where a dropout has none of its own.
+        Each under one name. Include :func:`sorix.default_generator` where a dropout has none of its own.
     counters : mapping of str to int, optional
         Numbers of steps, of epochs.
     """
     _sorix._save(
         path,
-        list(model._all_parameters()),
+        model._all_parameters(),
         None if optimizer is None else optimizer._rust,
-        list((generators or {}).items()),
+        _apart("save", generators),
         list((counters or {}).items()),
     )
 
@@ -1296,7 +1850,8 @@ def load(
 ) -> dict[str, int]:
     """Reads what :func:`save` wrote into objects of the same kind; returns the counters.
 
-    If anything does not fit, an error says what, and nothing is changed.
+    If anything does not fit, an error says what, and nothing is changed. Of a file with an optimizer, generators or
+    counters ask for one of these at least, so that the model is looked for under ``model.``.
 
     Parameters
     ----------
@@ -1304,15 +1859,16 @@ def load(
     model : Module
     optimizer : Optimizer, optional
     generators : mapping of str to Generator, optional
+        Each under one name.
     counters : iterable of str
         The names of the counters that were saved.
     """
     return dict(
         _sorix._load(
             path,
-            list(model._all_parameters()),
+            model._all_parameters(),
             None if optimizer is None else optimizer._rust,
-            list((generators or {}).items()),
+            _apart("load", generators),
             [(name, 0) for name in counters],
         )
     )

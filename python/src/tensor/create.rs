@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use sorix::kernels::MaskKey;
 use sorix::{DType, Tensor};
 
-use super::{PyTensor, bytes};
+use super::{Given, PyTensor, bytes};
 use crate::array::{Input, with_item};
 use crate::draws::Shape;
 use crate::dtype::{AnyDType, numpy};
@@ -203,11 +203,11 @@ fn joined(
 #[pyo3(name = "where")]
 pub(crate) fn where_(
     py: Python<'_>,
-    condition: PyRef<'_, PyTensor>,
-    x: PyRef<'_, PyTensor>,
-    y: PyRef<'_, PyTensor>,
+    condition: Given<'_>,
+    x: Given<'_>,
+    y: Given<'_>,
 ) -> Result<PyTensor> {
-    let (condition, x, y) = (&condition.0, &x.0, &y.0);
+    let [condition, x, y] = [&condition, &x, &y].map(|given| &given.0);
     let bytes = bytes(condition).max(bytes(x)).max(bytes(y));
     let chosen = threads::operation(py, bytes, || condition.where_cond(x, y))?;
     Ok(PyTensor(chosen))

@@ -128,17 +128,30 @@ fn part(item: &Bound<'_, PyAny>, axis: usize, length: usize) -> Result<Part> {
     if let Ok(index) = item.extract::<isize>() {
         return Ok(Part::Index(from_start(index, axis, length)?));
     }
-    if item.getattr("dtype").is_ok_and(|dtype| {
-        dtype
-            .getattr("kind")
-            .is_ok_and(|kind| kind.eq("b").unwrap_or(false))
-    }) {
-        return Err(not_an_index());
-    }
-    let indices = item.extract::<Vec<isize>>().map_err(|_| not_an_index())?;
+    let indices = integers(item).ok_or_else(not_an_index)?;
     let indices = indices.into_iter();
     let indices = indices.map(|index| from_start(index, axis, length));
     Ok(Part::Several(indices.collect::<Result<_>>()?))
+}
+
+/// The numbers of a sequence, `None` if it is another thing, or has truths in it: to Python these are 0 and 1, and
+/// to numpy not indices but a choice.
+pub(super) fn integers<'py, T>(list: &Bound<'py, PyAny>) -> Option<Vec<T>>
+where
+    T: FromPyObjectOwned<'py>,
+{
+    let items: Vec<Bound<'_, PyAny>> = list.extract().ok()?;
+    let is_truth = |item: &Bound<'_, PyAny>| {
+        let kind = || {
+            item.getattr("dtype")
+                .and_then(|dtype| dtype.getattr("kind"))
+        };
+        item.is_instance_of::<PyBool>() || kind().is_ok_and(|kind| kind.eq("b").unwrap_or(false))
+    };
+    if items.iter().any(is_truth) {
+        return None;
+    }
+    items.iter().map(|item| item.extract().ok()).collect()
 }
 
 fn from_start(index: isize, axis: usize, length: usize) -> Result<usize> {

@@ -5,7 +5,7 @@ import sorix
 import sorix.torch as st
 import torch
 import torch.nn.functional as F
-from sorix.torch import _ops
+from sorix.torch import _attention, _ops
 from torch import nn
 
 
@@ -13,8 +13,11 @@ from torch import nn
 def calls(monkeypatch):
     """How often a kernel of sorix was called."""
     seen = []
-    draw = _ops._draw
+    draw, attention = _ops._draw, _attention._attention
     monkeypatch.setattr(_ops, "_draw", lambda *args: seen.append(args[3]) or draw(*args))
+    monkeypatch.setattr(
+        _attention, "_attention", lambda *args: seen.append(args[2].p) or attention(*args)
+    )
     return seen
 
 

@@ -231,6 +231,31 @@ def test_modules_are_those_of_pytorch(ours, theirs, shape):
             assert (flat == flat[:, :, :1]).all()
 
 
+def test_a_locked_dropout_shares_the_steps_of_samples_of_sequences():
+    x = torch.ones(3, 6, 50)
+    for y in (st.LockedDropout(0.5)(x), st.locked_dropout(x, 0.5)):
+        assert (y == y[:, :1]).all()
+        assert (y[0] != y[1]).any()
+    y = st.LockedDropout(0.5, time_axis=0)(x)
+    assert (y == y[:1]).all()
+    assert (y[:, 0] != y[:, 1]).any()
+
+
+def test_what_is_no_tensor_key_or_generator_is_told():
+    x = torch.ones(3)
+    for call in (st.dropout, st.alpha_dropout, st.dropout2d, st.drop_path, st.locked_dropout):
+        with pytest.raises(TypeError, match="input: expected a torch.Tensor, got numpy.ndarray"):
+            call(x.numpy(), 0.5)
+    with pytest.raises(TypeError, match="residual: expected a torch.Tensor, got builtins.float"):
+        st.drop_path_add(x, 0.1)
+    with pytest.raises(TypeError, match="key: expected a seed and an offset, got 5"):
+        st.dropout(x, 0.5, key=5)
+    with pytest.raises(ValueError, match="expected a key or a generator, got both"):
+        st.dropout(x, 0.5, key=(1, 2), generator=torch.Generator())
+    with pytest.raises(TypeError, match="generator: expected a torch.Generator, got builtins.int"):
+        st.Dropout(0.5, generator=42)
+
+
 def test_shapes_that_do_not_fit_are_told_as_pytorch_tells():
     with pytest.raises(RuntimeError, match="Expected 2D or 3D input"):
         st.dropout1d(torch.ones(3), 0.5)

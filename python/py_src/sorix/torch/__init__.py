@@ -26,17 +26,17 @@ True
 
 import torch as _torch
 
-# What the tests run with. 2.4.1 lacks `DispatchKeySet.raw_repr`; with text in its place tests of gradients and of
-# torch.compile fail there, where each warning is an error.
-_FLOOR = (2, 15)
+_FLOOR = (2, 4)
 if tuple(map(int, _torch.__version__.split(".")[:2])) < _FLOOR:
     raise ImportError(
-        f"sorix.torch needs PyTorch 2.15 or later, and {_torch.__version__} is installed"
+        f"sorix.torch needs PyTorch 2.4 or later, and {_torch.__version__} is installed"
     )
 
+from ._attention import scaled_dot_product_attention  # noqa: E402
 from ._functional import (  # noqa: E402
     alpha_dropout,
     drop_path,
+    drop_path_add,
     dropout,
     dropout1d,
     dropout2d,
@@ -85,6 +85,7 @@ __all__ = [
     "alpha_dropout",
     "bias_dropout_add",
     "drop_path",
+    "drop_path_add",
     "dropout",
     "dropout1d",
     "dropout2d",
@@ -96,6 +97,7 @@ __all__ = [
     "locked_dropout",
     "patch",
     "replace",
+    "scaled_dot_product_attention",
     "swiglu_dropout",
     "unpatch",
 ]

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import Shard
+from .._kinds import check_kind
 from . import _ops
 from ._ops import ALPHA, SCALE, UNSCALED, Key
 
 SaveMask = Literal["key", "bits"]
+PathMode = Literal["row", "batch"]
 
 _PARAMETERS = """
 
@@ -39,10 +41,21 @@ INPLACE = """
     inplace : bool
         Whether to write over the input."""
 
+PATHS = """
+    scale_by_keep : bool
+        Whether to multiply what is kept by ``1 / (1 - p)``.
+    mode : {"row", "batch"}
+        Whether each sample is decided by itself, or all together."""
+
 
 def _checked(p: float) -> None:
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def _check_call(input: object, p: float) -> None:
+    check_tensor("input", input)
+    _checked(p)
 
 
 def drop(
@@ -86,6 +99,11 @@ def drop(
     return _by_torch(x, p, shared, form, inplace)
 
 
+def check_tensor(name: str, x: object) -> None:
+    """That it is a tensor, and not an array for instance."""
+    check_kind(name, x, Tensor, "a torch.Tensor")
+
+
 def check_like(
     name: str,
     x: Tensor,
@@ -94,6 +112,8 @@ def check_like(
     dtype: torch.dtype | None = None,
 ) -> None:
     """That another tensor is as what is dropped from, but for a shape and a dtype of its own."""
+    check_tensor("input", x)
+    check_tensor(name, other)
     expected = tuple(x.shape) if shape is None else tuple(shape)
     if tuple(other.shape) != expected:
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(other.shape)}")
@@ -108,29 +128,41 @@ def drop_add(
     residual: Tensor,
     p: float,
     *,
+    shared: int = 0,
+    form: int = SCALE,
     key: Key | None = None,
     generator: torch.Generator | None = None,
     shard: Shard | None = None,
     save_mask: SaveMask = "key",
     rate: Tensor | None = None,
 ) -> Tensor:
-    """Dropout of elements and a sum, in training. ``rate`` is as in :func:`drop`."""
+    """Dropout and a sum, in training. ``rate`` is as in :func:`drop`."""
     compiling = torch.compiler.is_compiling()
     if not compiling:
         if p == 0.0:
             return residual + x
         if _ops.is_ordinary(x) and _ops.is_ordinary(residual):
-            part = None if shard is None else _ops.shard_of(shard, x.shape, 0)
+            part = None if shard is None else _ops.shard_of(shard, x.shape, shared)
             seed, offset = _ops.key_numbers(key, generator)
-            return _ops.drop_add(x, residual, (seed, offset, p, 0, SCALE, part), save_mask)
+            return _ops.drop_add(x, residual, (seed, offset, p, shared, form, part), save_mask)
     if _ops.is_traced(x) and _ops.is_traced(residual):
         rate = _ops.rate_tensor(p) if rate is None else rate
         key = _ops.key_tensor(key, generator)
-        part = None if shard is None else _ops.shard_of(shard, x.shape, 0)
+        part = None if shard is None else _ops.shard_of(shard, x.shape, shared)
         function = _ops.TracedAdd if compiling else _ops.TransformedAdd
-        y: Tensor = function.apply(x, residual, key, rate, 0, SCALE, part or ())
+        y: Tensor = function.apply(x, residual, key, rate, shared, form, part or ())
         return y
-    return residual + drop(x, p, key=key, generator=generator, shard=shard, rate=rate)
+    return residual + drop(
+        x,
+        p,
+        shared=shared,
+        form=form,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+        rate=rate,
+    )
 
 
 def _traced(
@@ -157,7 +189,9 @@ def _by_torch(x: Tensor, p: float, shared: int, form: int, inplace: bool) -> Ten
     if not shared and form == SCALE:
         return F.dropout(x, p, True, inplace)
     shape = [1 if shared >> axis & 1 else length for axis, length in enumerate(x.shape)]
-    noise = x.new_empty(shape).bernoulli_(1.0 - p)
+    # There are no complex ones to draw.
+    real = x.dtype.to_real() if x.is_complex() else x.dtype
+    noise = x.new_empty(shape, dtype=real).bernoulli_(1.0 - p)
     if form == SCALE and p < 1.0:
         noise.div_(1.0 - p)
     return x.mul_(noise) if inplace else x * noise
@@ -166,6 +200,17 @@ def _by_torch(x: Tensor, p: float, shared: int, form: int, inplace: bool) -> Ten
 def _from_axis(first: int, dim: int) -> int:
     """That all axes from one on share their decisions."""
     return (1 << dim) - (1 << first)
+
+
+def check_mode(mode: str) -> None:
+    """That stochastic depth has this mode."""
+    if mode not in ("row", "batch"):
+        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+
+
+def paths(x: Tensor, mode: PathMode) -> int:
+    """Which axes share their decisions if whole samples are dropped, or the whole batch."""
+    return _from_axis(1 if mode == "row" else 0, x.dim())
 
 
 def dropout(
@@ -180,7 +225,7 @@ def dropout(
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Drops each element with probability ``p`` and multiplies the others by ``1 / (1 - p)``."""
-    _checked(p)
+    _check_call(input, p)
     if not training:
         return input
     return drop(
@@ -209,7 +254,7 @@ def dropout_add(
 
     Product and sum are rounded to the dtype together, where two operations round 16 bits twice. The gradient
     of the residual is that of the result itself."""
-    _checked(p)
+    _check_call(input, p)
     check_like("residual", input, residual)
     if not training:
         return residual + input
@@ -254,7 +299,7 @@ def _channel_dropout(
     save_mask: SaveMask,
 ) -> Tensor:
     """Drops whole channels, which have so many axes of space."""
-    _checked(p)
+    _check_call(input, p)
     shared = channels(input, spatial, stacklevel=4)
     if not training:
         return input
@@ -327,7 +372,7 @@ def alpha_dropout(
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Dropout that keeps mean 0 and variance 1, for self-normalising networks."""
-    _checked(p)
+    _check_call(input, p)
     if not training:
         return input
     return drop(
@@ -354,7 +399,7 @@ def feature_alpha_dropout(
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Alpha dropout of whole channels of ``(N, C, ...)``."""
-    _checked(p)
+    _check_call(input, p)
     if not training:
         return input
     if input.dim() < 2:
@@ -379,24 +424,59 @@ def drop_path(
     inplace: bool = False,
     *,
     scale_by_keep: bool = True,
-    mode: Literal["row", "batch"] = "row",
+    mode: PathMode = "row",
     key: Key | None = None,
     generator: torch.Generator | None = None,
     shard: Shard | None = None,
     save_mask: SaveMask = "key",
 ) -> Tensor:
     """Drops whole samples, the first axis, or the whole batch: stochastic depth."""
-    _checked(p)
-    if mode not in ("row", "batch"):
-        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+    _check_call(input, p)
+    check_mode(mode)
     if not training:
         return input
     return drop(
         input,
         p,
-        shared=_from_axis(1 if mode == "row" else 0, input.dim()),
+        shared=paths(input, mode),
         form=SCALE if scale_by_keep else UNSCALED,
         inplace=inplace,
+        key=key,
+        generator=generator,
+        shard=shard,
+        save_mask=save_mask,
+    )
+
+
+def drop_path_add(
+    input: Tensor,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    scale_by_keep: bool = True,
+    mode: PathMode = "row",
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    shard: Shard | None = None,
+    save_mask: SaveMask = "key",
+) -> Tensor:
+    """``residual + drop_path(input)`` in one pass over memory: the end of a branch with stochastic depth.
+
+    Of a sample that is dropped the input is not read. Product and sum are rounded to the dtype together, where
+    two operations round 16 bits twice. The gradient of the residual is that of the result itself. With
+    ``scale_by_keep=False`` it is two passes."""
+    _check_call(input, p)
+    check_mode(mode)
+    check_like("residual", input, residual)
+    if not training:
+        return residual + input
+    return drop_add(
+        input,
+        residual,
+        p,
+        shared=paths(input, mode),
+        form=SCALE if scale_by_keep else UNSCALED,
         key=key,
         generator=generator,
         shard=shard,
@@ -410,14 +490,14 @@ def locked_dropout(
     training: bool = True,
     inplace: bool = False,
     *,
-    time_axis: int = 0,
+    time_axis: int = -2,
     key: Key | None = None,
     generator: torch.Generator | None = None,
     shard: Shard | None = None,
     save_mask: SaveMask = "key",
 ) -> Tensor:
-    """One mask for all steps of a sequence."""
-    _checked(p)
+    """One mask for all steps of a sequence, which are the last axis but one unless ``time_axis`` says otherwise."""
+    _check_call(input, p)
     if not -input.dim() <= time_axis < input.dim():
         raise IndexError(f"time_axis: expected an axis of {input.dim()}, got {time_axis}")
     if not training:
@@ -441,14 +521,7 @@ for _function, _more in [
     (dropout3d, ""),
     (alpha_dropout, ""),
     (feature_alpha_dropout, ""),
-    (
-        drop_path,
-        """
-    scale_by_keep : bool
-        Whether to multiply what is kept by ``1 / (1 - p)``.
-    mode : {"row", "batch"}
-        Whether each sample is decided by itself, or all together.""",
-    ),
+    (drop_path, PATHS),
     (
         locked_dropout,
         """
@@ -461,3 +534,20 @@ _RESIDUAL = """
     residual : torch.Tensor
         Of the shape, dtype and device of the input."""
 dropout_add.__doc__ = (dropout_add.__doc__ or "") + _PARAMETERS.format(_RESIDUAL, "")
+drop_path_add.__doc__ = (
+    (drop_path_add.__doc__ or "")
+    + _PARAMETERS.format(_RESIDUAL + PATHS, "").rstrip()
+    + """
+
+    Examples
+    --------
+    >>> import torch
+    >>> import sorix.torch
+    >>> x, residual = torch.ones(4, 3), torch.full((4, 3), 10.0)
+    >>> sorix.torch.drop_path_add(x, residual, 0.5, key=(42, 0))
+    tensor([[12., 12., 12.],
+            [12., 12., 12.],
+            [10., 10., 10.],
+            [12., 12., 12.]])
+    """
+)

@@ -25,7 +25,7 @@ Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 class Draw:
     """Where the mask of a call comes from: the arguments that all functions have.
 
-    ``rate`` is ``p`` as a tensor, for compiled graphs."""
+    ``rate`` is ``p`` as a tensor, for compiled graphs; ``part`` a shard as the native half takes it."""
 
     p: float
     key: Key | None
@@ -33,23 +33,27 @@ class Draw:
     shard: Shard | None
     save_mask: SaveMask
     rate: Tensor | None = None
+    part: tuple[int, ...] | None = None
 
     @property
     def save(self) -> bool:
         """Whether bits are kept."""
         return self.save_mask == "bits"
 
-    def call(self, x: Tensor) -> Call:
-        """For the straight road."""
-        part = None if self.shard is None else _ops.shard_of(self.shard, x.shape, 0)
+    def call(self, shape: tuple[int, ...]) -> Call:
+        """For the straight road, of what has this shape."""
+        part = self._part(shape)
         seed, offset = _ops.key_numbers(self.key, self.generator)
         return seed, offset, self.p, 0, SCALE, part
 
-    def traced(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """For compilers: key, rate and shard."""
+    def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """For compilers: key, rate and shard, of what has this shape."""
         rate = _ops.rate_tensor(self.p) if self.rate is None else self.rate
-        part = None if self.shard is None else _ops.shard_of(self.shard, x.shape, 0)
+        part = self._part(shape)
         return _ops.key_tensor(self.key, self.generator), rate, part or ()
+
+    def _part(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return self.part if self.shard is None else _ops.shard_of(self.shard, shape, 0)
 
     def fixed(self, *tensors: Tensor) -> "Draw":
         """The same with a key that is drawn, if the tensors can be dropped from by one."""
@@ -60,6 +64,10 @@ class Draw:
 
     def drop(self, x: Tensor, form: int = SCALE) -> Tensor:
         """The dropout by itself."""
+        if self.part is not None:
+            key, rate, part = self.traced(x.shape)
+            y: Tensor = _ops.Transformed.apply(x, key, rate, 0, form, part)
+            return y
         return functional.drop(
             x,
             self.p,
@@ -97,13 +105,13 @@ def act(x: Tensor, bias: Tensor | None, activation: str, draw: Draw) -> Tensor:
         if draw.p == 0.0:
             return activate(activation, x if bias is None else x + bias)
         if _straight(*tensors):
-            call = draw.call(x)
+            call = draw.call(x.shape)
             if _records(*tensors):
                 y: Tensor = _fused_ops.ActDropout.apply(x, bias, activation, call, draw.save)
                 return y
             return _fused_ops._run_act(x, bias, activation, call, False)[0]
     elif _compiled(*tensors):
-        key, rate, part = draw.traced(x)
+        key, rate, part = draw.traced(x.shape)
         y, _ = _fused_ops.TracedAct.apply(x, bias, key, rate, activation, part)
         return y
     draw = draw.fixed(*tensors)
@@ -117,13 +125,13 @@ def swiglu(gate: Tensor, up: Tensor, draw: Draw) -> Tensor:
         if draw.p == 0.0:
             return F.silu(gate) * up
         if _straight(gate, up):
-            call = draw.call(gate)
+            call = draw.call(gate.shape)
             if _records(gate, up):
                 y: Tensor = _fused_ops.SwigluDropout.apply(gate, up, call, draw.save)
                 return y
             return _fused_ops._run_swiglu(gate, up, call, False)[0]
     elif _compiled(gate, up):
-        y = _fused_ops.TracedSwiglu.apply(gate, up, *draw.traced(gate))
+        y = _fused_ops.TracedSwiglu.apply(gate, up, *draw.traced(gate.shape))
         return y
     draw = draw.fixed(gate, up)
     return draw.drop(F.silu(draw.kept_alone(gate)) * draw.kept_alone(up))
@@ -136,14 +144,14 @@ def bias_add(x: Tensor, bias: Tensor, residual: Tensor, draw: Draw) -> Tensor:
         if draw.p == 0.0:
             return residual + (x + bias)
         if _straight(*tensors):
-            call = draw.call(x)
+            call = draw.call(x.shape)
             if _records(*tensors):
                 save = draw.save and (x.requires_grad or bias.requires_grad)
                 y: Tensor = _fused_ops.BiasDropoutAdd.apply(*tensors, call, save)
                 return y
             return _fused_ops._run_bias_add(*tensors, call, False)[0]
     elif _compiled(*tensors):
-        y = _fused_ops.TracedBiasAdd.apply(*tensors, *draw.traced(x))
+        y = _fused_ops.TracedBiasAdd.apply(*tensors, *draw.traced(x.shape))
         return y
     return residual + draw.drop(x + bias)
 
@@ -172,7 +180,7 @@ def act_dropout(
     16 bits are rounded once. Of ``"relu"`` one bit for each element is kept for backward, and nothing else,
     whatever ``save_mask`` says; of the others input and bias, too. With ``p=0``, and not in training, it is
     PyTorch's activation."""
-    functional._checked(p)
+    functional._check_call(input, p)
     check_activation(activation)
     if bias is not None:
         functional.check_like("bias", input, bias, input.shape[-1:])
@@ -196,6 +204,8 @@ def swiglu_dropout(
 
     16 bits are rounded once. Gate and up are kept for backward, and the mask. With ``p=0``, and not in training,
     it is the product by PyTorch."""
+    functional.check_tensor("gate", gate)
+    functional.check_tensor("up", up)
     functional._checked(p)
     functional.check_like("up", gate, up)
     if not training:
@@ -220,7 +230,7 @@ def bias_dropout_add(
     Arguments in the order of Megatron-LM's function of this name. 16 bits are rounded once. The gradient of the
     bias is PyTorch's sum of that of the input over all axes but the last, and that of the residual the gradient
     of the result itself."""
-    functional._checked(p)
+    functional._check_call(input, p)
     functional.check_like("bias", input, bias, input.shape[-1:])
     functional.check_like("residual", input, residual)
     if not training:

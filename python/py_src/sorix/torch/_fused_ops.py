@@ -32,14 +32,31 @@ def _activate_backward(activation: str, grad: Tensor, x: Tensor) -> Tensor:
     if activation == "silu":
         return _silu_backward(grad, x)
     approximate = "tanh" if activation == "gelu_tanh" else "none"
+    x = _near(x, _FAR_OF_GELU)
     result: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate=approximate)
     return result
 
 
 def _silu_backward(grad: Tensor, x: Tensor) -> Tensor:
     # PyTorch's own operation of this name cannot be derived.
+    x = _near(x, _FAR_OF_SILU)
     sigmoid = torch.sigmoid(x)
     return grad * (sigmoid * (1.0 + x * (1.0 - sigmoid)))
+
+
+def _silu(x: Tensor) -> Tensor:
+    """PyTorch's own, with the limit at minus infinity."""
+    return torch.where(x > _FAR_OF_SILU, x, F.silu(_near(x, _FAR_OF_SILU)))
+
+
+# From here on the derivatives are those of the asymptotes, in every dtype.
+_FAR_OF_GELU, _FAR_OF_SILU = 40.0, 800.0
+
+
+def _near(x: Tensor, far: float) -> Tensor:
+    """The same up to there, and beyond it a constant: PyTorch's formulas overflow, or multiply zero by infinity.
+    NaN stays."""
+    return torch.where(x.abs() > far, x.detach().clamp(-far, far), x)
 
 
 def row_sum(x: Tensor) -> Tensor:
@@ -181,7 +198,7 @@ class SwigluDropout(torch.autograd.Function):
             _derivative(grad, call),
         )
         d_gate = _silu_backward(grad * up, gate) if of_gate else None
-        return d_gate, grad * F.silu(gate) if of_up else None, None, None
+        return d_gate, grad * _silu(gate) if of_up else None, None, None
 
 
 def _run_bias_add(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from .._kinds import check_kind
 from . import _functional as functional
 from . import _fused, _fused_ops, _norm, _ops
 from ._functional import SaveMask
@@ -43,6 +44,8 @@ class _Dropout(nn.modules.dropout._DropoutNd):
         super().__init__(p, inplace)
         if save_mask not in ("key", "bits"):
             raise ValueError(f"save_mask: expected 'key' or 'bits', got {save_mask!r}")
+        if generator is not None:
+            check_kind("generator", generator, torch.Generator, "a torch.Generator")
         self.generator = generator
         self.save_mask = save_mask
 
@@ -340,7 +343,9 @@ class FeatureAlphaDropout(_Dropout, nn.FeatureAlphaDropout):
 
 
 class DropPath(_Dropout):
-    """Drops whole samples, the first axis, or the whole batch: stochastic depth."""
+    """Drops whole samples, the first axis, or the whole batch: stochastic depth.
+
+    The second argument is ``inplace``, as of PyTorch's dropouts; timm's ``scale_by_keep`` is a keyword here."""
 
     def __init__(
         self,
@@ -348,13 +353,12 @@ class DropPath(_Dropout):
         inplace: bool = False,
         *,
         scale_by_keep: bool = True,
-        mode: Literal["row", "batch"] = "row",
+        mode: functional.PathMode = "row",
         generator: torch.Generator | None = None,
         save_mask: SaveMask = "key",
     ) -> None:
         super().__init__(p, inplace, generator=generator, save_mask=save_mask)
-        if mode not in ("row", "batch"):
-            raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+        functional.check_mode(mode)
         self.scale_by_keep = scale_by_keep
         self.mode = mode
 
@@ -362,8 +366,41 @@ class DropPath(_Dropout):
         """Of any shape."""
         if not self.training:
             return input
-        shared = functional._from_axis(1 if self.mode == "row" else 0, input.dim())
-        return self._drop(input, shared, SCALE if self.scale_by_keep else UNSCALED)
+        return self._drop(input, functional.paths(input, self.mode), self._form())
+
+    def forward_add(self, input: Tensor, residual: Tensor) -> Tensor:
+        """``residual + self(input)`` in one pass over memory, of any shape, both of the same; see
+        :func:`drop_path_add`. It is a new tensor, ``inplace`` or not.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sorix.torch
+        >>> x, residual = torch.randn(2, 8, 3)
+        >>> layer = sorix.torch.DropPath(0.5)
+        >>> _ = torch.manual_seed(42)
+        >>> y = layer.forward_add(x, residual)
+        >>> _ = torch.manual_seed(42)
+        >>> bool((y == residual + layer(x)).all())
+        True
+        """
+        functional.check_like("residual", input, residual)
+        if not self.training:
+            return residual + input
+        p, rate = self._probability(input, residual)
+        return functional.drop_add(
+            input,
+            residual,
+            p,
+            shared=functional.paths(input, self.mode),
+            form=self._form(),
+            generator=self.generator,
+            save_mask=self.save_mask,
+            rate=rate,
+        )
+
+    def _form(self) -> int:
+        return SCALE if self.scale_by_keep else UNSCALED
 
     def extra_repr(self) -> str:
         """The options."""
@@ -371,14 +408,15 @@ class DropPath(_Dropout):
 
 
 class LockedDropout(_Dropout):
-    """One mask for all steps of a sequence."""
+    """One mask for all steps of a sequence: of the axis last but one, as in ``(N, T, C)``; ``time_axis=0`` for
+    ``(T, N, C)``."""
 
     def __init__(
         self,
         p: float = 0.5,
         inplace: bool = False,
         *,
-        time_axis: int = 0,
+        time_axis: int = -2,
         generator: torch.Generator | None = None,
         save_mask: SaveMask = "key",
     ) -> None:
@@ -405,14 +443,7 @@ for _module, _more in [
     (Dropout3d, ""),
     (AlphaDropout, ""),
     (FeatureAlphaDropout, ""),
-    (
-        DropPath,
-        """
-    scale_by_keep : bool
-        Whether to multiply what is kept by ``1 / (1 - p)``.
-    mode : {"row", "batch"}
-        Whether each sample is decided by itself, or all together.""",
-    ),
+    (DropPath, functional.PATHS),
     (
         LockedDropout,
         """

@@ -320,11 +320,11 @@ def add_norm(
     bias = None if bias is None else bias.to(of_sum)
     tensors = [tensor for tensor in (x, residual, weight, bias) if tensor is not None]
     if _compiled(*tensors):
-        key, rate, part = draw.traced(x)
+        key, rate, part = draw.traced(x.shape)
         z, total, _ = TracedNorm.apply(x, residual, weight, bias, key, rate, *rows, part)
         return z, total
     if not torch.compiler.is_compiling() and _straight(*tensors):
-        call = draw.call(x)
+        call = draw.call(x.shape)
         if _records(*tensors):
             save = draw.save and x.requires_grad
             z, total = DropoutAddNorm.apply(x, residual, weight, bias, call, rows, save)
@@ -395,7 +395,7 @@ def dropout_add_norm(
     For float16 and bfloat16 the sum is float32, and mean and variance are those of the numbers as doubles. The sum
     is kept for backward, two numbers of each row, and the mask. Not in training it is the same pass without a
     dropout."""
-    functional._checked(p)
+    functional._check_call(input, p)
     check_norm(norm, eps)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     check_tensors(input, residual, shape, weight, bias)

@@ -36,6 +36,8 @@ _transform = torch._C._functorch.peek_interpreter_stack
 _modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
 _dispatch_keys = torch._C._dispatch_keys
+# Older ones have no number for a set of keys, but a text.
+_raw = getattr(torch._C.DispatchKeySet, "raw_repr", str)
 
 # A small tensor takes as long as what is looked up and called for it.
 _bfloat16 = torch.bfloat16
@@ -44,13 +46,13 @@ _is_grad_enabled = torch.is_grad_enabled
 _threads = torch.get_num_threads
 
 
-def _ordinary_keys() -> frozenset[int]:
+def _ordinary_keys() -> frozenset[Any]:
     """The dispatch keys of tensors that are dense, on a CPU, and nothing else."""
     with torch.inference_mode(False):
         plain = torch.empty(0, device="cpu")
     with torch.inference_mode():
         inference = torch.empty(0, device="cpu")
-    return frozenset(_dispatch_keys(x).raw_repr() for x in (plain, inference))
+    return frozenset(_raw(_dispatch_keys(x)) for x in (plain, inference))
 
 
 _ORDINARY_KEYS = _ordinary_keys()
@@ -60,7 +62,7 @@ def is_ordinary(x: Tensor) -> bool:
     """Whether a tensor's elements lie in memory for us to read, and nobody stands between."""
     return (
         type(x) in _ORDINARY
-        and _dispatch_keys(x).raw_repr() in _ORDINARY_KEYS
+        and _raw(_dispatch_keys(x)) in _ORDINARY_KEYS
         and x.dtype in DTYPES
         and _transform() is None
         and _modes() == 0
@@ -122,10 +124,11 @@ def key_numbers(key: Key | None, generator: torch.Generator | None) -> list[int]
             return _drawn.key.random_(_LOW, _HIGH).tolist()
         _check_not_recomputed()
         return _drawn.key.random_(_LOW, _HIGH, generator=generator).tolist()
+    _check_alone(generator)
     if isinstance(key, Tensor):
         _check_key(key)
         return key.tolist()
-    seed, offset = key
+    seed, offset = _pair(key)
     return [_signed(seed), _signed(offset)]
 
 
@@ -138,11 +141,23 @@ def key_tensor(key: Key | None, generator: torch.Generator | None) -> Tensor:
         return torch.randint(
             _LOW, _HIGH, (2,), dtype=torch.int64, device="cpu", generator=generator
         )
+    _check_alone(generator)
     if isinstance(key, Tensor):
         _check_key(key)
         return key
-    seed, offset = key
+    seed, offset = _pair(key)
     return torch.tensor([_signed(seed), _signed(offset)], dtype=torch.int64, device="cpu")
+
+
+def _check_alone(generator: torch.Generator | None) -> None:
+    if generator is not None:
+        raise ValueError("expected a key or a generator, got both")
+
+
+def _pair(key: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(key, (tuple, list)) or len(key) != 2:
+        raise TypeError(f"key: expected a seed and an offset, got {key!r}")
+    return key
 
 
 def _check_key(key: Tensor) -> None:
@@ -239,13 +254,20 @@ def _run_add(x: Tensor, residual: Tensor, call: Call, save: bool) -> tuple[Tenso
     """Drops from an ordinary tensor and adds another one; not recorded. And the bits of the mask, if they are
     to be saved."""
     seed, offset, p, shared, form, shard = call
-    arrays = _array(x.contiguous()), _array(residual.contiguous())
     mask = _mask_shape(x.shape, shared)
 
-    def kernel(y: Any) -> Any:
-        return _draw(*arrays, y, p, seed, offset, mask, form, shard, save, _threads())
+    def kernel(a: Tensor, b: Tensor, y: Any, mask: list[int] | None) -> Any:
+        arrays = _array(a), _array(b), y
+        return _draw(*arrays, p, seed, offset, mask, form, shard, save, _threads())
 
-    return _row_major(x, kernel)
+    if mask is not None and not x.is_contiguous() and x.stride() == residual.stride():
+        order, y = _order(x, shared), _empty_like(x)
+        if order is not None and x.stride() == y.stride():
+            inputs = x.permute(order), residual.permute(order)
+            permuted = [mask[axis] for axis in order]
+            return y, kernel(*inputs, _array(y.permute(order)), permuted)
+    inputs = x.contiguous(), residual.contiguous()
+    return _row_major(x, lambda y: kernel(*inputs, y, mask))
 
 
 def _row_major(x: Tensor, kernel: Callable[[Any], Any]) -> tuple[Tensor, Any]:
@@ -462,15 +484,17 @@ class Traced(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, key: Tensor, rate: Tensor, shared: int, form: int, shard: tuple[int, ...]
+        ctx: Any,
+        x: Tensor,
+        key: Tensor,
+        rate: Tensor,
+        shared: int,
+        form: int,
+        shard: tuple[int, ...],
     ) -> Tensor:
-        return torch.ops.sorix.dropout(x, key, rate, shared, form, shard)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, key, rate, shared, form, shard = inputs
         ctx.save_for_backward(key, rate)
         ctx.kept = shared, _DERIVATIVE[form], shard
+        return torch.ops.sorix.dropout(x, key, rate, shared, form, shard)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -480,13 +504,47 @@ class Traced(torch.autograd.Function):
         return grad, None, None, None, None, None
 
 
-class Transformed(Traced):
+class TracedAdd(torch.autograd.Function):
+    """``sorix::dropout_add`` with its gradients, for compilers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor,
+        key: Tensor,
+        rate: Tensor,
+        shared: int,
+        form: int,
+        shard: tuple[int, ...],
+    ) -> Tensor:
+        ctx.save_for_backward(key, rate)
+        ctx.kept = shared, _DERIVATIVE[form], shard
+        return torch.ops.sorix.dropout_add(x, residual, key, rate, shared, form, shard)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        key, rate = ctx.saved_tensors
+        shared, form, shard = ctx.kept
+        dx = Traced.apply(grad, key, rate, shared, form, shard)
+        return dx, grad, None, None, None, None, None
+
+
+class Transformed(torch.autograd.Function):
     """The same with all that the transforms of ``torch.func`` ask for."""
 
     @staticmethod
+    def forward(
+        x: Tensor, key: Tensor, rate: Tensor, shared: int, form: int, shard: tuple[int, ...]
+    ) -> Tensor:
+        return torch.ops.sorix.dropout(x, key, rate, shared, form, shard)
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        Traced.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[1:3])
+        _, key, rate, shared, form, shard = inputs
+        ctx.save_for_backward(key, rate)
+        ctx.save_for_forward(key, rate)
+        ctx.kept = shared, _DERIVATIVE[form], shard
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -503,8 +561,8 @@ class Transformed(Traced):
         return _by_sample(Transformed, info, in_dims, inputs)
 
 
-class TracedAdd(torch.autograd.Function):
-    """``sorix::dropout_add`` with its gradients, for compilers."""
+class TransformedAdd(torch.autograd.Function):
+    """The same of a sum."""
 
     @staticmethod
     def forward(
@@ -517,18 +575,6 @@ class TracedAdd(torch.autograd.Function):
         shard: tuple[int, ...],
     ) -> Tensor:
         return torch.ops.sorix.dropout_add(x, residual, key, rate, shared, form, shard)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        Traced.setup_context(ctx, inputs[1:], output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return Traced.backward(ctx, grad)[0], grad, None, None, None, None, None
-
-
-class TransformedAdd(TracedAdd):
-    """The same with all that the transforms of ``torch.func`` ask for."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -4,7 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch._C import DispatchKey
 from .. import mask as _mask
 from . import _functional as functional
 from . import _ops
-from ._ops import ALPHA, SCALE
+from ._attention import Inputs, attend
+from ._fused import Draw
+from ._ops import ALPHA, SCALE, _transform
 
 _lock = threading.Lock()
 _library: torch.library.Library | None = None
@@ -61,6 +63,35 @@ def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Te
     return y, mask.copy_(torch.from_numpy(bools))
 
 
+def _patched_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What attention becomes: PyTorch's own is fast without dropout."""
+    inputs = Inputs(query, key, value, attn_mask)
+    both = is_causal and attn_mask is not None
+    ours = 0.0 < dropout_p <= 1.0 and not both and inputs.fit(enable_gqa)
+    if not ours or not all(map(_takes, (query, key, value))) or _transform() is not None:
+        operation = torch.ops.aten.scaled_dot_product_attention.default
+        options: dict[str, Any] = {"scale": scale}
+        if enable_gqa:
+            # PyTorch 2.4 does not know it.
+            options["enable_gqa"] = True
+        result: Tensor = operation._op_dk(
+            DispatchKey.CompositeImplicitAutograd, *inputs, dropout_p, is_causal, **options
+        )
+        return result
+    draw = Draw(dropout_p, None, None, None, "key")
+    return attend(inputs, is_causal, scale, enable_gqa, draw)
+
+
 _DROPOUTS = [
     ("dropout", SCALE, False),
     ("feature_dropout", SCALE, True),
@@ -97,7 +128,7 @@ def patch() -> Patch:
     From then on ``nn.Dropout``, ``F.dropout`` and all that is made of them use sorix's kernels on CPUs:
     attention, LSTM, ``TransformerEncoderLayer``, compiled graphs, checkpoints. The operations are
     ``aten::dropout``, ``feature_dropout``, ``alpha_dropout``, ``feature_alpha_dropout``, each in place
-    too, and ``native_dropout``. Keys come from PyTorch's generator; the masks are others than PyTorch's
+    too, ``native_dropout``, and ``scaled_dot_product_attention`` with dropout. Keys come from PyTorch's generator; the masks are others than PyTorch's
     own. It holds for the whole process, until :func:`unpatch`, or for a ``with`` block.
 
     Other devices and dtypes, and tensors under ``torch.func.vmap``, have PyTorch's own dropout as before.
@@ -132,6 +163,8 @@ def patch() -> Patch:
                     for key in ("AutogradCPU", "CPU"):
                         library.impl(whole, function, key)
             library.impl("native_dropout", _native_dropout, "CPU")
+            for key in ("AutogradCPU", "CPU"):
+                library.impl("scaled_dot_product_attention", _patched_attention, key)
         _library = library
     return Patch(mine=True)
 
