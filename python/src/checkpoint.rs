@@ -1,4 +1,4 @@
-//! Files of parameters, optimisers, generators and counters.
+//! Parameters of modules of Python: copied all or none, and in files with optimisers, generators and counters.
 
 use std::path::PathBuf;
 
@@ -29,6 +29,19 @@ impl Module for Parameters {
     fn forward(&self, x: &Tensor) -> nn::Result<Tensor> {
         Ok(x.clone())
     }
+}
+
+/// Writes tensors over the parameters of the same names: all, or none if one cannot be written over. What is a
+/// parameter itself is written as it was before.
+#[pyfunction]
+pub(crate) fn _copy_parameters(
+    py: Python<'_>,
+    values: Vec<(String, PyTensor)>,
+    parameters: Vec<(String, PyTensor)>,
+) -> Result<()> {
+    let [from, to] = [values, parameters].map(|tensors| Parameters(named(tensors)));
+    let copy = || nn::copy_parameters(&from, &to);
+    Ok(threads::operation(py, usize::MAX, copy)?)
 }
 
 /// What is saved beside the parameters.

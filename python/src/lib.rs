@@ -24,7 +24,7 @@ mod _sorix {
     #[pymodule_export]
     use crate::attention::{_attention, _attention_gradients};
     #[pymodule_export]
-    use crate::checkpoint::{_load, _save};
+    use crate::checkpoint::{_copy_parameters, _load, _save};
     #[pymodule_export]
     use crate::draws::{
         _apply, _draw, Shard, dropout, dropout_add, dropout_backward, mask, replay,

@@ -1,5 +1,7 @@
 //! Layer and RMS normalisation of rows: [`Norm`], and what a call of it reads and writes.
 
+use core::ops::RangeInclusive;
+
 use crate::buffers::Buffers;
 use crate::element::Element;
 use crate::error::{InvalidEpsilon, LengthError};
@@ -21,8 +23,10 @@ pub enum NormKind {
 ///
 /// `S` is the type computed in: f64 for rows of f64, f32 for the others. Mean and variance are those of
 /// the numbers as doubles, in two passes over a row: no sum of f32 overflows, and what the elements of
-/// a row have in common does not cost them digits. (Of f64, a sum or a square may be out of range.) A
-/// variance of 0 with an epsilon of 0 gives rows of zeros.
+/// a row have in common does not cost them digits. A row of f64 whose variance, with epsilon, is not within
+/// 1e-280 and 1e280, or less than 1e-28 times the square of the mean, is multiplied by a power of two before, so
+/// that no sum and no square is out of range. Equal elements have the variance 0, which with an epsilon of 0
+/// gives rows of zeros.
 ///
 /// Element `i` of a row goes to partial sum `i % 32`, in order, and the 32 are then added in pairs: sum `k`
 /// and sum `k + 16`, then `k` and `k + 8`, and so on. So a result depends on no vector width.
@@ -165,14 +169,24 @@ impl<'a, S: Element<Scale = S>> Norm<'a, S> {
 /// The inverse deviations with which a row of f32 is normalised in f32, in the order `((x - high) - low) *
 /// inverse`, where `high` is the mean rounded to f32 and `low` what is left of it: no distance from
 /// the mean overflows then, and none loses digits by being small. Other rows are normalised as doubles.
-pub(crate) const NORMAL_IN_F32: core::ops::RangeInclusive<f64> = 1e-30..=1e30;
+pub(crate) const NORMAL_IN_F32: RangeInclusive<f64> = 1e-30..=1e30;
+
+/// Those with which a row of f64 is normalised like that. In others a distance from the mean may be out of
+/// range: `x`, the mean and the inverse deviation are multiplied by powers of two before.
+pub(crate) const NORMAL_IN_F64: RangeInclusive<f64> = 1e-140..=1e140;
+
+/// Whether the moments of a row of f64 have to be computed with more care: the squares may have been out of
+/// range, or what is taken for a variance may be the rounding of the mean.
+pub(crate) fn is_odd(mean: f64, variance_and_epsilon: f64) -> bool {
+    !(1e-280..=1e280).contains(&variance_and_epsilon) || variance_and_epsilon < 1e-28 * mean * mean
+}
 
 /// What backward needs of a row beside its elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RowMoments {
     /// The mean; 0 for RMS.
     pub mean: f64,
-    /// `1 / sqrt(variance + epsilon)`, and 0 if that is of 0.
+    /// `1 / sqrt(variance + epsilon)`, at most [`f64::MAX`], and 0 if that is of 0.
     pub inverse_deviation: f64,
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use sorix_core::autograd::no_grad;
 use sorix_core::{DType, Tensor, tensor};
@@ -1044,7 +1044,7 @@ fn tied_parameters_have_to_agree_and_may_be_there_once() {
     ]);
     assert_eq!(
         load_error(Checkpoint::new().parameters("", &tied), &apart),
-        "checkpoint: \"embed.weight\" and \"head.weight\" are one tensor, and differ in the file"
+        "checkpoint: \"embed.weight\" and \"head.weight\" are one, and differ in the file"
     );
     assert_eq!(values(&w), [1.0, 2.0]);
     for (name, value) in [("embed.weight", 7.0), ("head.weight", 8.0)] {
@@ -1065,7 +1065,53 @@ fn tied_parameters_have_to_agree_and_may_be_there_once() {
         ("b", w.detach().requires_grad(true)),
     ]);
     let apart = file(vec![("a", tensor([1.0, 1.0])), ("b", tensor([2.0, 2.0]))]);
-    assert!(load_error(Checkpoint::new().parameters("", &twice), &apart).contains("one tensor"));
+    assert!(load_error(Checkpoint::new().parameters("", &twice), &apart).contains("are one"));
+}
+
+#[test]
+fn a_generator_of_several_names_has_one_state() {
+    let two = [Generator::new(1), Generator::new(2)];
+    two[1].next_key();
+    let apart = Checkpoint::new()
+        .generator("shuffle", &two[0])
+        .generator("noise", &two[1])
+        .to_bytes()
+        .unwrap();
+    let one = Generator::new(3);
+    let of_one = || {
+        Checkpoint::new()
+            .generator("shuffle", &one)
+            .generator("noise", &one)
+    };
+    assert_eq!(
+        load_error(of_one(), &apart),
+        "checkpoint: \"shuffle.generator\" and \"noise.generator\" are one, and differ in the file"
+    );
+    assert_eq!(one.state(), Generator::new(3).state());
+    let saved = of_one().to_bytes().unwrap();
+    one.next_key();
+    of_one().load_bytes(&saved).unwrap();
+    assert_eq!(one.state(), Generator::new(3).state());
+
+    // Two layers that share one.
+    let shared = Arc::new(Generator::new(4));
+    let layer = |generator: Arc<Generator>| Dropout::new(0.5).unwrap().generator(generator);
+    let net = Sequential::new()
+        .with(layer(Arc::clone(&shared)))
+        .with(layer(Arc::clone(&shared)));
+    let others = Sequential::new()
+        .with(layer(Arc::new(Generator::new(5))))
+        .with(layer(Arc::new(Generator::new(6))));
+    let bytes = Checkpoint::new()
+        .generators("", &others)
+        .to_bytes()
+        .unwrap();
+    let error = load_error(Checkpoint::new().generators("", &net), &bytes);
+    assert!(
+        error.ends_with("are one, and differ in the file"),
+        "{error}"
+    );
+    assert_eq!(shared.state(), Generator::new(4).state());
 }
 
 #[test]

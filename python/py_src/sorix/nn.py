@@ -24,7 +24,6 @@ from os import PathLike
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from . import _sorix
-from ._grad_mode import no_grad
 from ._kinds import check_kind
 from ._sorix import (
     DropoutForm,
@@ -241,8 +240,8 @@ class Module:
         KeyError
             If names are missing or not known, and ``strict``.
         ValueError, TypeError
-            If a shape or a dtype is another one, or what came for two names of one tensor differs. Nothing is
-            written then.
+            If a shape or a dtype is another one, if what came for two names of one tensor differs, or if a
+            parameter is an expanded view, whose elements are one in memory. Nothing is written then.
         """
         parameters = self._all_parameters()
         tensors = _one_by_one(parameters)
@@ -255,7 +254,8 @@ class Module:
             raise KeyError(
                 f"load_state_dict: missing names {missing}, unexpected names {unexpected}"
             )
-        given: list[tuple[Parameter, Tensor]] = []
+        given: list[tuple[str, Tensor]] = []
+        targets: list[tuple[str, Tensor]] = []
         for parameter, names in tensors:
             there = [name for name in names if name in state_dict]
             values = [_fitting(name, state_dict[name], parameter) for name in there]
@@ -266,10 +266,9 @@ class Module:
                         f"load_state_dict: {there[0]!r} and {name!r} are one tensor, and differ in what came"
                     )
             if values:
-                given.append((parameter, values[0]))
-        with no_grad():
-            for parameter, value in given:
-                parameter.copy_(value)
+                given.append((there[0], values[0]))
+                targets.append((there[0], parameter))
+        _sorix._copy_parameters(given, targets)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of ``repr`` for a module without children."""
@@ -1792,21 +1791,6 @@ def clip_grad_value(parameters: Parameters, clip_value: float) -> None:
     _sorix._clip_grad_value(_named(parameters), clip_value)
 
 
-def _apart(
-    function: str, generators: Mapping[str, Generator] | None
-) -> list[tuple[str, Generator]]:
-    """The generators by their names; one under two names could be set to one of two states only."""
-    named = list((generators or {}).items())
-    names: dict[int, str] = {}
-    for name, generator in named:
-        first = names.setdefault(id(generator), name)
-        if first != name:
-            raise ValueError(
-                f"{function}: generators: {first!r} and {name!r} are one generator; expected one name for each"
-            )
-    return named
-
-
 def save(
     path: str | PathLike[str],
     model: Module,
@@ -1827,7 +1811,7 @@ def save(
     model : Module
     optimizer : Optimizer, optional
     generators : mapping of str to Generator, optional
-        Each under one name. Include :func:`sorix.default_generator` where a dropout has none of its own.
+        Include :func:`sorix.default_generator` where a dropout has none of its own.
     counters : mapping of str to int, optional
         Numbers of steps, of epochs.
     """
@@ -1835,7 +1819,7 @@ def save(
         path,
         model._all_parameters(),
         None if optimizer is None else optimizer._rust,
-        _apart("save", generators),
+        list((generators or {}).items()),
         list((counters or {}).items()),
     )
 
@@ -1859,7 +1843,7 @@ def load(
     model : Module
     optimizer : Optimizer, optional
     generators : mapping of str to Generator, optional
-        Each under one name.
+        One under two names has to have one state in the file.
     counters : iterable of str
         The names of the counters that were saved.
     """
@@ -1868,7 +1852,7 @@ def load(
             path,
             model._all_parameters(),
             None if optimizer is None else optimizer._rust,
-            _apart("load", generators),
+            list((generators or {}).items()),
             [(name, 0) for name in counters],
         )
     )

@@ -10,7 +10,7 @@ use crate::job::{DropoutAddNorm, NormBackward, ROWS_OF_BLOCK, RowMask};
 use crate::kernel::elements::{Elements, Group, InPlace, OutOfPlace};
 use crate::kernel::tile::{Nothing, Rule, TileWords, make, spans};
 use crate::mask::BitSlice;
-use crate::norm::{NORMAL_IN_F32, Norm, NormKind, RowMoments};
+use crate::norm::{NORMAL_IN_F32, NORMAL_IN_F64, Norm, NormKind, RowMoments, is_odd};
 use crate::simd::{Doubles, GROUP, Kernel, Lanes, RowLanes, Simd};
 
 impl<T: Element, S: Simd + RowLanes<T>> Kernel<S> for DropoutAddNorm<'_, T> {
@@ -284,18 +284,29 @@ impl<S: Lanes<f64>> Sums<S> {
             let at = k * <S as Lanes<f64>>::LANES;
             store_wide(self.simd, self.vectors[k], &mut sums, at);
         }
-        for (i, x) in rest.enumerate() {
-            sums[i % SUMS] += x;
-        }
-        let mut left = SUMS / 2;
-        while left > 0 {
-            for k in 0..left {
-                sums[k] += sums[k + left];
-            }
-            left /= 2;
-        }
-        sums[0]
+        total_of(&mut sums, rest)
     }
+}
+
+/// The sum of numbers in the order of [`Sums`].
+fn total(numbers: impl Iterator<Item = f64>) -> f64 {
+    total_of(&mut [0.0; GROUP], numbers)
+}
+
+/// Adds numbers to partial sums, and these in pairs.
+#[inline(always)]
+fn total_of(sums: &mut [f64; GROUP], numbers: impl Iterator<Item = f64>) -> f64 {
+    for (i, x) in numbers.enumerate() {
+        sums[i % SUMS] += x;
+    }
+    let mut left = SUMS / 2;
+    while left > 0 {
+        for k in 0..left {
+            sums[k] += sums[k + left];
+        }
+        left /= 2;
+    }
+    sums[0]
 }
 
 /// Mean and inverse deviation of a row.
@@ -331,15 +342,83 @@ fn moments<N: Element<Scale = N>, S: Doubles<N>>(
         x * x
     });
     let variance = squares.total(rest) / count + norm.epsilon();
-    let inverse_deviation = if variance == 0.0 {
+    let moments = RowMoments {
+        mean,
+        inverse_deviation: inverse_root(1.0, variance),
+    };
+    if is_f64::<N>() && is_odd(mean, variance) {
+        odd_moments(norm, row, moments)
+    } else {
+        moments
+    }
+}
+
+/// `scale / sqrt(variance)`, in range.
+#[inline(always)]
+fn inverse_root(scale: f64, variance: f64) -> f64 {
+    if variance == 0.0 {
         0.0
     } else {
-        1.0 / variance.sqrt()
+        let inverse = scale / variance.sqrt();
+        if inverse == f64::INFINITY {
+            f64::MAX
+        } else {
+            inverse
+        }
+    }
+}
+
+/// [`moments`] of a row of f64 that [is odd](is_odd); `moments` are those that were computed without care.
+#[cold]
+fn odd_moments<N: Element<Scale = N>>(
+    norm: &Norm<'_, N>,
+    row: &[N],
+    moments: RowMoments,
+) -> RowMoments {
+    let (count, layer) = (row.len() as f64, norm.kind() == NormKind::Layer);
+    let largest = |largest: f64, x: &N| largest.max(x.to_double().abs());
+    let largest = row.iter().fold(norm.epsilon().sqrt(), largest);
+    if !largest.is_finite() {
+        return moments;
+    }
+    let first = row[0].to_double();
+    if layer && row.iter().all(|x| x.to_double() == first) {
+        return RowMoments {
+            mean: first,
+            inverse_deviation: inverse_root(1.0, norm.epsilon()),
+        };
+    }
+    let scale = inverse_power_of_two(largest);
+    let mean = if layer {
+        let mean = total(row.iter().map(|x| x.to_double() * scale)) / count;
+        // Of the largest numbers it may have been rounded up.
+        (mean / scale).clamp(f64::MIN, f64::MAX)
+    } else {
+        0.0
     };
+    let squares = row.iter().map(|x| {
+        let x = x.to_double() * scale - mean * scale;
+        x * x
+    });
+    let variance = total(squares) / count + norm.epsilon() * scale * scale;
     RowMoments {
         mean,
-        inverse_deviation,
+        inverse_deviation: inverse_root(scale, variance),
     }
+}
+
+/// The power of two that takes a number into [1, 2), as far as it and its inverse are normal.
+#[inline(always)]
+fn inverse_power_of_two(x: f64) -> f64 {
+    const MANTISSA: u32 = f64::MANTISSA_DIGITS - 1;
+    // Biased by 1023, without the sign.
+    let exponent = x.to_bits() << 1 >> 1 >> MANTISSA;
+    f64::from_bits((2046 - exponent.clamp(1, 2045)) << MANTISSA)
+}
+
+#[inline(always)]
+fn is_f64<N>() -> bool {
+    size_of::<N>() == size_of::<f64>()
 }
 
 /// A row's moments in the type computed in: the mean is subtracted in two steps.
@@ -354,9 +433,12 @@ impl<N: Element<Scale = N>> Narrow<N> {
     /// `None` if the row is normalised as doubles.
     #[inline(always)]
     fn of(moments: RowMoments) -> Option<Self> {
-        let fits = size_of::<N>() == size_of::<f64>()
-            || NORMAL_IN_F32.contains(&moments.inverse_deviation);
-        fits.then(|| {
+        let normal = if is_f64::<N>() {
+            NORMAL_IN_F64
+        } else {
+            NORMAL_IN_F32
+        };
+        normal.contains(&moments.inverse_deviation).then(|| {
             let minus_high = N::factor(-moments.mean);
             Self {
                 minus_high,
@@ -402,10 +484,37 @@ impl<N: Element<Scale = N>, S: Lanes<N>> Wide<N, S> {
     }
 }
 
-/// One element, as a double, before weight and shift.
-#[inline(always)]
-fn normalized<N: Element>(moments: RowMoments, x: N) -> f64 {
-    (x.to_double() - moments.mean) * moments.inverse_deviation
+/// A row's moments to normalise as doubles.
+#[derive(Clone, Copy)]
+struct InDoubles {
+    /// A power of two: 1 of f32, and of f64 where distances from the mean are in range without.
+    scale: f64,
+    /// Of the scaled row.
+    minus_mean: f64,
+    inverse_deviation: f64,
+}
+
+impl InDoubles {
+    #[inline(always)]
+    fn new<N>(moments: RowMoments) -> Self {
+        let inverse = moments.inverse_deviation;
+        let scale = if !is_f64::<N>() || NORMAL_IN_F64.contains(&inverse) || inverse == 0.0 {
+            1.0
+        } else {
+            1.0 / inverse_power_of_two(inverse)
+        };
+        Self {
+            scale,
+            minus_mean: -moments.mean * scale,
+            inverse_deviation: inverse / scale,
+        }
+    }
+
+    /// One element before weight and shift.
+    #[inline(always)]
+    fn element<N: Element>(self, x: N) -> f64 {
+        (x.to_double() * self.scale + self.minus_mean) * self.inverse_deviation
+    }
 }
 
 #[inline(always)]
@@ -421,8 +530,9 @@ fn normalize<T: Element, S: RowLanes<T>>(
     let (groups, rest) = row.as_chunks::<GROUP>();
     let (z_groups, z_rest) = z.as_chunks_mut::<GROUP>();
     let Some(narrow) = Narrow::<T::Scale>::of(moments) else {
+        let doubles = InDoubles::new::<T::Scale>(moments);
         let one = |x: T::Scale, weight: T::Scale, shift| {
-            let y = T::Scale::factor(normalized(moments, x));
+            let y = T::Scale::factor(doubles.element(x));
             T::narrow(y.times_plus(weight, shift))
         };
         for (g, (z, x)) in z_groups.iter_mut().zip(groups).enumerate() {
@@ -496,8 +606,10 @@ fn means<T: Element, S: RowLanes<T>>(
     let (groups, rest) = x.as_chunks::<GROUP>();
     let (of_weight, of_weight_rest) = of_weight.as_chunks_mut::<GROUP>();
     let (of_shift, of_shift_rest) = of_shift.as_chunks_mut::<GROUP>();
-    let minus_mean = Lanes::<f64>::splat_wide(simd, -moments.mean);
-    let inverse = Lanes::<f64>::splat_wide(simd, moments.inverse_deviation);
+    let doubles = InDoubles::new::<T::Scale>(moments);
+    let scale = Lanes::<f64>::splat_wide(simd, doubles.scale);
+    let minus_mean = Lanes::<f64>::splat_wide(simd, doubles.minus_mean);
+    let inverse = Lanes::<f64>::splat_wide(simd, doubles.inverse_deviation);
     let (mut of_h, mut of_products) = (Sums::new(simd), Sums::new(simd));
     let mut scratch = [T::Scale::ZERO; GROUP];
     let mut columns = of_weight.iter_mut().zip(of_shift);
@@ -506,6 +618,11 @@ fn means<T: Element, S: RowLanes<T>>(
         let mut columns = columns.next();
         for at in (0..GROUP).step_by(lanes) {
             let (dz, x) = (simd.doubles(dz, at), simd.doubles(x, at));
+            let x = if is_f64::<T::Scale>() {
+                Lanes::<f64>::times(simd, x, scale)
+            } else {
+                x
+            };
             let y = Lanes::<f64>::plus(simd, x, minus_mean);
             let y = Lanes::<f64>::times(simd, y, inverse);
             let h = Lanes::<f64>::times(simd, dz, simd.doubles(weight, at));
@@ -526,12 +643,12 @@ fn means<T: Element, S: RowLanes<T>>(
         .enumerate()
     {
         let dz = dz.to_double();
-        *sum += dz * normalized(moments, x);
+        *sum += dz * doubles.element(x);
         of_shift_rest[i] += dz;
     }
     let h = |i: usize| dz_rest[i].to_double() * weight.rest(i).to_double();
     let count = x.len() as f64;
-    let of_rest = (0..rest.len()).map(|i| h(i) * normalized(moments, rest[i]));
+    let of_rest = (0..rest.len()).map(|i| h(i) * doubles.element(rest[i]));
     let of_products = of_products.total(of_rest) / count;
     let of_h = match norm.kind() {
         NormKind::Layer => of_h.total((0..rest.len()).map(h)) / count,
@@ -563,9 +680,10 @@ fn gradient<T: Element, S: RowLanes<T>>(
     let (d_groups, d_rest) = d_sum.as_chunks_mut::<GROUP>();
     let one = T::Scale::factor(1.0);
     let Some(narrow) = Narrow::<T::Scale>::of(moments) else {
+        let doubles = InDoubles::new::<T::Scale>(moments);
         let element = |dz: T, x: T::Scale, weight: T::Scale, more| {
             let h = dz.to_double() * weight.to_double();
-            let d = h - of_h - normalized(moments, x) * of_products;
+            let d = h - of_h - doubles.element(x) * of_products;
             T::Scale::factor(d * moments.inverse_deviation).times_plus(one, more)
         };
         for (g, (d, x)) in d_groups.iter_mut().zip(groups).enumerate() {

@@ -97,6 +97,100 @@ fn rows_at_the_ends_of_the_range_are_normalised() {
 }
 
 #[test]
+fn rows_of_f64_at_the_ends_of_the_range_are_normalised() {
+    // Of 35 elements, so that there are whole vectors and single elements.
+    let row: Vec<f64> = some_numbers(35, 7);
+    let dz: Vec<f64> = some_numbers(35, 11);
+    let zeros = [0.0; 35];
+    let gradients = |engine: Engine<'_>, norm, row: &[f64], moments: &[RowMoments]| {
+        let mut d_sum = zeros;
+        let (mut d_weight, mut d_shift) = (zeros, zeros);
+        let job = NormGradient::new(norm, &dz, row, moments, &mut d_sum).unwrap();
+        let job = job.with_d_weight(&mut d_weight).unwrap();
+        let job = job.with_d_shift(&mut d_shift).unwrap();
+        engine.norm_backward(job).unwrap();
+        (d_sum, d_weight, d_shift)
+    };
+    for_each_backend(|engine| {
+        for norm in [Norm::layer(35, 0.0), Norm::rms(35, 0.0)].map(Result::unwrap) {
+            let want = add_norm(engine, norm, 0.0, KEY, &row, &zeros);
+            let wanted = gradients(engine, norm, &row, &want.moments);
+            for exponent in [-1015, -600, 600, 1021] {
+                // A power of two changes no digit.
+                let power = 2.0_f64.powi(exponent);
+                let scaled: Vec<f64> = row.iter().map(|x| x * power).collect();
+                let got = add_norm(engine, norm, 0.0, KEY, &scaled, &zeros);
+                for (got, want) in got.z.iter().zip(&want.z) {
+                    assert!(
+                        (got - want).abs() < 1e-14,
+                        "2^{exponent}: {got}, not {want}"
+                    );
+                }
+                let (d_sum, d_weight, d_shift) = gradients(engine, norm, &scaled, &got.moments);
+                for (got, want) in d_weight.iter().zip(&wanted.1) {
+                    assert!(
+                        (got - want).abs() < 1e-13,
+                        "2^{exponent}: {got}, not {want}"
+                    );
+                }
+                assert_eq!(d_shift, wanted.2);
+                for (got, want) in d_sum.iter().zip(&wanted.0) {
+                    // As far as it is a number of f64 with all digits.
+                    let error = (got * power - want).abs();
+                    assert!(error < 1e-12, "2^{exponent}: {}, not {want}", got * power);
+                }
+            }
+        }
+        let third = 3_f64.sqrt() / 3.0;
+        for row in [
+            [f64::MAX, -f64::MAX, -f64::MAX, -f64::MAX],
+            [1e-300, -1e-300, -1e-300, -1e-300],
+        ] {
+            let norm = Norm::layer(4, 0.0).unwrap();
+            let written = add_norm(engine, norm, 0.0, KEY, &row, &[0.0; 4]);
+            for (z, want) in written.z.iter().zip([3.0 * third, -third, -third, -third]) {
+                assert!((z - want).abs() < 1e-14, "{:?}", written.z);
+            }
+        }
+        // Equal elements are at no distance, also where their mean has to be rounded.
+        for (x, epsilon) in [
+            (0.1, 0.0),
+            (0.1, 1e-30),
+            (1e300, 0.0),
+            (-1e300, 1e-5),
+            (f64::MAX, 1e-5),
+        ] {
+            let norm = Norm::layer(35, epsilon).unwrap();
+            let written = add_norm(engine, norm, 0.0, KEY, &[x; 35], &zeros);
+            assert_eq!(written.z, zeros, "{x}");
+            assert_eq!(written.moments[0].mean, x);
+        }
+        // Epsilon counts by its size beside the squares.
+        let norm = Norm::rms(2, 1e-300).unwrap();
+        let written = add_norm(engine, norm, 0.0, KEY, &[1e-150, 1e-150], &[0.0; 2]);
+        assert!(
+            (written.z[0] - 0.5_f64.sqrt()).abs() < 1e-14,
+            "{:?}",
+            written.z
+        );
+        // What is not finite is not made to be.
+        for (odd, norm) in [
+            (f64::NAN, Norm::rms(2, 0.0)),
+            (f64::INFINITY, Norm::layer(2, 0.0)),
+        ] {
+            let written = add_norm(engine, norm.unwrap(), 0.0, KEY, &[odd, 1e200], &[0.0; 2]);
+            assert!(written.z.iter().all(|z| z.is_nan()), "{:?}", written.z);
+        }
+        let written = add_norm(engine, norm, 0.0, KEY, &[f64::MAX; 2], &[0.0; 2]);
+        assert!(
+            written.z.iter().all(|z| (z - 1.0).abs() < 1e-14),
+            "{:?}",
+            written.z
+        );
+    });
+}
+
+#[test]
 fn it_is_dropout_add_and_then_a_normalisation() {
     fn check<T: Element<Scale = T>>(engine: Engine<'_>, rows: usize, len: usize) {
         let (x, residual) = (

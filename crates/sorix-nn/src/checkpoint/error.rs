@@ -71,8 +71,8 @@ pub enum CheckpointError {
         /// Its name.
         name: String,
     },
-    /// A tensor that a module has under two names, and that a file has twice, with different elements.
-    #[error("checkpoint: {first:?} and {second:?} are one tensor, and differ in the file")]
+    /// A tensor or generator of two names, and the file has other elements, or another state, under each.
+    #[error("checkpoint: {first:?} and {second:?} are one, and differ in the file")]
     Tied {
         /// The first name.
         first: String,

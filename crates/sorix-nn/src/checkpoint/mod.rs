@@ -7,7 +7,7 @@ mod replace;
 mod undo;
 mod unique;
 
-use core::fmt;
+use core::{fmt, ptr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
@@ -52,7 +52,8 @@ use crate::optim::{Optimizer, OptimizerState, ParameterState};
 /// # Tied parameters
 ///
 /// A tensor that a module has under several names is written under each. To load, the file may have
-/// it under one of them or more; if they differ there, that is an error.
+/// it under one of them or more; if they differ there, that is an error. A generator that layers share is
+/// written under each of its names, too, and has to be the same under all of them.
 ///
 /// ```
 /// use sorix_core::{DType, Tensor};
@@ -413,13 +414,11 @@ impl<'a> Checkpoint<'a> {
                         }
                     }
                 }
-                Section::Generators(generators) => {
-                    for (name, generator) in generators {
-                        add(section, name, generator_entry(generator))?;
+                Section::Generators(_) | Section::Generator(_) => {
+                    for (name, generator) in content.generators() {
+                        let GeneratorState { seed, offset } = generator.state();
+                        add(section, name, Entry::words(&[seed, offset]))?;
                     }
-                }
-                Section::Generator(generator) => {
-                    add(section, GENERATOR, generator_entry(generator))?;
                 }
                 Section::Batches(batches) => {
                     let BatchesState {
@@ -540,6 +539,7 @@ impl<'a> Checkpoint<'a> {
         if !self.choice.ignore_others {
             self.check_no_others(archive.not_read())?;
         }
+        self.check_generators(&loaded)?;
         self.commit(loaded, &mut archive)
     }
 
@@ -567,6 +567,28 @@ impl<'a> Checkpoint<'a> {
             Some(name) => Err(CheckpointError::Unexpected { name }.into()),
             None => Ok(()),
         }
+    }
+
+    /// That the file says one thing of a generator that it has under several names.
+    fn check_generators(&self, loaded: &[Loaded]) -> Result<()> {
+        let mut found: Vec<(&Generator, String, GeneratorState)> = Vec::new();
+        for ((section, content), loaded) in self.sections.iter().zip(loaded) {
+            let Loaded::Generators(states) = loaded else {
+                continue;
+            };
+            for ((name, generator), &state) in content.generators().into_iter().zip(states) {
+                let second = join(section, name);
+                match found.iter().find(|(other, ..)| ptr::eq(*other, generator)) {
+                    Some((_, first, before)) if *before != state => {
+                        let first = first.clone();
+                        return Err(CheckpointError::Tied { first, second }.into());
+                    }
+                    Some(_) => {}
+                    None => found.push((generator, second, state)),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sets everything. What may be refused comes first, and is undone if something is.
@@ -626,13 +648,10 @@ impl<'a> Checkpoint<'a> {
         }
         for (content, loaded) in rest {
             match (content, loaded) {
-                (Section::Generators(generators), Loaded::Generators(states)) => {
-                    for ((_, generator), state) in generators.iter().zip(states) {
+                (content, Loaded::Generators(states)) => {
+                    for ((_, generator), state) in content.generators().into_iter().zip(states) {
                         generator.set_state(state);
                     }
-                }
-                (Section::Generator(generator), Loaded::Generators(states)) => {
-                    states.iter().for_each(|&state| generator.set_state(state));
                 }
                 (Section::Counter(counter), Loaded::Counter(count)) => **counter = count,
                 (Section::Batches(batches), Loaded::Batches(state)) => batches.set_state(state)?,
@@ -687,6 +706,18 @@ fn find_parameters(
 }
 
 impl Section<'_> {
+    /// Its generators, by their names in it.
+    fn generators(&self) -> Vec<(&str, &Generator)> {
+        match self {
+            Self::Generators(generators) => generators
+                .iter()
+                .map(|(name, generator)| (name.as_str(), &**generator))
+                .collect(),
+            Self::Generator(generator) => vec![(GENERATOR, *generator)],
+            _ => Vec::new(),
+        }
+    }
+
     /// What the file says of this section.
     fn read(
         &self,
@@ -702,12 +733,12 @@ impl Section<'_> {
             Self::Parameters(parameters) => {
                 find_parameters(parameters, section, choice, archive).map(Loaded::Parameters)
             }
-            Self::Generators(generators) => generators
-                .iter()
+            Self::Generators(_) | Self::Generator(_) => self
+                .generators()
+                .into_iter()
                 .map(|(name, _)| state(archive, name))
                 .collect::<Result<_>>()
                 .map(Loaded::Generators),
-            Self::Generator(_) => Ok(Loaded::Generators(vec![state(archive, GENERATOR)?])),
             Self::Counter(_) => {
                 let [count] = archive.words(&join(section, COUNTER))?;
                 Ok(Loaded::Counter(count))
@@ -790,11 +821,6 @@ fn join(above: &str, name: &str) -> String {
     } else {
         format!("{above}.{name}")
     }
-}
-
-fn generator_entry(generator: &Generator) -> Entry {
-    let GeneratorState { seed, offset } = generator.state();
-    Entry::words(&[seed, offset])
 }
 
 #[cfg(test)]

@@ -14,10 +14,15 @@ use crate::norm::{AddNorm, Norm, NormKind, RowMoments};
 fn numbers<T: Sample>(case: Case, salt: usize) -> Vec<T> {
     // Without a remainder there would be NaN in every row of every case.
     let wild = case.len % 7 == 3 && salt == 1;
-    // Rows of subnormal and of huge numbers of f32 are normalised otherwise.
+    // Rows of tiny and of huge numbers of the type computed in are normalised otherwise.
+    let [tiny, huge] = if size_of::<T>() == size_of::<f64>() {
+        [1e-200, 1e200]
+    } else {
+        [1e-38, 1e37]
+    };
     let size = match case.len % 11 {
-        5 => 1e-38,
-        6 if salt <= 2 => 1e37,
+        5 => tiny,
+        6 if salt <= 2 => huge,
         _ => 1.0,
     };
     let offset = if case.len % 5 == 4 { 1000.0 } else { 0.0 };

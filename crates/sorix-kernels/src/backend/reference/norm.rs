@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::job::{DropoutAddNorm, NormBackward, RowMask};
-use crate::norm::{NORMAL_IN_F32, Norm, NormKind, RowMoments};
+use crate::norm::{NORMAL_IN_F32, NORMAL_IN_F64, Norm, NormKind, RowMoments, is_odd};
 
 /// Adds dropout of x to a residual, and normalises the rows of the sum.
 pub fn dropout_add_norm<T: Element>(job: DropoutAddNorm<'_, T>) {
@@ -58,7 +58,7 @@ pub fn norm_backward<T: Element>(job: NormBackward<'_, T>) {
     let (d_sum, mut columns) = job.into_outputs();
     for (row, &moments) in moments.iter().enumerate() {
         let begin = row * len;
-        let y = |i: usize| (sum[begin + i].to_double() - moments.mean) * moments.inverse_deviation;
+        let y = |i: usize| as_double(moments, sum[begin + i]);
         let weight = |i: usize| norm.weight().map_or(1.0, |weight| weight[i].to_double());
         let h = |i: usize| dz[begin + i].to_double() * weight(i);
         let mean = |of: &dyn Fn(usize) -> f64| sum_in_32_parts(len, of) / len as f64;
@@ -110,32 +110,95 @@ fn sum_in_32_parts(len: usize, of: &dyn Fn(usize) -> f64) -> f64 {
 }
 
 fn moments_of<S: Element<Scale = S>>(norm: &Norm<'_, S>, row: &[S]) -> RowMoments {
+    let (moments, variance) = moments_by(norm, row, 1.0);
+    let largest = row.iter().map(|x| x.to_double().abs());
+    let largest = largest.fold(norm.epsilon().sqrt(), f64::max);
+    if !is_f64::<S>() || !is_odd(moments.mean, variance) || largest.is_infinite() {
+        return moments;
+    }
+    let equal = row.windows(2).all(|pair| pair[0] == pair[1]);
+    if equal && norm.kind() == NormKind::Layer && !row[0].to_double().is_nan() {
+        return RowMoments {
+            mean: row[0].to_double(),
+            inverse_deviation: inverse_root(1.0, norm.epsilon()),
+        };
+    }
+    moments_by(norm, row, 1.0 / power_of_two_in(largest)).0
+}
+
+/// Moments of a row that is multiplied by a power of two before, and the variance of the multiplied one.
+fn moments_by<S: Element<Scale = S>>(
+    norm: &Norm<'_, S>,
+    row: &[S],
+    scale: f64,
+) -> (RowMoments, f64) {
     let count = row.len() as f64;
+    let x = |i: usize| row[i].to_double() * scale;
     let mean = match norm.kind() {
-        NormKind::Layer => sum_in_32_parts(row.len(), &|i| row[i].to_double()) / count,
+        NormKind::Layer => sum_in_32_parts(row.len(), &x) / count / scale,
         NormKind::Rms => 0.0,
     };
-    let square = |i: usize| (row[i].to_double() - mean) * (row[i].to_double() - mean);
-    let variance = sum_in_32_parts(row.len(), &square) / count + norm.epsilon();
-    RowMoments {
+    let mean = if scale == 1.0 {
+        mean
+    } else {
+        mean.clamp(f64::MIN, f64::MAX)
+    };
+    let square = |i: usize| (x(i) - mean * scale) * (x(i) - mean * scale);
+    let epsilon = norm.epsilon() * scale * scale;
+    let variance = sum_in_32_parts(row.len(), &square) / count + epsilon;
+    let moments = RowMoments {
         mean,
-        inverse_deviation: if variance == 0.0 {
-            0.0
-        } else {
-            1.0 / variance.sqrt()
-        },
+        inverse_deviation: inverse_root(scale, variance),
+    };
+    (moments, variance)
+}
+
+fn inverse_root(scale: f64, variance: f64) -> f64 {
+    match scale / variance.sqrt() {
+        _ if variance == 0.0 => 0.0,
+        f64::INFINITY => f64::MAX,
+        inverse => inverse,
     }
+}
+
+fn is_f64<S: Element>() -> bool {
+    S::NAME == "float64"
+}
+
+/// The largest power of two that is not above `|x|`, of those from 2^-1022 to 2^1022.
+fn power_of_two_in(x: f64) -> f64 {
+    let mut power = f64::MIN_POSITIVE;
+    while power < 2.0_f64.powi(1022) && 2.0 * power <= x.abs() {
+        power *= 2.0;
+    }
+    power
 }
 
 /// Whether a row is normalised in the type computed in.
 fn is_normal<S: Element>(moments: RowMoments) -> bool {
-    S::NAME == "float64" || NORMAL_IN_F32.contains(&moments.inverse_deviation)
+    let normal = if is_f64::<S>() {
+        NORMAL_IN_F64
+    } else {
+        NORMAL_IN_F32
+    };
+    normal.contains(&moments.inverse_deviation)
+}
+
+/// One element as a double, before weight and shift.
+fn as_double<S: Element<Scale = S>>(moments: RowMoments, x: S) -> f64 {
+    let inverse = moments.inverse_deviation;
+    let scale = if is_f64::<S>() && !is_normal::<S>(moments) && inverse != 0.0 {
+        power_of_two_in(inverse)
+    } else {
+        1.0
+    };
+    (x.to_double() * scale - moments.mean * scale) * (inverse / scale)
 }
 
 /// One element before weight and shift.
 fn normalized<S: Element<Scale = S>>(moments: RowMoments, x: S) -> S {
     if !is_normal::<S>(moments) {
-        return S::factor((x.to_double() - moments.mean) * moments.inverse_deviation);
+        return S::factor(as_double(moments, x));
     }
     let high = S::factor(moments.mean);
     let low = S::factor(moments.mean - high.to_double());
