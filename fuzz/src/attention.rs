@@ -245,7 +245,7 @@ fn options<'t>(
     attn_mask: Option<&'t Tensor>,
     at: MaskRegion,
     first_query: usize,
-) -> AttentionOptions<'t> {
+) -> AttentionOptions<&'t Tensor> {
     let Rate(rate) = case.rate;
     let mut options = AttentionOptions::new()
         .is_causal(case.is_causal)

@@ -29,7 +29,11 @@ impl Options {
         Draw::of_torch(self.p, self.seed, self.offset, shard, self.threads)
     }
 
-    fn attention<'t>(&self, draw: Draw, attn_mask: Option<&'t Tensor>) -> AttentionOptions<'t> {
+    fn attention<'t>(
+        &self,
+        draw: Draw,
+        attn_mask: Option<&'t Tensor>,
+    ) -> AttentionOptions<&'t Tensor> {
         let mut options = AttentionOptions::new()
             .is_causal(self.is_causal)
             .enable_gqa(self.enable_gqa);

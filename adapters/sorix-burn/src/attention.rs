@@ -27,7 +27,7 @@ const SOFTMAX: &str = "softmax_dropout";
 const ATTENTION: &str = "scaled_dot_product_attention";
 
 /// What [`scaled_dot_product_attention`] may be given beside query, key and value. By default nothing: no mask, no dropout,
-/// every query sees every key.
+/// every query sees every key. `attn_mask` has as many axes as the query.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -45,100 +45,7 @@ const ATTENTION: &str = "scaled_dot_product_attention";
 /// assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [1.0, 2.0, 1.0, 2.0]);
 /// # Ok::<(), sorix_burn::Error>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct AttentionOptions<const D: usize> {
-    attn_mask: Option<Tensor<D>>,
-    dropout: Option<(DropRate, MaskRegion)>,
-    is_causal: bool,
-    first_query: usize,
-    scale: Option<f64>,
-    enable_gqa: bool,
-}
-
-impl<const D: usize> Default for AttentionOptions<D> {
-    fn default() -> Self {
-        Self {
-            attn_mask: None,
-            dropout: None,
-            is_causal: false,
-            first_query: 0,
-            scale: None,
-            enable_gqa: false,
-        }
-    }
-}
-
-impl<const D: usize> AttentionOptions<D> {
-    /// Without anything.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds this to the scores, to whose shape `[.., H, L, S]` it broadcasts, with as many axes; minus infinity masks a key
-    /// out for a query. It has the dtype of the query or the one that this is computed in.
-    #[must_use]
-    pub fn attn_mask(self, attn_mask: Tensor<D>) -> Self {
-        let attn_mask = Some(attn_mask);
-        Self { attn_mask, ..self }
-    }
-
-    /// Drops probabilities at this rate, by the mask of a tensor of the shape of the scores, `[.., H, L, S]`. If queries
-    /// or heads are cut among workers, a [shard](MaskKey::shard) of that shape. Leave it out in eval.
-    #[must_use]
-    pub fn dropout(self, rate: DropRate, at: impl Into<MaskRegion>) -> Self {
-        let dropout = Some((rate, at.into()));
-        Self { dropout, ..self }
-    }
-
-    /// With `true`, query i sees keys 0 to i alone. A mask may be given, too.
-    #[must_use]
-    pub fn is_causal(self, is_causal: bool) -> Self {
-        Self { is_causal, ..self }
-    }
-
-    /// That the first query is number `first_query` of its sequence: query i sees keys 0 to `first_query + i` if the
-    /// attention is causal. For queries that follow cached keys, or are cut among workers.
-    #[must_use]
-    pub fn first_query(self, first_query: usize) -> Self {
-        Self {
-            first_query,
-            ..self
-        }
-    }
-
-    /// What products of queries and keys are multiplied with; by default 1/√E.
-    #[must_use]
-    pub fn scale(self, scale: f64) -> Self {
-        let scale = Some(scale);
-        Self { scale, ..self }
-    }
-
-    /// With `true`, key and value may have fewer heads, by which the number of the query's is divisible: as many
-    /// neighbouring heads of the query share one.
-    #[must_use]
-    pub fn enable_gqa(self, enable_gqa: bool) -> Self {
-        Self { enable_gqa, ..self }
-    }
-
-    /// sorix's own, with its tensor of the mask.
-    fn of_sorix<'s>(&self, attn_mask: Option<&'s sorix::Tensor>) -> sorix::AttentionOptions<'s> {
-        let mut options = sorix::AttentionOptions::new()
-            .is_causal(self.is_causal)
-            .first_query(self.first_query)
-            .enable_gqa(self.enable_gqa);
-        if let Some(attn_mask) = attn_mask {
-            options = options.attn_mask(attn_mask);
-        }
-        if let Some((rate, at)) = self.dropout {
-            options = options.dropout(rate, at);
-        }
-        match self.scale {
-            Some(scale) => options.scale(scale),
-            None => options,
-        }
-    }
-}
+pub type AttentionOptions<const D: usize> = sorix::AttentionOptions<Tensor<D>>;
 
 /// `dropout(softmax(scale * x + attn_mask))` over the last axis. The mask, if there is one, broadcasts to the shape of x and has
 /// its dtype or the one that it is computed in; minus infinity masks an element out.
@@ -235,15 +142,16 @@ pub fn scaled_dot_product_attention<const D: usize>(
     if !has_kernels(&query) {
         return attention_by_uploaded_mask(query, key, value, options, &draw);
     }
-    match options.attn_mask.clone() {
+    let (mask, options) = (options.attn_mask.clone(), options.with_mask(None));
+    match mask {
         None => run([query, key, value], &draw, |[query, key, value]| {
-            query.scaled_dot_product_attention(key, value, options.of_sorix(None))
+            query.scaled_dot_product_attention(key, value, options)
         }),
         Some(mask) => run(
             [query, key, value, mask],
             &draw,
             |[query, key, value, mask]| {
-                query.scaled_dot_product_attention(key, value, options.of_sorix(Some(mask)))
+                query.scaled_dot_product_attention(key, value, options.attn_mask(mask))
             },
         ),
     }

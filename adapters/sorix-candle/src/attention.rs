@@ -20,6 +20,8 @@ const ATTENTION: &str = "sorix-attention";
 /// What [`DropoutExt::scaled_dot_product_attention`](crate::DropoutExt::scaled_dot_product_attention) may be given beside
 /// query, key and value. By default nothing: no mask, no dropout, every query sees every key.
 ///
+/// If a gradient is asked of `attn_mask`, the matrix of scores is made: candle has operations of at most three tensors.
+///
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use sorix_candle::{AttentionOptions, DropRate, DropoutExt, MaskKey};
@@ -35,88 +37,7 @@ const ATTENTION: &str = "sorix-attention";
 /// assert_eq!(ys.to_vec2::<f64>()?, [[1.0, 2.0], [1.0, 2.0]]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AttentionOptions<'t> {
-    attn_mask: Option<&'t Tensor>,
-    dropout: Option<(DropRate, MaskRegion)>,
-    is_causal: bool,
-    first_query: usize,
-    scale: Option<f64>,
-    enable_gqa: bool,
-}
-
-impl<'t> AttentionOptions<'t> {
-    /// Without anything.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds this to the scores, to whose shape `[.., H, L, S]` it broadcasts; minus infinity masks a key out for a query. It
-    /// has the dtype of the query or the one that this is computed in. If a gradient is asked of it, the matrix of scores
-    /// is made: candle has operations of at most three tensors.
-    #[must_use]
-    pub fn attn_mask(self, attn_mask: &'t Tensor) -> Self {
-        let attn_mask = Some(attn_mask);
-        Self { attn_mask, ..self }
-    }
-
-    /// Drops probabilities at this rate, by the mask of a tensor of the shape of the scores, `[.., H, L, S]`. If queries
-    /// or heads are cut among workers, a [shard](crate::MaskKey::shard) of that shape. Leave it out in eval.
-    #[must_use]
-    pub fn dropout(self, rate: DropRate, at: impl Into<MaskRegion>) -> Self {
-        let dropout = Some((rate, at.into()));
-        Self { dropout, ..self }
-    }
-
-    /// With `true`, query i sees keys 0 to i alone. A mask may be given, too.
-    #[must_use]
-    pub fn is_causal(self, is_causal: bool) -> Self {
-        Self { is_causal, ..self }
-    }
-
-    /// That the first query is number `first_query` of its sequence: query i sees keys 0 to `first_query + i` if the
-    /// attention is causal. For queries that follow cached keys, or are cut among workers.
-    #[must_use]
-    pub fn first_query(self, first_query: usize) -> Self {
-        Self {
-            first_query,
-            ..self
-        }
-    }
-
-    /// What products of queries and keys are multiplied with; by default 1/√E.
-    #[must_use]
-    pub fn scale(self, scale: f64) -> Self {
-        let scale = Some(scale);
-        Self { scale, ..self }
-    }
-
-    /// With `true`, key and value may have fewer heads, by which the number of the query's is divisible: as many
-    /// neighbouring heads of the query share one.
-    #[must_use]
-    pub fn enable_gqa(self, enable_gqa: bool) -> Self {
-        Self { enable_gqa, ..self }
-    }
-
-    /// sorix's own, with its tensor of the mask.
-    fn of_sorix<'s>(&self, attn_mask: Option<&'s sorix::Tensor>) -> sorix::AttentionOptions<'s> {
-        let mut options = sorix::AttentionOptions::new()
-            .is_causal(self.is_causal)
-            .first_query(self.first_query)
-            .enable_gqa(self.enable_gqa);
-        if let Some(attn_mask) = attn_mask {
-            options = options.attn_mask(attn_mask);
-        }
-        if let Some((rate, at)) = self.dropout {
-            options = options.dropout(rate, at);
-        }
-        match self.scale {
-            Some(scale) => options.scale(scale),
-            None => options,
-        }
-    }
-}
+pub type AttentionOptions<'t> = sorix::AttentionOptions<&'t Tensor>;
 
 /// `dropout(softmax(scale * xs + attn_mask))` over the last axis.
 pub(crate) fn softmax_dropout(
@@ -160,7 +81,7 @@ pub(crate) fn attention(
         return attention_by_matrix(query, key, value, options);
     }
     let attn_mask = options.attn_mask.map(to_sorix).transpose()?;
-    let own_options = options.of_sorix(attn_mask.as_ref());
+    let own_options = options.with_mask(attn_mask.as_ref());
     let op = Op::new(ATTENTION, [query, key, value], |[query, key, value]| {
         query.scaled_dot_product_attention(key, value, own_options)
     })?;

@@ -22,6 +22,8 @@ use crate::tensor::{Tensor, operands};
 /// What [`Tensor::scaled_dot_product_attention`] may be given beside query, key and value. By default
 /// nothing: no mask, no dropout, every query sees every key.
 ///
+/// `M` is what the additive mask is: `&Tensor`, and in adapters a tensor of another library's.
+///
 /// ```
 /// use sorix_core::{AttentionOptions, DropRate, MaskKey, tensor};
 ///
@@ -36,27 +38,67 @@ use crate::tensor::{Tensor, operands};
 /// assert_eq!(y.to_vec::<f64>()?, [1.0, 2.0, 1.0, 2.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AttentionOptions<'t> {
-    attn_mask: Option<&'t Tensor>,
-    dropout: Option<(DropRate, MaskRegion)>,
-    is_causal: bool,
-    first_query: usize,
-    scale: Option<f64>,
-    enable_gqa: bool,
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct AttentionOptions<M> {
+    /// What is [added to the scores](Self::attn_mask).
+    pub attn_mask: Option<M>,
+    /// Which [probabilities are dropped](Self::dropout).
+    pub dropout: Option<(DropRate, MaskRegion)>,
+    /// Whether [later keys are hidden](Self::is_causal).
+    pub is_causal: bool,
+    /// Which query of its sequence [the first one is](Self::first_query).
+    pub first_query: usize,
+    /// What products are [multiplied with](Self::scale), if not 1/√E.
+    pub scale: Option<f64>,
+    /// Whether key and value [may have fewer heads](Self::enable_gqa).
+    pub enable_gqa: bool,
 }
 
-impl<'t> AttentionOptions<'t> {
+impl<M> Default for AttentionOptions<M> {
+    fn default() -> Self {
+        Self {
+            attn_mask: None,
+            dropout: None,
+            is_causal: false,
+            first_query: 0,
+            scale: None,
+            enable_gqa: false,
+        }
+    }
+}
+
+impl<M> AttentionOptions<M> {
     /// Without anything.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// The same with this in place of the additive mask, which may be one of another kind.
+    ///
+    /// ```
+    /// use sorix_core::{AttentionOptions, Tensor};
+    /// let options = AttentionOptions::new().attn_mask("of another library").is_causal(true);
+    /// let options: AttentionOptions<&Tensor> = options.with_mask(None);
+    /// assert!(options.is_causal && options.attn_mask.is_none());
+    /// ```
+    #[must_use]
+    pub fn with_mask<N>(self, attn_mask: Option<N>) -> AttentionOptions<N> {
+        AttentionOptions {
+            attn_mask,
+            dropout: self.dropout,
+            is_causal: self.is_causal,
+            first_query: self.first_query,
+            scale: self.scale,
+            enable_gqa: self.enable_gqa,
+        }
+    }
+
     /// Adds this to the scores, to whose shape `[.., H, L, S]` it broadcasts; minus infinity masks a key out
     /// for a query. It has the dtype of the query or the one that this is computed in.
     #[must_use]
-    pub fn attn_mask(self, attn_mask: &'t Tensor) -> Self {
+    pub fn attn_mask(self, attn_mask: M) -> Self {
         let attn_mask = Some(attn_mask);
         Self { attn_mask, ..self }
     }
@@ -115,7 +157,9 @@ impl<'t> AttentionOptions<'t> {
     pub fn enable_gqa(self, enable_gqa: bool) -> Self {
         Self { enable_gqa, ..self }
     }
+}
 
+impl AttentionOptions<&Tensor> {
     /// [`Tensor::scaled_dot_product_attention`] without a graph, and what its backward wants beside the result: for
     /// libraries that have a graph of their own, and for those that put the results of several blocks of keys together.
     ///
@@ -256,7 +300,7 @@ impl Tensor {
         &self,
         key: &Self,
         value: &Self,
-        options: AttentionOptions<'_>,
+        options: AttentionOptions<&Self>,
     ) -> Result<Self> {
         let inputs = [self, key, value];
         let specs = specs_of(inputs, &options);
@@ -290,7 +334,10 @@ impl Tensor {
 }
 
 /// What an error says of the tensors.
-fn specs_of<'t>(inputs: [&'t Tensor; 3], options: &AttentionOptions<'t>) -> Vec<Operand<'t>> {
+fn specs_of<'t>(
+    inputs: [&'t Tensor; 3],
+    options: &AttentionOptions<&'t Tensor>,
+) -> Vec<Operand<'t>> {
     let tensors: Vec<&'t Tensor> = inputs.into_iter().chain(options.attn_mask).collect();
     operands(&tensors)
 }
@@ -308,7 +355,7 @@ impl Plan {
     fn new(
         call: Call<'_>,
         [query, key, value]: [&Tensor; 3],
-        options: &AttentionOptions<'_>,
+        options: &AttentionOptions<&Tensor>,
     ) -> Result<Self> {
         let sizes = Sizes::new(call, query, key, value, options)?;
         let scores = [&query.shape()[..query.ndim() - 1], &[sizes.keys]].concat();

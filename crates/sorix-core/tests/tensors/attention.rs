@@ -13,7 +13,7 @@ fn rate(p: f64) -> DropRate {
     DropRate::new(p).unwrap()
 }
 
-fn options<'t>() -> AttentionOptions<'t> {
+fn options<'t>() -> AttentionOptions<&'t Tensor> {
     AttentionOptions::new()
 }
 
@@ -110,7 +110,7 @@ fn it_is_what_the_matrix_gives() {
                 [&mask, &causal(lengths[0], lengths[1])].map(|x| x.to_dtype(dtype).unwrap());
             for p in [0.0, 0.1, 1.0] {
                 let what = format!("{dtype} {b} {heads:?} {lengths:?} {widths:?}, p = {p}");
-                let run = |options: AttentionOptions<'_>| {
+                let run = |options: AttentionOptions<&Tensor>| {
                     let options = options.enable_gqa(true).dropout(rate(p), KEY);
                     all(&inputs, |[query, key, value]| {
                         query.scaled_dot_product_attention(key, value, options)
@@ -654,7 +654,7 @@ fn what_does_not_fit_to_a_forward_is_an_error_of_backward() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let [query, key, value] = inputs(2, [4, 2], [3, 5], [2, 6]);
-    let run = |key: &Tensor, value: &Tensor, options: AttentionOptions<'_>| {
+    let run = |key: &Tensor, value: &Tensor, options: AttentionOptions<&Tensor>| {
         let y = query.scaled_dot_product_attention(key, value, options);
         y.unwrap_err().to_string()
     };

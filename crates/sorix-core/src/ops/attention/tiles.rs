@@ -44,7 +44,7 @@ impl Sizes {
         query: &Tensor,
         key: &Tensor,
         value: &Tensor,
-        options: &AttentionOptions<'_>,
+        options: &AttentionOptions<&Tensor>,
     ) -> Result<Self> {
         let (&[ref leading @ .., queries, e], dtype) = (query.shape(), query.dtype()) else {
             return Err(call.error(ErrorKind::Axis { axis: -2 }));
