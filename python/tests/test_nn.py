@@ -233,7 +233,7 @@ def test_a_state_dict_is_loaded_whole_or_not_at_all():
     assert (net.a.tolist(), net.b.tolist()) == ([1.0, 1.0], [0.0, 0.0])
     net.c = nn.Parameter(sorix.ones(1).expand((2,)))
     values = {name: sorix.full(2, 7.0) for name in "abc"}
-    with pytest.raises(ValueError, match="copy_parameters: .*expanded"):
+    with pytest.raises(ValueError, match="copy_parameters.*expanded"):
         net.load_state_dict(values)
     assert (net.a.tolist(), net.b.tolist(), net.c.tolist()) == ([1.0] * 2, [0.0] * 2, [1.0] * 2)
 
@@ -312,7 +312,9 @@ def test_a_generator_has_one_state_in_a_file(tmp_path):
     default = sorix.default_generator
     for one in {"a": generator, "b": generator}, {"a": default(), "b": default()}:
         before = [g.get_state() for g in one.values()]
-        with pytest.raises(ValueError, match='"a.generator" and "b.generator" are one, and differ in the file'):
+        with pytest.raises(
+            ValueError, match='"a.generator" and "b.generator" are one, and differ in the file'
+        ):
             nn.load(path, net, generators=one)
         assert [g.get_state() for g in one.values()] == before
         assert net.weight.item() == 7.0
