@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use rayon::ThreadPool;
 use sorix_kernels::backend::Backend;
+use sorix_kernels::internal::streaming_above;
 use sorix_kernels::stream::TILE;
-use sorix_kernels::{BitMask, DropRate, Engine, Error, dispatch};
+use sorix_kernels::{BackendError, BitMask, DropRate, Engine, Error, dispatch};
 
 use crate::case::{Case, Shape};
 use crate::op::{Op, call};
@@ -19,15 +20,21 @@ const CHECKED: usize = 5 * TILE + 77;
 /// The same where a tensor is one of 64 channels of 32 by 32, or cut in columns.
 const CHECKED_SHAPED: usize = 64 * 1024;
 
-/// The engine a case runs on: one thread does not touch rayon.
-#[must_use]
-pub fn engine(backend: &dyn Backend, threads: usize) -> Engine<'_> {
-    let engine = Engine::new(backend);
-    if threads == 1 {
-        engine.sequential()
-    } else {
-        engine
+/// The engine a case runs on: one thread does not touch rayon, and stores go around the cache where
+/// `SORIX_STREAMING_ABOVE` says so.
+///
+/// # Errors
+///
+/// If that variable is not a number.
+pub fn engine(backend: &dyn Backend, threads: usize) -> Result<Engine<'_>, BackendError> {
+    let mut engine = Engine::new(backend);
+    if let Some(bytes) = streaming_above()? {
+        engine = engine.streaming_above(bytes);
     }
+    if threads == 1 {
+        engine = engine.sequential();
+    }
+    Ok(engine)
 }
 
 /// Makes sure that the case's kernel gives what the reference gives, bit for bit, so that a wrong
@@ -47,7 +54,7 @@ pub fn check<T: Value>(case: &Case, pool: &ThreadPool) -> Result<()> {
         let mut tensors = Tensors::new(elements * size_of::<T>());
         let (input, second, output) = tensors.with_second::<T>(elements);
         let mut mask = BitMask::new(elements);
-        let engine = engine(backend, case.threads);
+        let engine = engine(backend, case.threads)?;
         let mut operands = Operands {
             input,
             second,

@@ -191,7 +191,7 @@ impl Op {
             | Self::BroadcastSamples
             | Self::DropPathAdd
             | Self::ReplayShard => &[Shape::ALL[0], Shape::ALL[2]],
-            Self::ForwardSum | Self::ForwardSumCached => &Shape::ALL[3..],
+            Self::ForwardSum | Self::ForwardSumCached => &Shape::ALL[1..],
             _ => &Shape::ALL,
         }
     }

@@ -258,7 +258,7 @@ impl Bench {
 
         let elements = case.shape.elements();
         let (rate, without) = (DropRate::new(case.p)?, DropRate::new(0.0)?);
-        let engine = engine(case.backend, case.threads);
+        let engine = engine(case.backend, case.threads)?;
         if self.mask.len() != elements {
             self.mask = BitMask::new(elements);
         }

@@ -6,9 +6,10 @@
 use anyhow::{Result, anyhow};
 use rayon::ThreadPoolBuilder;
 use sorix_kernels::backend::Backend;
-use sorix_kernels::{BitMask, DropRate, Engine, Error};
+use sorix_kernels::{BitMask, DropRate, Error};
 
 use crate::case::{Dtype, Shape, selected};
+use crate::kernel::engine;
 use crate::op::{Op, call};
 use crate::report::Row;
 use crate::rows::RowOperands;
@@ -62,7 +63,7 @@ fn measure(
     let p = 0.1;
     let rate = DropRate::new(p)?;
     let elements = shape.elements();
-    let engine = Engine::new(backend);
+    let engine = engine(backend, threads)?;
     let mut mask = BitMask::new(elements);
     let (input, second, output) = tensors.with_second::<f32>(elements);
     let mut operands = Operands {

@@ -81,7 +81,7 @@ impl<'b> Engine<'b> {
     /// Writes outputs of more than `bytes` bytes with stores that bypass the cache, smaller ones with
     /// ordinary stores. Outputs that are rewritten in place always get ordinary stores.
     ///
-    /// The default is the size of the last-level cache as the system reports it, at most 32 MiB: a
+    /// The default is a quarter of the last-level cache as the system reports it, at most 32 MiB: a
     /// larger cache is shared with other programs. A store that bypasses the cache does not first read
     /// the old content of the output, but leaves nothing in the cache for the next reader.
     #[must_use]
