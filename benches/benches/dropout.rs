@@ -47,7 +47,7 @@ fn kernels(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(case.op.bytes(case.dtype, elements)));
         group.bench_function(case.shape.size(), |bencher| {
             check_case(&case, &pool).expect("the kernel agrees with the reference");
-            let engine = engine(case.backend, case.threads);
+            let engine = engine(case.backend, case.threads).expect("a number of bytes");
             let mut mask = BitMask::new(elements);
             let mut tensors = Tensors::new(elements * case.dtype.size());
             with_dtype!(case.dtype, T => {
