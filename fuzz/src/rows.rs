@@ -436,6 +436,23 @@ fn moments_of<S: Element>(case: &Case, row: &[S]) -> RowMoments {
     }
 }
 
+/// One element before weight and shift. Of f64, where a distance from the mean may be out of range, the row is multiplied
+/// by a power of two and the inverse deviation divided by it.
+fn normalized(case: &Case, moments: RowMoments, x: f64) -> f64 {
+    let RowMoments {
+        mean,
+        inverse_deviation: inverse,
+    } = moments;
+    let odd = !(1e-140..=1e140).contains(&inverse) && inverse != 0.0;
+    let power = if odd && matches!(case.dtype, DType::F64) {
+        let exponent = inverse.abs().log2().floor();
+        exponent.clamp(-1022.0, 1022.0).exp2()
+    } else {
+        1.0
+    };
+    (x * power - mean * power) * (inverse / power)
+}
+
 /// The gradients of weight and shift the long way: by blocks of 64 rows, as doubles.
 fn sums_over_rows<T: Element>(
     case: &Case,
@@ -452,7 +469,7 @@ fn sums_over_rows<T: Element>(
             let (mut products, mut gradients) = (0.0, 0.0);
             for row in block..rows.min(block + 64) {
                 let (at, moments) = (row * len + i, moments[row]);
-                let y = (sum[at].to_double() - moments.mean) * moments.inverse_deviation;
+                let y = normalized(case, moments, sum[at].to_double());
                 products += dz[at].to_double() * y;
                 gradients += dz[at].to_double();
             }
